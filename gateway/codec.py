@@ -1,0 +1,76 @@
+"""A segment's bytes: records that are ready for Kafka, packed with msgpack, compressed, versioned, checksummed.
+
+Layout: version byte | crc32 of the rest, big endian | zstd frame of msgpack [shapes, shape index, time, value, ...].
+What many records share (topic, key, headers) is a shape, written once a segment; records refer to it by index.
+Times are milliseconds, written as the difference to the record before.
+"""
+
+import zlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import msgpack
+from cramjam import zstd
+
+from gateway.errors import StorageError
+
+VERSION = 1
+ZSTD_LEVEL = 1
+
+
+class Shape(NamedTuple):
+    """Where records go: topic, key and the headers that they share. Interned by routing, so compared by identity."""
+
+    topic: str
+    key: bytes | None
+    headers: tuple[tuple[str, bytes], ...]
+
+
+class Entry(NamedTuple):
+    """One record ready for Kafka: `time_ms` is wall time at reception, `value` the bytes to deliver."""
+
+    shape: Shape
+    time_ms: int
+    value: bytes
+
+
+class DecodeError(StorageError):
+    """Bytes that are not a segment: cut, changed or of another version."""
+
+
+def encode(entries: Sequence[Entry]) -> bytes:
+    indexes: dict[int, int] = {}
+    shapes: list[Shape] = []
+    which: list[int] = []
+    times: list[int] = []
+    values: list[bytes] = []
+    before = 0
+    for shape, time_ms, value in entries:
+        index = indexes.get(id(shape))
+        if index is None:
+            index = indexes[id(shape)] = len(shapes)
+            shapes.append(shape)
+        which.append(index)
+        times.append(time_ms - before)
+        before = time_ms
+        values.append(value)
+    packed = msgpack.packb((shapes, which, times, values))
+    body = bytes(zstd.compress(packed, ZSTD_LEVEL))
+    return bytes((VERSION,)) + zlib.crc32(body).to_bytes(4, "big") + body
+
+
+def decode(data: bytes) -> list[Entry]:
+    """Raises DecodeError."""
+    if len(data) < 5 or data[0] != VERSION:
+        raise DecodeError(f"not a segment of version {VERSION}")
+    body = memoryview(data)[5:]
+    if zlib.crc32(body) != int.from_bytes(data[1:5], "big"):
+        raise DecodeError("checksum of a segment does not match")
+    rows, which, times, values = msgpack.unpackb(zstd.decompress(body), use_list=False)
+    shapes = [Shape(*row) for row in rows]
+    entries = []
+    time_ms = 0
+    for index, step, value in zip(which, times, values, strict=True):
+        time_ms += step
+        entries.append(Entry(shapes[index], time_ms, value))
+    return entries

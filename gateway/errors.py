@@ -1,0 +1,75 @@
+"""Every error tidegate raises on purpose. The class says who is to blame and what the framework does.
+
+TidegateError
+├── ConfigError            the operator's file is wrong: stop, show every problem
+├── DeviceError            a device or its line failed: restart that driver with back-off
+├── Refused                the queue can't take it: the driver tells its device to come again
+│   ├── QueueFull          at the byte cap or the free-disk floor
+│   ├── TooLarge           this record can never fit
+│   └── StorageFailing     the disk failed: nothing is acknowledged any more, the process ends and restarts
+├── StorageError           the queue's file can't be opened or used
+├── SinkUnavailable        Kafka can't be reached or used now: keep everything, try again
+│   └── SinkRefused        Kafka said no (credentials, certificate, ACL): slow back-off, alarm
+├── SinkHeld               only an operator may decide: collect, send nothing, alarm
+└── CommandError           a CLI command can't be done: one sentence and an exit code
+
+Anything else that escapes is a bug.
+"""
+
+
+class TidegateError(Exception):
+    """Base of all errors tidegate raises on purpose."""
+
+
+class ConfigError(TidegateError):
+    """Carries all problems of a configuration, each one line `file:line: path: message`."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class DeviceError(TidegateError):
+    """A device, its line or its listening address failed; the driver is restarted with back-off."""
+
+
+class Refused(TidegateError):
+    """The queue did not take the records. `retry_after_s` is what a device may be told."""
+
+    retry_after_s: int = 10
+
+
+class QueueFull(Refused):
+    pass
+
+
+class TooLarge(Refused):
+    pass
+
+
+class StorageFailing(Refused):
+    pass
+
+
+class StorageError(TidegateError):
+    pass
+
+
+class SinkUnavailable(TidegateError):
+    pass
+
+
+class SinkRefused(SinkUnavailable):
+    pass
+
+
+class SinkHeld(TidegateError):
+    pass
+
+
+class CommandError(TidegateError):
+    """`exit_code` follows sysexits where one fits; 1 otherwise."""
+
+    def __init__(self, message: str, exit_code: int = 1) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code

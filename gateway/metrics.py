@@ -1,0 +1,54 @@
+"""Counters and gauges, rendered as Prometheus text (exposition format 0.0.4)."""
+
+from collections.abc import Callable
+
+
+class Counter:
+    """Add to `value` directly; one event loop, no lock."""
+
+    __slots__ = ("value",)
+
+    def __init__(self) -> None:
+        self.value = 0
+
+
+class Metrics:
+    """All series of one gateway. Asking twice for the same series gives the same counter."""
+
+    def __init__(self) -> None:
+        self._help: dict[str, tuple[str, str]] = {}
+        self._counters: dict[tuple[str, tuple[tuple[str, str], ...]], Counter] = {}
+        self._gauges: dict[tuple[str, tuple[tuple[str, str], ...]], Callable[[], float]] = {}
+
+    def counter(self, name: str, doc: str, **labels: str) -> Counter:
+        self._help[name] = ("counter", doc)
+        return self._counters.setdefault((name, tuple(sorted(labels.items()))), Counter())
+
+    def gauge(self, name: str, doc: str, read: Callable[[], float], **labels: str) -> None:
+        self._help[name] = ("gauge", doc)
+        self._gauges[(name, tuple(sorted(labels.items())))] = read
+
+    def render(self) -> str:
+        samples: dict[str, list[str]] = {}
+        for (name, labels), counter in self._counters.items():
+            samples.setdefault(name, []).append(f"{_series(name, labels)} {counter.value}")
+        for (name, labels), read in self._gauges.items():
+            samples.setdefault(name, []).append(f"{_series(name, labels)} {read():g}")
+        lines = []
+        for name in sorted(samples):
+            kind, doc = self._help[name]
+            lines += [f"# HELP {name} {doc}", f"# TYPE {name} {kind}", *samples[name]]
+        return "\n".join(lines) + "\n"
+
+
+def _series(name: str, labels: tuple[tuple[str, str], ...]) -> str:
+    if not labels:
+        return name
+    quoted = (
+        f'{key}="{value}"'
+        for key, value in (
+            (key, value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n"))
+            for key, value in labels
+        )
+    )
+    return f"{name}{{{','.join(quoted)}}}"

@@ -1,0 +1,64 @@
+"""The words settings dataclasses are written in. gateway.config reads them; each layer owns its own dataclass.
+
+A settings class is a frozen, kw-only dataclass whose fields are made with `setting()`. Field types: str, int, float,
+bool, Literal[...], Duration, Size, Rate, Address, Secret, Path, list[T], dict[str, T], T | None, and other settings
+classes. The field's `doc` is the documentation: the reference, the JSON Schema and error messages all come from it.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Annotated, Any, NamedTuple
+
+Duration = Annotated[float, "duration"]
+"""Seconds; written "20 ms", "5 s", "2 min", "24 h", "7 d"."""
+
+Size = Annotated[int, "size"]
+"""Bytes; written "512 KiB", "2 GiB", "1 MB"."""
+
+Rate = Annotated[int, "rate"]
+"""Bytes a second; written "256 KiB/s"."""
+
+
+class Address(NamedTuple):
+    """Written "host:port" or "[v6]:port"."""
+
+    host: str
+    port: int
+
+
+class Secret:
+    """A secret that prints as ***; written as a table: {env = "NAME"}, {file = "path"} or {credential = "name"}."""
+
+    def __init__(self, reveal: Callable[[], str], source: str) -> None:
+        self._reveal = reveal
+        self.source = source
+
+    def reveal(self) -> str:
+        """The secret, read now, so that a rotated file is seen. Raises OSError or LookupError."""
+        return self._reveal()
+
+    def __repr__(self) -> str:
+        return "***"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other.source == self.source
+
+    def __hash__(self) -> int:
+        return hash(self.source)
+
+
+def setting(
+    default: Any = dataclasses.MISSING,
+    *,
+    doc: str,
+    factory: Any = dataclasses.MISSING,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    pattern: str | None = None,
+    example: str | None = None,
+) -> Any:
+    """A field of a settings dataclass. `pattern` must match the whole string; `example` is TOML text."""
+    metadata = {"doc": doc, "minimum": minimum, "maximum": maximum, "pattern": pattern, "example": example}
+    if factory is not dataclasses.MISSING:
+        return dataclasses.field(default_factory=factory, metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
