@@ -1,0 +1,49 @@
+# make setup    virtual environment from the lock files (every other target does it itself)
+# make check    format, lint, types, layers, fast tests: under a minute
+# make fix      what the tools can put right by themselves
+# make test     every test, with a real Apache Kafka (Java 17 and Maven)
+# make demo     devices -> gateway -> Kafka through a cut link and a killed gateway, and the verdict
+# make lock     newest versions that pyproject.toml allows, with hashes
+
+PYTHON ?= python3
+BIN := .venv/bin
+DONE := .venv/.done
+LOCKED = $(BIN)/uv pip compile pyproject.toml -q --universal --python-version 3.11 --generate-hashes --no-header
+
+.PHONY: setup check fix test bench demo tools lock
+.DEFAULT_GOAL := check
+
+setup: $(DONE)
+
+$(DONE): tests/requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "tidegate needs Python 3.11 or newer: make PYTHON=/path/to/python3")'
+	@[ -x $(BIN)/python ] || $(PYTHON) -m venv .venv || { rm -rf .venv; echo "no virtual environment: is python3-venv installed?" >&2; exit 1; }
+	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes --no-deps -r tests/requirements.lock
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+check: setup
+	$(BIN)/ruff format --check -q
+	$(BIN)/ruff check -q
+	$(BIN)/mypy
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/lint-imports --no-logo
+	$(BIN)/pytest -q -m "not kafka and not slow"
+
+fix: setup
+	$(BIN)/ruff check -q --fix
+	$(BIN)/ruff format -q
+
+test: setup tools
+	$(BIN)/pytest -q
+
+# Java and Maven run the real Kafka; root on a Debian may fetch them, anybody else is told.
+tools:
+	@if command -v java >/dev/null && command -v mvn >/dev/null; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends openjdk-17-jre-headless maven; \
+	else echo "Java 17 and Maven are needed to run Apache Kafka: apt install openjdk-17-jre-headless maven" >&2; exit 1; fi
+
+lock: setup
+	$(BIN)/python -m pip install -q uv
+	$(LOCKED) --upgrade -o requirements.lock
+	$(LOCKED) --upgrade --extra dev -o tests/requirements.lock
