@@ -1,0 +1,45 @@
+"""The store-and-forward queue: one SQLite file that holds what devices were told is accepted until Kafka has it.
+
+Assumptions. The disk keeps what it says it flushed (a card that lies loses what it lied about); one process has the
+file open, by a lock, through one connection on one thread; fsync errors are final for the process.
+
+Format. A row is a segment: the records of one lane that one commit wrote, packed, compressed and checksummed
+(gateway.codec), so that the cost of a commit is shared by all who waited for it. Sequence numbers start at 1 in each
+lane and are given inside the commit; lane.next_seq is written in the transaction that deletes segments, and what
+lies behind it is counted from the segments, so a number is never given twice. `position` says: all up to here is
+delivered, dead-lettered or dropped. WAL with synchronous=FULL: what a commit returned survives a power cut.
+
+Commits. Whoever waits shares a group: it is committed at once if the last commit is older than commit_interval, else
+at the interval's end. Records that nobody waits for ride along, or are committed after unacked_interval. A delivered
+position is confirmed with a later commit, at most 5 s after; losing it is harmless, Kafka knows it better.
+
+Space. used = live pages + write-ahead log. At the cap devices are refused, or the oldest undelivered segments behind
+the pin (what is in flight or in doubt) are deleted. Such gaps are provisional until the sync has told the position;
+then they are counted as dropped and told in the ledger lane. Small segments of a long outage are merged, once each.
+
+Recovery. After an unclean stop the file is checked. A damaged one is set aside (quarantine/), what has a good
+checksum is saved under a new queue_id, and the story is told in status and in the ledger lane.
+"""
+
+from gateway.codec import Entry, Shape
+from gateway.queue.queue import Queue, Salvaged
+from gateway.queue.schema import LANES
+from gateway.queue.segments import Gap, Segment
+from gateway.queue.settings import QueueSettings
+from gateway.queue.stats import LaneStats, QueueStats
+from gateway.queue.store import DeadLetter, Run
+
+__all__ = [
+    "LANES",
+    "DeadLetter",
+    "Entry",
+    "Gap",
+    "LaneStats",
+    "Queue",
+    "QueueSettings",
+    "QueueStats",
+    "Run",
+    "Salvaged",
+    "Segment",
+    "Shape",
+]

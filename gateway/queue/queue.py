@@ -1,0 +1,499 @@
+"""The asynchronous side: admission, group commit, positions and what is remembered of them between commits."""
+
+import asyncio
+import secrets
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple, ParamSpec, TypeVar
+
+from gateway.clock import Clock, boot_id
+from gateway.codec import Entry, Shape
+from gateway.driver import Mark, MarkKey
+from gateway.errors import QueueFull, Refused, StorageFailing, TooLarge
+from gateway.limits import EMIT_RECORDS_MAX, RECORD_BYTES_MAX
+from gateway.queue.lock import FileLock
+from gateway.queue.marks import Marks
+from gateway.queue.salvage import open_store
+from gateway.queue.schema import LANES
+from gateway.queue.segments import Gap, Segment
+from gateway.queue.settings import QueueSettings
+from gateway.queue.stats import LaneStats, QueueStats
+from gateway.queue.store import DeadLetter, Group, LaneState, Outcome, Run
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+GROUP_BYTES_MAX = 8 << 20
+"""Payload bytes that may wait for the disk; beyond it the disk is too slow and devices are refused."""
+
+GROUP_FULL_BYTES = 2 << 20
+"""A group of so many bytes is committed without waiting for the interval's end."""
+
+RECENT_BYTES_MAX = 2 << 20
+"""Payload bytes of committed records kept in memory, so that a live link needn't read and decode them."""
+
+CONFIRM_INTERVAL_S = 5.0
+CONFIRM_RECORDS = 20_000
+"""A delivered position is written with the next commit once one of these is reached."""
+
+LEDGER = Shape("tidegate-ledger", b"", ())
+
+
+class Salvaged(NamedTuple):
+    """Records that were brought over from a damaged database: they had `old_first`.. in queue `queue_id`."""
+
+    queue_id: str
+    old_first: int
+    records: int
+    first: int
+
+
+class Queue:
+    """See the package's docstring. Made by `open`; used from one event loop."""
+
+    def __init__(self, path: Path, settings: QueueSettings, clock: Clock, ledger: Shape) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = FileLock(path.with_suffix(".lock"))
+        self._path = path
+        self._settings = settings
+        self._clock = clock
+        self._ledger = ledger
+        self._loop = asyncio.get_running_loop()
+        self._thread = ThreadPoolExecutor(1, "queue")
+        self._group = Group()
+        self._waiters: list[asyncio.Future[None]] = []
+        self._readers: list[tuple[str, int, asyncio.Future[None]]] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._committing: asyncio.Future[Outcome] | None = None
+        self._committing_bytes = 0
+        self._last_commit = self._last_confirm = float("-inf")
+        self._refusing: str | None = None
+        self._recent: deque[Segment] = deque()
+        self._recent_bytes = 0
+        self._pins: dict[str, int] = {}
+        self._known: set[str] = set()
+        self._gaps_open = False
+        self._closing = False
+        self.run_id = secrets.token_hex(4)
+        self.failed: asyncio.Future[StorageFailing] = self._loop.create_future()
+
+    @classmethod
+    async def open(
+        cls,
+        path: Path,
+        settings: QueueSettings,
+        clock: Clock,
+        *,
+        ledger: Shape = LEDGER,
+        vfs: str | None = None,
+    ) -> "Queue":
+        """Open or create the queue in `path`. What is damaged is set aside and salvaged. Raises StorageError."""
+        queue = cls(path, settings, clock, ledger)
+        try:
+            await queue._load(vfs)
+        except BaseException:
+            queue._thread.shutdown(wait=False)
+            queue._lock.release()
+            raise
+        return queue
+
+    async def _load(self, vfs: str | None) -> None:
+        now = (self._clock.wall_ms(), self._clock.boottime_ms())
+        self._store = await self._call(
+            open_store, self._path, self._settings.max_bytes, self._ledger, self._lock.read(), now, vfs
+        )
+        loaded = await self._call(self._store.load)
+        self.queue_id = loaded.meta["queue_id"]
+        self._lock.note(self.queue_id)
+        self._meta = loaded.meta
+        self._lanes: dict[str, LaneState] = loaded.lanes
+        self._holes = loaded.holes
+        self._bytes = loaded.sizes
+        self._buried = {
+            lane: await self._call(self._store.buried, lane, self.position(lane)) for lane in LANES
+        }
+        self._confirmed = {lane: state.position for lane, state in self._lanes.items()}
+        self._gaps_open = bool(await self._call(self._store.gaps))
+        self._marks = Marks(loaded.marks, int(loaded.meta.get("age_s", "0")), self._clock)
+        run = (self.run_id, boot_id(), *now)
+        firsts = {lane: state.next_seq for lane, state in self._lanes.items()}
+        self._runs = await self._call(self._store.start_run, run, firsts)
+        self._run_ids = {row_id: run.run_id for row_id, run in self._runs}
+        self._room = Outcome({}, [], {})
+        await self._call(self._store.measure, self._room)
+
+    def put(
+        self,
+        entries: Sequence[Entry],
+        *,
+        lane: str = "main",
+        remember: Sequence[Mark] = (),
+        forget: Sequence[MarkKey] = (),
+        waits: bool = True,
+    ) -> asyncio.Future[None]:
+        """Admit or raise Refused at once; the future resolves when all of it is on disk."""
+        self._admit(entries)
+        group = self._group
+        group.entries.setdefault(lane, []).extend(entries)
+        group.marks += self._marks.remember(remember)
+        group.marks += forget
+        self._marks.forget(forget)
+        future: asyncio.Future[None] = self._loop.create_future()
+        self._waiters.append(future)
+        if waits:
+            full = group.bytes >= GROUP_FULL_BYTES
+            self._commit_at(0 if full else self._last_commit + self._settings.commit_interval)
+        else:
+            self._commit_at(self._clock.monotonic() + self._settings.unacked_interval)
+        return future
+
+    def recall(self, scope: str) -> dict[bytes, bytes]:
+        return self._marks.recall(scope)
+
+    def next_seq(self, lane: str) -> int:
+        return self._lanes[lane].next_seq
+
+    def position(self, lane: str) -> int:
+        return self._lanes[lane].position
+
+    def advance(self, lane: str, position: int, delivered: int | None = None) -> None:
+        """All up to `position` is delivered; called once after reconciling even if nothing moved.
+
+        `delivered` is the count from Kafka's answers; None where only the position is known.
+        """
+        state = self._lanes[lane]
+        step = position - state.position
+        held = sum(
+            max(0, min(last, position) - max(first, state.position + 1) + 1)
+            for first, last in self._holes[lane]
+        )
+        dead = sum(seq <= position for seq in self._buried[lane])
+        if step > 0:
+            share = min(1.0, step / max(1, state.next_seq - 1 - state.position))
+            self._bytes[lane] -= int(self._bytes[lane] * share)
+            state.delivered += step - held - dead if delivered is None else delivered
+            state.dead += dead
+            state.position = position
+            self._buried[lane] = [seq for seq in self._buried[lane] if seq > position]
+            self._holes[lane] = [hole for hole in self._holes[lane] if hole[1] > position]
+            while lane == "main" and self._recent and self._recent[0].last <= position:
+                self._forget_recent()
+        first_time = lane not in self._known
+        self._known.add(lane)
+        if step > 0 or (first_time and self._gaps_open):
+            due = self._last_confirm + CONFIRM_INTERVAL_S
+            self._commit_at(0 if self._confirm_is_due() else max(due, self._clock.monotonic() + 1))
+
+    async def peek(self, lane: str, after: int, max_records: int, max_bytes: int) -> list[Segment]:
+        """Records with a number > after, in order, at least one if there is any; damaged segments become gaps."""
+        if lane == "main" and self._recent and self._recent[0].first <= after + 1:
+            return _cut(list(self._recent), after, max_records, max_bytes)
+        rows, damaged = await self._call(self._store.read, lane, after, max_records, max_bytes)
+        for gap in damaged:
+            self._lose(gap)
+        segments = [
+            Segment(lane, row.first, self._run_ids.get(row.run, "unknown"), entries) for row, entries in rows
+        ]
+        return _cut(segments, after, max_records, max_bytes)
+
+    async def wait_for(self, lane: str, after: int) -> None:
+        """Until a record with a number > after is on disk."""
+        if self._lanes[lane].next_seq - 1 > after:
+            return
+        future: asyncio.Future[None] = self._loop.create_future()
+        self._readers.append((lane, after, future))
+        await future
+
+    def pin(self, lane: str, through: int) -> None:
+        """Never evict up to `through`: it is in flight, or nobody knows whether it was delivered."""
+        self._pins[lane] = through
+
+    def unpin(self, lane: str) -> None:
+        self._pins.pop(lane, None)
+
+    def runs(self, lane: str) -> list[Run]:
+        """Oldest first, the present one last."""
+        return [run for _, run in self._runs if run.lane == lane]
+
+    def pending(self, lane: str) -> tuple[int, int]:
+        """(records, payload bytes); the bytes are an estimate."""
+        state = self._lanes[lane]
+        gone = sum(last - max(first, state.position + 1) + 1 for first, last in self._holes[lane])
+        return state.next_seq - 1 - state.position - gone - len(self._buried[lane]), self._bytes[lane]
+
+    async def count_pending(self, lane: str) -> int:
+        """By reading and decoding all of it, not from any counter. Dead letters that wait are not counted."""
+        total, after = 0, self.position(lane)
+        while True:
+            rows, _ = await self._call(self._store.read, lane, after, 1, 1)
+            if not rows:
+                return total - len(self._buried[lane])
+            row, entries = rows[0]
+            total += min(len(entries), row.last - after)
+            after = row.last
+
+    async def oldest_ms(self, lane: str) -> int | None:
+        """Unix time at which the oldest pending segment was accepted."""
+        return await self._call(self._store.oldest_ms, lane, self.position(lane))
+
+    async def salvaged(self, lane: str) -> list[Salvaged]:
+        return [Salvaged(*row[1:]) for row in await self._call(self._store.salvaged) if row[0] == lane]
+
+    async def bury(self, lane: str, seq: int, entry: Entry, reason: str) -> None:
+        """A dead letter, on disk when this returns; the position may then pass it."""
+        letter = Segment(lane, seq, self.run_id, (entry,))
+        await self._call(self._store.bury, letter, self._clock.wall_ms(), reason)
+        if seq not in self._buried[lane]:
+            self._buried[lane].append(seq)
+
+    async def dead(self, limit: int) -> list[DeadLetter]:
+        return await self._call(self._store.dead, limit)
+
+    async def retry(self, ids: Sequence[int]) -> int:
+        """Dead letters become new records that name the old one; returns how many were found."""
+        letters = await self._call(self._store.dead, len(ids), ids)
+        entries = []
+        for letter in letters:
+            shape = letter.entry.shape
+            origin = ("tg.retry", f"{letter.lane}/{letter.seq}".encode())
+            entries.append(letter.entry._replace(shape=shape._replace(headers=(*shape.headers, origin))))
+        if entries:
+            future = self.put(entries)
+            self._group.exhume += [letter.id for letter in letters]
+            await future
+        return len(entries)
+
+    def load(self, key: str) -> str | None:
+        return self._meta.get(key)
+
+    async def store(self, key: str, value: str) -> None:
+        await self._call(self._store.put_meta, key, value)
+        self._meta[key] = value
+
+    def stats(self) -> QueueStats:
+        lanes = {}
+        for lane, state in self._lanes.items():
+            pending, size = self.pending(lane)
+            stored = state.next_seq - 1
+            dropped = stored - pending - state.delivered - state.dead - len(self._buried[lane])
+            lanes[lane] = LaneStats(
+                stored=stored,
+                stored_this_run=state.next_seq - self.runs(lane)[-1].first,
+                position=state.position,
+                pending=pending,
+                pending_bytes=size,
+                delivered=state.delivered,
+                dropped=state.dropped if lane in self._known and not self._gaps_open else dropped,
+                dead=state.dead + len(self._buried[lane]),
+            )
+        room = self._room
+        return QueueStats(
+            lanes=lanes,
+            used_bytes=room.used_bytes,
+            max_bytes=self._settings.max_bytes,
+            disk_free_bytes=room.disk_free_bytes,
+            commits=self._store.commits,
+            salvage=self._meta.get("salvage"),
+            refusing=self._refusing,
+        )
+
+    async def close(self) -> None:
+        """Commit what waits, fold the log into the file, let go of the lock. After a failure: only let go."""
+        if self._committing is not None:
+            await asyncio.wait([self._committing])
+        if not self.failed.done():
+            self._closing = True
+            self._flush()
+            if self._committing is not None:
+                await asyncio.wait([self._committing])
+        if self._timer is not None:
+            self._timer.cancel()
+        try:
+            await self._call(self._store.abandon if self.failed.done() else self._store.close)
+        finally:
+            self._thread.shutdown(wait=False)
+            self._lock.release()
+
+    def _admit(self, entries: Sequence[Entry]) -> None:
+        if self.failed.done():
+            raise self.failed.result()
+        if not entries:
+            return
+        sizes = [len(entry[2]) for entry in entries]
+        if len(entries) > EMIT_RECORDS_MAX or max(sizes) > RECORD_BYTES_MAX:
+            raise TooLarge(
+                f"at most {EMIT_RECORDS_MAX} records at once, each of at most {RECORD_BYTES_MAX} bytes"
+            )
+        size = sum(sizes)
+        waiting = self._group.bytes + self._committing_bytes
+        if waiting and waiting + size > GROUP_BYTES_MAX:
+            raise QueueFull("the disk is slower than the devices")
+        self._refusing = self._full(waiting + size)
+        if self._refusing is not None:
+            raise QueueFull(self._refusing)
+        self._group.bytes += size
+
+    def _full(self, size: int) -> str | None:
+        room = self._room
+        if size - room.reusable_bytes > room.disk_free_bytes - self._settings.min_free_bytes:
+            if self._settings.when_full == "reject" or not self._evictable():
+                return f"less than {self._settings.min_free_bytes} bytes would stay free on the disk"
+        elif room.used_bytes + size <= self._settings.max_bytes:
+            return None
+        if self._settings.when_full == "reject" or not self._evictable():
+            return f"the queue is at its cap of {self._settings.max_bytes} bytes"
+        return None
+
+    def _evictable(self) -> bool:
+        return self._lanes["main"].next_seq - 1 > self._evict_after()
+
+    def _evict_after(self) -> int:
+        return max(self._lanes["main"].position, self._pins.get("main", 0))
+
+    def _commit_at(self, when: float) -> None:
+        """Commit no later than `when` (monotonic seconds), or as soon as the present commit ends."""
+        if self._timer is not None:
+            if self._timer.when() <= self._loop.time() + max(0.0, when - self._clock.monotonic()):
+                return
+            self._timer.cancel()
+        self._timer = self._loop.call_later(max(0.0, when - self._clock.monotonic()), self._flush)
+
+    def _confirm_is_due(self) -> bool:
+        passed = self._clock.monotonic() - self._last_confirm >= CONFIRM_INTERVAL_S
+        moved = sum(state.position - self._confirmed[lane] for lane, state in self._lanes.items())
+        return (
+            (passed and moved > 0) or moved >= CONFIRM_RECORDS or (moved > 0 and self._refusing is not None)
+        )
+
+    def _flush(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._committing is not None or self.failed.done():
+            return
+        group, self._group = self._group, Group()
+        waiters, self._waiters = self._waiters, []
+        now = self._clock.monotonic()
+        group.settle = self._gaps_open and self._known.issuperset(LANES)
+        if group.settle or self._confirm_is_due() or self._closing:
+            group.confirm = {lane: replace(state) for lane, state in self._lanes.items()}
+            group.age_s = self._marks.age_s()
+            self._last_confirm = now
+        if self._settings.when_full == "drop_oldest":
+            group.evict_after = self._evict_after()
+        self._last_commit = now
+        self._committing_bytes = group.bytes
+        next_seq = {lane: state.next_seq for lane, state in self._lanes.items()}
+        wall = (self._clock.wall_ms(), self._clock.boottime_ms())
+        self._committing = self._loop.run_in_executor(self._thread, self._store.commit, group, next_seq, wall)
+        self._committing.add_done_callback(lambda future: self._committed(future, group, waiters))
+
+    def _committed(
+        self, commit: asyncio.Future[Outcome], group: Group, waiters: list[asyncio.Future[None]]
+    ) -> None:
+        self._committing = None
+        self._committing_bytes = 0
+        error = commit.exception()
+        if error is None:
+            self._apply(commit.result(), group)
+        elif not isinstance(error, QueueFull):
+            self._fail(error if isinstance(error, StorageFailing) else StorageFailing(repr(error)))
+        for waiter in waiters:
+            if not waiter.done():
+                if error is None:
+                    waiter.set_result(None)
+                else:
+                    waiter.set_exception(error if isinstance(error, Refused) else self.failed.result())
+                    waiter.exception()  # a driver may have left it unawaited
+        if self._waiters:
+            full = self._group.bytes >= GROUP_FULL_BYTES
+            self._commit_at(0 if full else self._last_commit + self._settings.commit_interval)
+
+    def _apply(self, outcome: Outcome, group: Group) -> None:
+        self._room = outcome
+        for lane, state in group.confirm.items():
+            self._confirmed[lane] = state.position
+        if group.settle:
+            self._gaps_open = False
+        for lane, records in outcome.dropped.items():
+            self._lanes[lane].dropped += records
+        for gap in outcome.evicted:
+            self._lose(gap)
+        for lane, entries in group.entries.items():
+            first = outcome.next_seq[lane] - len(entries)
+            self._bytes[lane] += sum(len(entry[2]) for entry in entries)
+            if lane == "main" and entries:
+                self._remember_recent(Segment(lane, first, self.run_id, entries))
+        for lane, seq in outcome.next_seq.items():
+            self._lanes[lane].next_seq = seq
+        waiting, self._readers = self._readers, []
+        for lane, after, future in waiting:
+            if outcome.next_seq[lane] - 1 <= after:
+                self._readers.append((lane, after, future))
+            elif not future.done():
+                future.set_result(None)
+
+    def _fail(self, error: StorageFailing) -> None:
+        """After a failed flush nobody knows what the kernel kept: nothing is acknowledged by this process again."""
+        self.failed.set_result(error)
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_exception(error)
+                waiter.exception()
+        self._waiters = []
+
+    def _lose(self, gap: Gap) -> None:
+        self._gaps_open = True
+        holes = self._holes[gap.lane]
+        holes.append((gap.first, gap.last))
+        holes.sort()
+        self._recent.clear()
+        self._recent_bytes = 0
+
+    def _remember_recent(self, segment: Segment) -> None:
+        if self._recent and self._recent[-1].last + 1 != segment.first:
+            self._recent.clear()
+            self._recent_bytes = 0
+        self._recent.append(segment)
+        self._recent_bytes += _payload(segment)
+        while self._recent_bytes > RECENT_BYTES_MAX:
+            self._forget_recent()
+
+    def _forget_recent(self) -> None:
+        self._recent_bytes -= _payload(self._recent.popleft())
+
+    async def _call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """On the queue's thread; a failing disk fails the whole queue."""
+        try:
+            return await self._loop.run_in_executor(self._thread, partial(function, *args, **kwargs))
+        except StorageFailing as error:
+            if not self.failed.done():
+                self._fail(error)
+            raise
+
+
+def _payload(segment: Segment) -> int:
+    return sum(len(entry[2]) for entry in segment.entries)
+
+
+def _cut(segments: Sequence[Segment], after: int, records_max: int, bytes_max: int) -> list[Segment]:
+    """From `after` + 1 on, until one of the limits is reached; at least one record."""
+    chosen: list[Segment] = []
+    for segment in segments:
+        if segment.last <= after:
+            continue
+        skip = max(0, after + 1 - segment.first)
+        end = skip
+        while end < len(segment.entries) and (records_max > 0 and bytes_max > 0):
+            records_max -= 1
+            bytes_max -= len(segment.entries[end][2])
+            end += 1
+        if end > skip:
+            chosen.append(segment._replace(first=segment.first + skip, entries=segment.entries[skip:end]))
+        if records_max <= 0 or bytes_max <= 0:
+            break
+    return chosen

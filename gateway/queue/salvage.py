@@ -1,0 +1,159 @@
+"""Opening, and what is done when a database is damaged: set aside, saved from what has a good checksum, go on.
+
+A damaged database is moved to quarantine/<time>/ with a note that the salvage is unfinished; only when the new
+database holds what could be saved is the note removed. A crash in between starts the salvage again.
+"""
+
+import json
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import apsw
+
+from gateway.codec import DecodeError, Entry, Shape, decode
+from gateway.queue.schema import LANES, connect, segment_first, segment_id, sync_directory
+from gateway.queue.store import PAGE_BYTES, StorageDamaged, Store
+
+QUARANTINES_MAX = 3
+_UNFINISHED = "unfinished"
+_SUFFIXES = ("", "-wal", "-shm")
+
+
+def open_store(
+    path: Path, max_bytes: int, ledger: Shape, queue_id: str | None, now: tuple[int, int], vfs: str | None
+) -> Store:
+    """A store that is ready for use; `queue_id` is the id that it had, as far as known. Raises StorageError."""
+    for unfinished in sorted((path.parent / "quarantine").glob(f"*/{_UNFINISHED}")):
+        for suffix in _SUFFIXES:
+            Path(f"{path}{suffix}").unlink(missing_ok=True)
+        return _salvage(path, unfinished.parent, max_bytes, ledger, queue_id, now, vfs)
+    try:
+        return _open(path, max_bytes, ledger, vfs)
+    except StorageDamaged as error:
+        quarantine = _set_aside(path, now[0], str(error))
+        return _salvage(path, quarantine, max_bytes, ledger, queue_id, now, vfs)
+
+
+def _open(path: Path, max_bytes: int, ledger: Shape, vfs: str | None) -> Store:
+    log = Path(f"{path}-wal")
+    unclean = log.exists() and log.stat().st_size > 0
+    if unclean and not path.exists():
+        raise StorageDamaged("the queue's database file is missing, its log is there")
+    store = Store(path, max_bytes, ledger, vfs)
+    try:
+        if store.empty():
+            store.create(secrets.token_hex(8))
+            sync_directory(path.parent)
+        elif unclean:
+            store.check()
+    except BaseException:
+        store.abandon()
+        raise
+    return store
+
+
+def _set_aside(path: Path, now_ms: int, damage: str) -> Path:
+    shelf = path.parent / "quarantine"
+    for oldest in sorted(shelf.glob("*"))[: -QUARANTINES_MAX + 1]:
+        shutil.rmtree(oldest)
+    quarantine = shelf / f"{now_ms:015d}-{secrets.token_hex(2)}"
+    quarantine.mkdir(parents=True)
+    (quarantine / _UNFINISHED).write_text(damage)
+    sync_directory(quarantine)
+    sync_directory(shelf)
+    for suffix in _SUFFIXES:
+        file = Path(f"{path}{suffix}")
+        if file.exists():
+            file.rename(quarantine / file.name)
+    sync_directory(quarantine)
+    sync_directory(path.parent)
+    return quarantine
+
+
+def _salvage(
+    path: Path,
+    quarantine: Path,
+    max_bytes: int,
+    ledger: Shape,
+    queue_id: str | None,
+    now: tuple[int, int],
+    vfs: str | None,
+) -> Store:
+    note = quarantine / _UNFINISHED
+    damaged = _Damaged(quarantine / path.name)
+    old_id = damaged.meta.get("queue_id", queue_id or "unknown")
+    store = Store(path, max_bytes, ledger, vfs)
+    story = {"time": now[0], "damage": note.read_text(), "queue_id": old_id, "quarantine": str(quarantine)}
+    store.create(secrets.token_hex(8))
+    store.take_over(damaged.meta, damaged.rows("mark", 4), damaged.rows("dead", 6))
+    for lane in LANES:
+        rows = list(damaged.segments(lane))
+        saved = store.save(lane, old_id, rows, now)
+        story[lane] = {
+            "records": saved,
+            "first": rows[0][0] if rows else None,
+            "last": rows[-1][0] + len(rows[-1][1]) - 1 if rows else None,
+            "position": damaged.positions.get(lane),
+        }
+    store.finish_salvage(json.dumps(story), now)
+    sync_directory(path.parent)
+    damaged.close()
+    note.unlink()
+    sync_directory(quarantine)
+    return store
+
+
+class _Damaged:
+    """Reads what can still be read of a database; whatever can't is passed over."""
+
+    def __init__(self, path: Path) -> None:
+        self._db: apsw.Connection | None
+        try:
+            self._db = connect(path, PAGE_BYTES)
+        except apsw.Error:
+            self._db = None
+        self.meta = {str(key): str(value) for key, value in self.rows("meta", 2)}
+        self.positions = {str(row[0]): int(row[2]) for row in self.rows("lane", 6)}
+
+    def rows(self, table: str, columns: int) -> list[Any]:
+        found = []
+        for row in self._read(f"SELECT * FROM {table}", ()):  # noqa: S608 the name is one of ours
+            if len(row) == columns:
+                found.append(row)
+        return found
+
+    def segments(self, lane: str) -> Iterator[tuple[int, list[Entry]]]:
+        """(first, entries) of every undelivered segment with a good checksum, in order; read from both ends."""
+        bounds = (segment_id(lane, 0), segment_id(lane, (1 << 56) - 1))
+        query = "SELECT id,body FROM segment WHERE id BETWEEN ? AND ? ORDER BY id"
+        bodies = dict(self._read(query, bounds))
+        for row_id, body in self._read(f"{query} DESC", bounds):
+            if row_id in bodies:
+                break
+            bodies[row_id] = body
+        last = self.positions.get(lane, 0)
+        for row_id in sorted(bodies):
+            first = segment_first(row_id)
+            try:
+                entries = decode(bodies[row_id])
+            except DecodeError:
+                continue
+            skip = max(0, last + 1 - first)
+            if skip < len(entries):
+                yield first + skip, entries[skip:]
+                last = first + len(entries) - 1
+
+    def _read(self, sql: str, bindings: tuple[int, ...]) -> Iterator[Any]:
+        if self._db is None:
+            return
+        try:
+            yield from self._db.execute(sql, bindings)
+        except apsw.Error:
+            return
+
+    def close(self) -> None:
+        if self._db is not None:
+            self._db.close(True)

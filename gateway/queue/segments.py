@@ -1,0 +1,204 @@
+"""The segment table: append, read, trim, evict, merge. Everything here runs inside the caller's transaction."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, cast
+
+import apsw
+
+from gateway.codec import DecodeError, Entry, decode, encode
+from gateway.queue.schema import segment_first, segment_id
+
+SEGMENT_RECORDS_MAX = 1024
+SEGMENT_BYTES_MAX = 256 << 10
+SMALL_RECORDS = 128
+"""A segment of fewer records is worth merging once it has waited with others of its kind."""
+
+MERGE_SEGMENTS = 64
+
+
+class Segment(NamedTuple):
+    """Records of one lane with contiguous sequence numbers: entries[i] is number first + i."""
+
+    lane: str
+    first: int
+    run: str
+    entries: Sequence[Entry]
+
+    @property
+    def last(self) -> int:
+        return self.first + len(self.entries) - 1
+
+
+class Gap(NamedTuple):
+    """Records that were deleted undelivered, `first` to `last` both included; times are Unix ms of acceptance."""
+
+    lane: str
+    first: int
+    last: int
+    from_ms: int
+    to_ms: int
+    reason: str
+
+    @property
+    def records(self) -> int:
+        return self.last - self.first + 1
+
+
+class Stored(NamedTuple):
+    """One row as it lies on the disk."""
+
+    first: int
+    records: int
+    run: int
+    size: int
+    body: bytes
+
+    @property
+    def last(self) -> int:
+        return self.first + self.records - 1
+
+
+def slices(entries: Sequence[Entry]) -> Iterator[Sequence[Entry]]:
+    """Cut into what fits one segment each."""
+    start = size = 0
+    for index, entry in enumerate(entries):
+        if index > start and (
+            index - start >= SEGMENT_RECORDS_MAX or size + len(entry.value) > SEGMENT_BYTES_MAX
+        ):
+            yield entries[start:index]
+            start, size = index, 0
+        size += len(entry.value)
+    if start < len(entries):
+        yield entries[start:]
+
+
+class Segments:
+    def __init__(self, connection: apsw.Connection) -> None:
+        self._db = connection
+        self._small = 0
+        self._merge_from: dict[str, int] = {}
+
+    def append(self, lane: str, first: int, entries: Sequence[Entry], run: int, now: tuple[int, int]) -> int:
+        """Returns the next free sequence number. `now` is (wall ms, boot ms)."""
+        for part in slices(entries):
+            size = sum(len(entry.value) for entry in part)
+            row = (segment_id(lane, first), len(part), run, size, *now, 0, encode(part))
+            self._db.execute("INSERT INTO segment VALUES(?,?,?,?,?,?,?,?)", row)
+            self._small += len(part) < SMALL_RECORDS
+            first += len(part)
+        return first
+
+    def read(self, lane: str, after: int, records_max: int, bytes_max: int) -> list[Stored]:
+        """Rows that hold numbers > after, in order; at least one if there is any."""
+        start = self._rows(
+            "SELECT max(id) FROM segment WHERE id BETWEEN ? AND ?",
+            (segment_id(lane, 0), segment_id(lane, after + 1)),
+        )[0][0]
+        rows: list[Stored] = []
+        cursor: Any = self._db.execute(
+            "SELECT id,count,run,size,body FROM segment WHERE id BETWEEN ? AND ? ORDER BY id",
+            (start or segment_id(lane, 0), segment_id(lane, (1 << 56) - 1)),
+        )
+        for row_id, count, run, size, body in cursor:
+            row = Stored(segment_first(row_id), count, run, size, body)
+            if row.last <= after:
+                continue
+            rows.append(row)
+            records_max -= count
+            bytes_max -= size
+            if records_max <= 0 or bytes_max <= 0:
+                break
+        cursor.close()
+        return rows
+
+    def ranges(self, lane: str) -> Iterator[tuple[int, int, int]]:
+        """(first, count, size) of every segment, in order; bodies are not read."""
+        rows: Any = self._db.execute(
+            "SELECT id,count,size FROM segment WHERE id BETWEEN ? AND ? ORDER BY id",
+            (segment_id(lane, 0), segment_id(lane, (1 << 56) - 1)),
+        )
+        for row_id, count, size in rows:
+            yield segment_first(row_id), count, size
+
+    def oldest_ms(self, lane: str, after: int) -> int | None:
+        rows = self._rows(
+            "SELECT wall_ms FROM segment WHERE id BETWEEN ? AND ? ORDER BY id LIMIT 1",
+            (segment_id(lane, after + 1), segment_id(lane, (1 << 56) - 1)),
+        )
+        return int(rows[0][0]) if rows else None
+
+    def _rows(self, sql: str, bindings: tuple[int, ...]) -> list[Any]:
+        return cast(list[Any], self._db.execute(sql, bindings).fetchall())
+
+    def trim(self, lane: str, position: int) -> None:
+        """Delete the segments that are delivered whole."""
+        low, high = segment_id(lane, 0), segment_id(lane, position)
+        self._db.execute(
+            "DELETE FROM segment WHERE id BETWEEN ? AND ? AND id+count-1 <= ?", (low, high, high)
+        )
+
+    def evict(self, lane: str, after: int, reason: str) -> Gap | None:
+        """Delete the oldest segment that starts behind `after`; None if there is none."""
+        rows = self._rows(
+            "SELECT id,count,wall_ms FROM segment WHERE id BETWEEN ? AND ? ORDER BY id LIMIT 1",
+            (segment_id(lane, after + 1), segment_id(lane, (1 << 56) - 1)),
+        )
+        if not rows:
+            return None
+        row_id, count, wall_ms = rows[0]
+        self._db.execute("DELETE FROM segment WHERE id=?", (row_id,))
+        first = segment_first(row_id)
+        return Gap(lane, first, first + count - 1, wall_ms, wall_ms, reason)
+
+    def delete(self, lane: str, first: int) -> None:
+        self._db.execute("DELETE FROM segment WHERE id=?", (segment_id(lane, first),))
+
+    def merge(self, lane: str, position: int) -> None:
+        """Once enough small segments wait, rewrite adjacent ones as one: each record is rewritten at most once."""
+        if self._small < MERGE_SEGMENTS:
+            return
+        begin = max(self._merge_from.get(lane, 0), segment_id(lane, position + 1))
+        rows = self._rows(
+            "SELECT id,count,run,size,wall_ms,boot_ms,body FROM segment WHERE id BETWEEN ? AND ? AND merged=0"
+            " ORDER BY id LIMIT ?",
+            (begin, segment_id(lane, (1 << 56) - 1), MERGE_SEGMENTS),
+        )
+        self._small = 0
+        group: list[tuple[int, int, int, int, int, int, bytes]] = []
+        for row in rows:
+            if group and not _joins(group, row):
+                self._rewrite(lane, group)
+                group = []
+            group.append(row)
+        if len(rows) == MERGE_SEGMENTS:
+            self._rewrite(lane, group)
+        else:
+            self._small = len(group)
+
+    def _rewrite(self, lane: str, group: list[tuple[int, int, int, int, int, int, bytes]]) -> None:
+        first_id, _, run, _, wall_ms, boot_ms, _ = group[0]
+        self._merge_from[lane] = group[-1][0] + group[-1][1]
+        if len(group) == 1:
+            return
+        try:
+            entries = [entry for row in group for entry in decode(row[6])]
+        except DecodeError:
+            return  # left as it is: reading it finds the damage and accounts for it
+        self._db.execute("DELETE FROM segment WHERE id BETWEEN ? AND ?", (first_id, group[-1][0]))
+        size = sum(row[3] for row in group)
+        self._db.execute(
+            "INSERT INTO segment VALUES(?,?,?,?,?,?,?,?)",
+            (first_id, len(entries), run, size, wall_ms, boot_ms, 1, encode(entries)),
+        )
+
+
+def _joins(
+    group: list[tuple[int, int, int, int, int, int, bytes]], row: tuple[int, int, int, int, int, int, bytes]
+) -> bool:
+    last_id, last_count, run = group[-1][:3]
+    return (
+        row[0] == last_id + last_count
+        and row[2] == run
+        and sum(member[1] for member in group) + row[1] <= SEGMENT_RECORDS_MAX
+        and sum(member[3] for member in group) + row[3] <= SEGMENT_BYTES_MAX
+    )

@@ -1,0 +1,425 @@
+"""The synchronous side: one SQLite connection, used from one thread. Every method is one transaction or a read."""
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import apsw
+
+from gateway.codec import DecodeError, Entry, Shape, decode, encode
+from gateway.driver import Mark, MarkKey
+from gateway.errors import QueueFull, StorageFailing
+from gateway.queue.schema import FORMAT, LANES, TABLES, connect, format_of
+from gateway.queue.segments import Gap, Segment, Segments, Stored
+
+PAGE_BYTES = 4096
+WAL_BYTES_MAX = 4 << 20
+DEAD_MAX = 10_000
+RUNS_MAX = 1_000
+GAP_ROWS_MAX = 1_000
+
+
+class StorageDamaged(StorageFailing):
+    """What lies on the disk is not what was written; the next start sets it aside and saves what it can."""
+
+
+@dataclass
+class LaneState:
+    """What a lane has come to. `position`: all up to it is delivered, dead or dropped."""
+
+    next_seq: int = 1
+    position: int = 0
+    delivered: int = 0
+    dropped: int = 0
+    dead: int = 0
+
+
+class Run(NamedTuple):
+    """One process life: the first sequence number it could give in `lane`."""
+
+    run_id: str
+    lane: str
+    first: int
+
+
+class DeadLetter(NamedTuple):
+    """`id` is what `retry` takes."""
+
+    id: int
+    lane: str
+    seq: int
+    time_ms: int
+    reason: str
+    entry: Entry
+
+
+@dataclass
+class Group:
+    """What one transaction writes."""
+
+    entries: dict[str, list[Entry]] = field(default_factory=dict)
+    marks: list[tuple[Mark, int] | MarkKey] = field(default_factory=list)
+    confirm: dict[str, LaneState] = field(default_factory=dict)
+    age_s: int = 0
+    evict_after: int | None = None
+    exhume: list[int] = field(default_factory=list)
+    bytes: int = 0
+    settle: bool = False
+
+
+@dataclass
+class Outcome:
+    """What a transaction did, for the loop's side."""
+
+    next_seq: dict[str, int]
+    evicted: list[Gap]
+    dropped: dict[str, int]
+    used_bytes: int = 0
+    reusable_bytes: int = 0
+    disk_free_bytes: int = 0
+
+
+class Loaded(NamedTuple):
+    """What is on the disk. `holes` are (first, last) numbers behind the position that are gone; marks are
+    {(scope, key): (value, expiry)}; sizes are payload bytes."""
+
+    meta: dict[str, str]
+    lanes: dict[str, LaneState]
+    holes: dict[str, list[tuple[int, int]]]
+    sizes: dict[str, int]
+    marks: dict[tuple[str, bytes], tuple[bytes, int]]
+
+
+class Store:
+    """`ledger` is the shape of the ledger's records. Methods raise StorageFailing; commit may raise QueueFull."""
+
+    def __init__(self, path: Path, max_bytes: int, ledger: Shape, vfs: str | None = None) -> None:
+        self._path = path
+        self._max_bytes = max_bytes
+        self._ledger = ledger
+        self.commits = 0
+        with _translated():
+            self._db = connect(path, PAGE_BYTES, vfs)
+        self._wal_pages = 0
+        self._db.set_wal_hook(self._wal_grew)
+        self._segments = Segments(self._db)
+
+    def create(self, queue_id: str) -> None:
+        with self._transaction():
+            self._db.execute(TABLES)
+            self._db.execute("INSERT INTO meta VALUES('queue_id',?)", (queue_id,))
+            for lane in LANES:
+                self._db.execute("INSERT INTO lane VALUES(?,1,0,0,0,0)", (lane,))
+            self._db.execute(f"PRAGMA user_version={FORMAT}")
+
+    def check(self) -> None:
+        """Raises StorageDamaged."""
+        with _translated():
+            found = self._rows("PRAGMA quick_check(1)")[0][0]
+        if found != "ok":
+            raise StorageDamaged(f"the queue's database is damaged: {found}")
+
+    def empty(self) -> bool:
+        with _translated():
+            return format_of(self._db) == 0
+
+    def load(self) -> "Loaded":
+        with _translated():
+            meta = {str(key): str(value) for key, value in self._rows("SELECT key,value FROM meta")}
+            lanes: dict[str, LaneState] = {}
+            holes: dict[str, list[tuple[int, int]]] = {}
+            sizes: dict[str, int] = {}
+            for name, *numbers in self._rows(
+                "SELECT name,next_seq,position,delivered,dropped,dead FROM lane"
+            ):
+                state = lanes[name] = LaneState(*numbers)
+                holes[name], sizes[name] = [], 0
+                expected = state.position + 1
+                for first, count, size in self._segments.ranges(name):
+                    if first > expected:
+                        holes[name].append((expected, first - 1))
+                    expected = max(expected, first + count)
+                    sizes[name] += size
+                if state.next_seq > expected:
+                    holes[name].append((expected, state.next_seq - 1))
+                state.next_seq = max(state.next_seq, expected)
+            marks = {
+                (str(scope), bytes(key)): (bytes(value), int(expires))
+                for scope, key, value, expires in self._rows(
+                    "SELECT scope,key,value,expires_s FROM mark ORDER BY expires_s"
+                )
+            }
+        return Loaded(meta, lanes, holes, sizes, marks)
+
+    def start_run(self, run: tuple[str, str, int, int], firsts: Mapping[str, int]) -> list[tuple[int, Run]]:
+        """`run` is (run id, boot id, wall ms, boot ms). Returns all runs with their row ids, oldest first."""
+        with self._transaction():
+            self._db.execute(
+                "INSERT INTO run(run_id,boot_id,wall_ms,boot_ms,main,ledger) VALUES(?,?,?,?,?,?)",
+                (*run, firsts["main"], firsts["ledger"]),
+            )
+            self._run = self._db.last_insert_rowid()
+            self._db.execute("DELETE FROM run WHERE id<=?", (self._run - RUNS_MAX,))
+        rows = self._rows("SELECT id,run_id,main,ledger FROM run ORDER BY id")
+        return [
+            (row[0], Run(row[1], lane, first))
+            for row in rows
+            for lane, first in zip(LANES, row[2:], strict=True)
+        ]
+
+    def commit(self, group: Group, next_seq: Mapping[str, int], now: tuple[int, int]) -> Outcome:
+        outcome = Outcome(dict(next_seq), [], {})
+        with self._transaction():
+            if group.confirm:
+                self._confirm(group, outcome)
+            if group.evict_after is not None:
+                self._make_room(group.evict_after, group, outcome)
+            if group.settle:
+                self._settle(group, outcome, now)
+            for lane, entries in group.entries.items():
+                outcome.next_seq[lane] = self._segments.append(
+                    lane, outcome.next_seq[lane], entries, self._run, now
+                )
+            for mark in group.marks:
+                self._mark(mark)
+            for row_id in group.exhume:
+                self._db.execute("DELETE FROM dead WHERE id=?", (row_id,))
+            self._segments.merge("main", group.confirm["main"].position if "main" in group.confirm else 0)
+        self._checkpoint()
+        self.measure(outcome)
+        return outcome
+
+    def measure(self, outcome: Outcome) -> None:
+        """Live pages and log are used; pages that SQLite keeps free can be used again without growing the file."""
+        with _translated():
+            free = self._rows("PRAGMA freelist_count")[0][0] * PAGE_BYTES
+            outcome.used_bytes = self._rows("PRAGMA page_count")[0][0] * PAGE_BYTES - free + self._wal_bytes()
+        disk = os.statvfs(self._path.parent)
+        outcome.reusable_bytes = free
+        outcome.disk_free_bytes = disk.f_bavail * disk.f_frsize
+
+    def read(
+        self, lane: str, after: int, records_max: int, bytes_max: int
+    ) -> tuple[list[tuple[Stored, list[Entry]]], list[Gap]]:
+        """Segments decoded; a damaged one is deleted, remembered as a gap and returned as one."""
+        good, damaged = [], []
+        with _translated():
+            rows = self._segments.read(lane, after, records_max, bytes_max)
+        for row in rows:
+            try:
+                good.append((row, decode(row.body)))
+            except DecodeError as error:
+                damaged.append(Gap(lane, row.first, row.last, 0, 0, f"damaged: {error}"))
+        if damaged:
+            with self._transaction():
+                for gap in damaged:
+                    self._segments.delete(lane, gap.first)
+                    self._remember_gap(gap)
+        return good, damaged
+
+    def ranges(self, lane: str) -> list[tuple[int, int, int]]:
+        with _translated():
+            return list(self._segments.ranges(lane))
+
+    def oldest_ms(self, lane: str, after: int) -> int | None:
+        with _translated():
+            return self._segments.oldest_ms(lane, after)
+
+    def gaps(self) -> list[Gap]:
+        with _translated():
+            return [
+                Gap(lane, first, last, from_ms, to_ms, reason)
+                for lane, first, last, from_ms, to_ms, reason in self._rows(
+                    "SELECT lane,first,last,from_ms,to_ms,reason FROM gap ORDER BY id"
+                )
+            ]
+
+    def put_meta(self, key: str, value: str) -> None:
+        with self._transaction():
+            self._db.execute("INSERT OR REPLACE INTO meta VALUES(?,?)", (key, value))
+
+    def bury(self, segment: Segment, time_ms: int, reason: str) -> None:
+        with self._transaction():
+            self._db.execute(
+                "INSERT OR IGNORE INTO dead(lane,seq,time_ms,reason,body) VALUES(?,?,?,?,?)",
+                (segment.lane, segment.first, time_ms, reason, encode(segment.entries)),
+            )
+            self._db.execute("DELETE FROM dead WHERE id <= (SELECT max(id) FROM dead) - ?", (DEAD_MAX,))
+
+    def dead(self, limit: int, ids: Sequence[int] | None = None) -> list[DeadLetter]:
+        with _translated():
+            rows = self._rows("SELECT id,lane,seq,time_ms,reason,body FROM dead ORDER BY id")
+        chosen = [row for row in rows if ids is None or row[0] in ids]
+        return [
+            DeadLetter(row_id, lane, seq, time_ms, reason, decode(body)[0])
+            for row_id, lane, seq, time_ms, reason, body in chosen[:limit]
+        ]
+
+    def buried(self, lane: str, after: int) -> list[int]:
+        with _translated():
+            rows = self._rows("SELECT seq FROM dead WHERE lane=? AND seq>?", (lane, after))
+        return [int(row[0]) for row in rows]
+
+    def save(
+        self, lane: str, queue_id: str, rows: Sequence[tuple[int, list[Entry]]], now: tuple[int, int]
+    ) -> int:
+        """Take over another database's records, (first number there, entries) each; returns how many."""
+        first = 1
+        for old_first, entries in rows:
+            self._db.execute(
+                "INSERT INTO salvage VALUES(?,?,?,?,?)", (lane, queue_id, old_first, len(entries), first)
+            )
+            first = self._segments.append(lane, first, entries, 0, now)
+        return first - 1
+
+    def take_over(self, meta: Mapping[str, str], marks: Sequence[Any], dead: Sequence[Any]) -> None:
+        """The first part of a salvage; its transaction ends with finish_salvage."""
+        with _translated():
+            self._db.execute("BEGIN IMMEDIATE")
+            for key, value in meta.items():
+                self._db.execute("INSERT OR IGNORE INTO meta VALUES(?,?)", (key, value))
+            for row in marks:
+                self._db.execute("INSERT OR REPLACE INTO mark VALUES(?,?,?,?)", row)
+            for row in dead:
+                self._db.execute("INSERT OR REPLACE INTO dead VALUES(?,?,?,?,?,?)", row)
+
+    def finish_salvage(self, story: str, now: tuple[int, int]) -> None:
+        with _translated():
+            self._db.execute("INSERT OR REPLACE INTO meta VALUES('salvage',?)", (story,))
+            value = json.dumps({"kind": "salvage", **json.loads(story)}).encode()
+            first = 1 + self._rows("SELECT coalesce(sum(count),0) FROM salvage WHERE lane='ledger'")[0][0]
+            self._segments.append("ledger", first, [Entry(self._ledger, now[0], value)], 0, now)
+            self._db.execute("COMMIT")
+
+    def salvaged(self) -> list[tuple[str, str, int, int, int]]:
+        """(lane, queue id it had, first number it had, records, first number it has), in order."""
+        with _translated():
+            return self._rows("SELECT lane,queue_id,old_first,count,first FROM salvage ORDER BY lane,first")
+
+    def close(self) -> None:
+        """Fold the write-ahead log into the file, so that an empty log tells of a clean stop."""
+        with _translated():
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            self._db.close()
+
+    def abandon(self) -> None:
+        """Let go of the files without writing."""
+        self._db.close(True)
+
+    def _confirm(self, group: Group, outcome: Outcome) -> None:
+        for lane, state in group.confirm.items():
+            self._segments.trim(lane, state.position)
+            self._db.execute(
+                "UPDATE lane SET next_seq=?,position=?,delivered=?,dropped=?,dead=? WHERE name=?",
+                (outcome.next_seq[lane], state.position, state.delivered, state.dropped, state.dead, lane),
+            )
+        self._db.execute("INSERT OR REPLACE INTO meta VALUES('age_s',?)", (str(group.age_s),))
+        self._db.execute("DELETE FROM mark WHERE expires_s<?", (group.age_s,))
+
+    def _make_room(self, after: int, group: Group, outcome: Outcome) -> None:
+        while True:
+            self.measure(outcome)
+            if outcome.used_bytes + group.bytes <= self._max_bytes:
+                return
+            gap = self._segments.evict("main", after, "queue full: oldest dropped")
+            if gap is None:
+                return
+            self._remember_gap(gap)
+            outcome.evicted.append(gap)
+
+    def _remember_gap(self, gap: Gap) -> None:
+        """Adjacent gaps of one reason are one row. next_seq must survive the deletion of the newest segment."""
+        self._db.execute("UPDATE lane SET next_seq=max(next_seq,?) WHERE name=?", (gap.last + 1, gap.lane))
+        self._db.execute(
+            "UPDATE gap SET last=?,records=records+?,to_ms=? WHERE id=(SELECT max(id) FROM gap)"
+            " AND lane=? AND last=? AND reason=?",
+            (gap.last, gap.records, gap.to_ms, gap.lane, gap.first - 1, gap.reason),
+        )
+        if not self._db.changes():
+            self._db.execute(
+                "INSERT INTO gap(lane,first,last,records,from_ms,to_ms,reason) VALUES(?,?,?,?,?,?,?)",
+                (gap.lane, gap.first, gap.last, gap.records, gap.from_ms, gap.to_ms, gap.reason),
+            )
+
+    def _settle(self, group: Group, outcome: Outcome, now: tuple[int, int]) -> None:
+        """The positions are known: count what was really lost and say so in the ledger lane."""
+        told = []
+        for gap in self.gaps():
+            first = (
+                max(gap.first, group.confirm[gap.lane].position + 1)
+                if gap.lane in group.confirm
+                else gap.first
+            )
+            if first <= gap.last:
+                lost = gap._replace(first=first)
+                outcome.dropped[gap.lane] = outcome.dropped.get(gap.lane, 0) + lost.records
+                told.append(lost)
+        self._db.execute("DELETE FROM gap")
+        for lane, records in outcome.dropped.items():
+            self._db.execute("UPDATE lane SET dropped=dropped+? WHERE name=?", (records, lane))
+        entries = [Entry(self._ledger, now[0], _ledger_value("dropped", gap, now[0])) for gap in told]
+        if entries:
+            outcome.next_seq["ledger"] = self._segments.append(
+                "ledger", outcome.next_seq["ledger"], entries, self._run, now
+            )
+
+    def _mark(self, mark: tuple[Mark, int] | MarkKey) -> None:
+        if isinstance(mark, MarkKey):
+            self._db.execute("DELETE FROM mark WHERE scope=? AND key=?", (mark.scope, mark.key))
+        else:
+            (scope, key, value, _), expires_s = mark
+            self._db.execute("INSERT OR REPLACE INTO mark VALUES(?,?,?,?)", (scope, key, value, expires_s))
+
+    def _rows(self, sql: str, bindings: tuple[object, ...] = ()) -> list[Any]:
+        return cast(list[Any], self._db.execute(sql, cast(Any, bindings)).fetchall())
+
+    def _checkpoint(self) -> None:
+        self.commits += 1
+        if self._wal_bytes_used() >= WAL_BYTES_MAX:
+            with _translated():
+                self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
+    def _wal_grew(self, _connection: apsw.Connection, _name: str, pages: int) -> int:
+        self._wal_pages = pages
+        return apsw.SQLITE_OK
+
+    def _wal_bytes_used(self) -> int:
+        return self._wal_pages * PAGE_BYTES
+
+    def _wal_bytes(self) -> int:
+        try:
+            return os.stat(f"{self._path}-wal").st_size
+        except FileNotFoundError:
+            return 0
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with _translated():
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+
+
+def _ledger_value(kind: str, gap: Gap, now_ms: int) -> bytes:
+    return json.dumps({"kind": kind, "time": now_ms, "records": gap.records, **gap._asdict()}).encode()
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except apsw.FullError as error:
+        raise QueueFull(f"the disk is full: {error}") from error
+    except (apsw.CorruptError, apsw.NotADBError) as error:
+        raise StorageDamaged(f"the queue's database is damaged: {error}") from error
+    except apsw.Error as error:
+        raise StorageFailing(f"the queue's disk failed: {error}") from error
