@@ -1,0 +1,10 @@
+"""Which topic and key a record gets, decided once per (driver, channel, device) and remembered.
+
+Users see one lane, `main`, so no two routes can send one topic and key over two lanes.
+"""
+
+from gateway.routing.pattern import Pattern
+from gateway.routing.router import Router, Unroutable, problems
+from gateway.routing.settings import RouteSettings
+
+__all__ = ["Pattern", "RouteSettings", "Router", "Unroutable", "problems"]

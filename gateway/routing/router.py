@@ -1,0 +1,127 @@
+"""From a driver's record to an entry for the queue: the topic, the key and the headers that it will have in Kafka."""
+
+import re
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import NamedTuple
+
+from gateway.codec import Entry, Shape
+from gateway.errors import Refused
+from gateway.limits import NAME_BYTES_MAX
+from gateway.record import Record
+from gateway.routing.pattern import Pattern
+from gateway.routing.settings import RouteSettings
+
+SHAPES_MAX = 20_000
+"""Distinct (driver, channel, device, content type) kept; beyond it the cache starts anew."""
+
+_FIELD = re.compile(r"\{([^{}]*)\}")
+_TOPIC_UNFIT = re.compile(r"[^A-Za-z0-9._-]")
+
+
+class Unroutable(Refused):
+    """No route takes the record and there is no default topic; `check` names such configurations where it can."""
+
+
+class _Route(NamedTuple):
+    drivers: str
+    pattern: Pattern
+    topic: str
+    key: str
+
+
+class Router:
+    """Routes are tried in order; the first that takes the channel wins, then `default_topic` with the device as key."""
+
+    def __init__(self, routes: Sequence[RouteSettings], default_topic: str | None) -> None:
+        self._routes = [_Route(route.from_, Pattern(route.match), route.topic, route.key) for route in routes]
+        self._default_topic = default_topic
+        self._shapes: dict[tuple[str, str, str, str], Shape] = {}
+
+    def entry(self, driver: str, record: Record) -> Entry:
+        """Raises Unroutable."""
+        channel, device, body, time_ms, content_type, headers = record
+        shape = self._shapes.get((driver, channel, device, content_type))
+        if shape is None:
+            shape = self._shape(driver, channel, device, content_type)
+        if headers:
+            shape = shape._replace(headers=shape.headers + headers)
+        return Entry(shape, time_ms, body)
+
+    def _shape(self, driver: str, channel: str, device: str, content_type: str) -> Shape:
+        topic, key = self.destination(driver, channel, device)
+        origin = (("tg.driver", driver), ("tg.device", device), ("tg.channel", channel))
+        headers = (("content-type", content_type), *origin) if content_type else origin
+        shape = Shape(
+            topic, key.encode()[:NAME_BYTES_MAX], tuple((name, value.encode()) for name, value in headers)
+        )
+        if len(self._shapes) >= SHAPES_MAX:
+            self._shapes.clear()
+        self._shapes[driver, channel, device, content_type] = shape
+        return shape
+
+    def destination(self, driver: str, channel: str, device: str) -> tuple[str, str]:
+        """(topic, key). Raises Unroutable."""
+        for route in self._routes:
+            if fnmatchcase(driver, route.drivers):
+                wildcards = route.pattern.match(channel)
+                if wildcards is not None:
+                    fields = {"driver": driver, "channel": channel, "device": device}
+                    fields |= {str(number): text for number, text in enumerate(wildcards, 1)}
+                    topic = _fill(
+                        route.topic, {name: _TOPIC_UNFIT.sub("_", text) for name, text in fields.items()}
+                    )
+                    return topic, _fill(route.key, fields)
+        if self._default_topic is not None:
+            return self._default_topic, device
+        raise Unroutable(
+            f"no route takes channel {channel!r} of driver {driver!r} and there is no default_topic"
+        )
+
+
+def _fill(template: str, fields: Mapping[str, str]) -> str:
+    return _FIELD.sub(lambda found: fields[found[1]], template)
+
+
+def problems(
+    routes: Sequence[RouteSettings], channels: Mapping[str, Sequence[str] | None], default_topic: str | None
+) -> list[tuple[str, str]]:
+    """What is wrong with the routes of drivers with these channels (None: devices choose), as (path, message)."""
+    found: list[tuple[str, str]] = []
+    for index, route in enumerate(routes):
+        found += [
+            (f"routes[{index}].{field}", message) for field, message in _route_problems(route, list(channels))
+        ]
+    if found or default_topic is not None:
+        return found
+    router = Router(routes, None)
+    for driver, names in channels.items():
+        probes = names if names is not None else ["\0any channel"]
+        for channel in probes:
+            try:
+                router.destination(driver, channel, "")
+            except Unroutable:
+                what = f"channel {channel!r}" if names is not None else "a channel that no pattern names"
+                message = f'no route takes {what}; add a route with match = "#" or set gateway.default_topic'
+                found.append((f"drivers.{driver}", message))
+                break
+    return found
+
+
+def _route_problems(route: RouteSettings, drivers: Sequence[str]) -> list[tuple[str, str]]:
+    found = []
+    if not any(fnmatchcase(driver, route.from_) for driver in drivers):
+        found.append(
+            ("from", f"no driver is called {route.from_!r}; there are: {', '.join(drivers) or 'none'}")
+        )
+    try:
+        wildcards = Pattern(route.match).wildcards
+    except ValueError as error:
+        return [*found, ("match", str(error))]
+    known = {"driver", "channel", "device", *map(str, range(1, wildcards + 1))}
+    for name, template in (("topic", route.topic), ("key", route.key)):
+        for field in _FIELD.findall(template):
+            if field not in known:
+                fields = ", ".join(sorted(f"{{{one}}}" for one in known))
+                found.append((name, f"{{{field}}} is not a field here; there are: {fields}"))
+    return found
