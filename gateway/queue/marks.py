@@ -27,21 +27,23 @@ class Marks:
         age = self.age_s()
         return {key: value for key, (value, expires) in self._scopes.get(scope, {}).items() if expires >= age}
 
-    def remember(self, marks: Sequence[Mark]) -> list[tuple[Mark, int] | MarkKey]:
-        """What to write, in order: marks with their expiries, and the keys that the cap of a scope pushes out."""
+    def dated(self, marks: Sequence[Mark]) -> list[tuple[Mark, int] | MarkKey]:
         age = self.age_s()
-        writes: list[tuple[Mark, int] | MarkKey] = []
-        for mark in marks:
+        return [(mark, age + mark.lifetime_s) for mark in marks]
+
+    def apply(self, written: Sequence[tuple[Mark, int] | MarkKey]) -> list[tuple[Mark, int] | MarkKey]:
+        """What is on disk now, in order; returns the keys that the caps push out, to be deleted there too."""
+        pushed_out: list[tuple[Mark, int] | MarkKey] = []
+        for change in written:
+            if isinstance(change, MarkKey):
+                self._scopes.get(change.scope, {}).pop(change.key, None)
+                continue
+            mark, expires_s = change
             scope = self._scopes.setdefault(mark.scope, {})
             scope.pop(mark.key, None)
-            scope[mark.key] = (mark.value, age + mark.lifetime_s)
-            writes.append((mark, age + mark.lifetime_s))
+            scope[mark.key] = (mark.value, expires_s)
             if len(scope) > MARKS_PER_SCOPE_MAX:
                 oldest = next(iter(scope))
                 del scope[oldest]
-                writes.append(MarkKey(mark.scope, oldest))
-        return writes
-
-    def forget(self, keys: Sequence[MarkKey]) -> None:
-        for key in keys:
-            self._scopes.get(key.scope, {}).pop(key.key, None)
+                pushed_out.append(MarkKey(mark.scope, oldest))
+        return pushed_out

@@ -139,9 +139,8 @@ class Queue:
         self._admit(entries)
         group = self._group
         group.entries.setdefault(lane, []).extend(entries)
-        group.marks += self._marks.remember(remember)
+        group.marks += self._marks.dated(remember)
         group.marks += forget
-        self._marks.forget(forget)
         future: asyncio.Future[None] = self._loop.create_future()
         self._waiters.append(future)
         if waits:
@@ -334,6 +333,8 @@ class Queue:
             raise QueueFull("the disk is slower than the devices")
         self._refusing = self._full(waiting + size)
         if self._refusing is not None:
+            if self._confirm_is_due():
+                self._commit_at(0)
             raise QueueFull(self._refusing)
         self._group.bytes += size
 
@@ -349,7 +350,8 @@ class Queue:
         return None
 
     def _evictable(self) -> bool:
-        return self._lanes["main"].next_seq - 1 > self._evict_after()
+        delivered = self._lanes["main"].position > self._confirmed["main"]
+        return delivered or self._lanes["main"].next_seq - 1 > self._evict_after()
 
     def _evict_after(self) -> int:
         return max(self._lanes["main"].position, self._pins.get("main", 0))
@@ -363,11 +365,12 @@ class Queue:
         self._timer = self._loop.call_later(max(0.0, when - self._clock.monotonic()), self._flush)
 
     def _confirm_is_due(self) -> bool:
-        passed = self._clock.monotonic() - self._last_confirm >= CONFIRM_INTERVAL_S
         moved = sum(state.position - self._confirmed[lane] for lane, state in self._lanes.items())
-        return (
-            (passed and moved > 0) or moved >= CONFIRM_RECORDS or (moved > 0 and self._refusing is not None)
-        )
+        if moved == 0:
+            return False
+        crowded = self._room.used_bytes + self._group.bytes > 0.9 * self._settings.max_bytes
+        passed = self._clock.monotonic() - self._last_confirm >= CONFIRM_INTERVAL_S
+        return passed or moved >= CONFIRM_RECORDS or crowded or self._refusing is not None
 
     def _flush(self) -> None:
         if self._timer is not None:
@@ -415,6 +418,7 @@ class Queue:
 
     def _apply(self, outcome: Outcome, group: Group) -> None:
         self._room = outcome
+        self._group.marks += self._marks.apply(group.marks)
         for lane, state in group.confirm.items():
             self._confirmed[lane] = state.position
         if group.settle:

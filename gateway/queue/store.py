@@ -18,6 +18,8 @@ from gateway.queue.segments import Gap, Segment, Segments, Stored
 
 PAGE_BYTES = 4096
 WAL_BYTES_MAX = 4 << 20
+"""Checkpoint from here on; sooner where the cap is so small that the log would fill it."""
+
 DEAD_MAX = 10_000
 RUNS_MAX = 1_000
 GAP_ROWS_MAX = 1_000
@@ -379,16 +381,13 @@ class Store:
 
     def _checkpoint(self) -> None:
         self.commits += 1
-        if self._wal_bytes_used() >= WAL_BYTES_MAX:
+        if self._wal_pages * PAGE_BYTES >= min(WAL_BYTES_MAX, self._max_bytes // 8):
             with _translated():
                 self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     def _wal_grew(self, _connection: apsw.Connection, _name: str, pages: int) -> int:
         self._wal_pages = pages
         return apsw.SQLITE_OK
-
-    def _wal_bytes_used(self) -> int:
-        return self._wal_pages * PAGE_BYTES
 
     def _wal_bytes(self) -> int:
         try:

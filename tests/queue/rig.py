@@ -1,0 +1,38 @@
+"""What the queue's tests share: entries, opening, and a process that died without closing."""
+
+import shutil
+from pathlib import Path
+
+from gateway.clock import SystemClock
+from gateway.codec import Entry, Shape
+from gateway.queue import Queue, QueueSettings
+
+SHAPE = Shape("telemetry", b"dev-1", (("tg.device", b"dev-1"),))
+
+
+def entries(*bodies: bytes) -> list[Entry]:
+    return [Entry(SHAPE, 1_700_000_000_000, body) for body in bodies]
+
+
+def settings(**changes: object) -> QueueSettings:
+    quick = {"min_free_bytes": 0, "commit_interval": 0.001, "unacked_interval": 60.0}
+    return QueueSettings(**(quick | changes))  # type: ignore[arg-type]
+
+
+async def open_queue(folder: Path, **changes: object) -> Queue:
+    return await Queue.open(folder / "queue.db", settings(**changes), SystemClock())
+
+
+def copy_as_killed(folder: Path, copy: Path) -> None:
+    """The files as the kernel has them now: what the next process would find after kill -9."""
+    shutil.copytree(folder, copy)
+
+
+async def drain(queue: Queue, lane: str = "main") -> list[tuple[int, bytes]]:
+    """All pending records as (number, value); the position moves past them."""
+    found: list[tuple[int, bytes]] = []
+    while segments := await queue.peek(lane, queue.position(lane), 1000, 1 << 20):
+        for segment in segments:
+            found += [(segment.first + index, entry.value) for index, entry in enumerate(segment.entries)]
+        queue.advance(lane, segments[-1].last, sum(len(segment.entries) for segment in segments))
+    return found

@@ -1,0 +1,225 @@
+"""What a driver, the sync and an operator see of the queue, over real files."""
+
+import asyncio
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from gateway.driver import Mark, MarkKey
+from gateway.errors import QueueFull, StorageError, TooLarge
+from gateway.limits import RECORD_BYTES_MAX
+from gateway.queue import Queue
+from tests.queue.rig import copy_as_killed, drain, entries, open_queue
+
+
+async def test_what_was_put_comes_back_in_order_after_a_kill(tmp_path: Path) -> None:
+    queue = await open_queue(tmp_path / "a")
+    for index in range(200):
+        await queue.put(entries(b"%d" % index))
+    copy_as_killed(tmp_path / "a", tmp_path / "b")
+    await queue.close()
+    queue = await open_queue(tmp_path / "b")
+    assert await drain(queue) == [(index + 1, b"%d" % index) for index in range(200)]
+    await queue.close()
+
+
+async def test_numbers_are_never_given_twice(tmp_path: Path) -> None:
+    seen: set[int] = set()
+    for _ in range(3):
+        queue = await open_queue(tmp_path)
+        await queue.put(entries(b"x", b"y"))
+        numbers = {number for number, _ in await drain(queue)}
+        assert not numbers & seen
+        seen |= numbers
+        await queue.close()
+    assert seen == {1, 2, 3, 4, 5, 6}
+
+
+async def test_records_that_nobody_waits_for_are_on_disk_after_the_interval_or_a_clean_stop(
+    tmp_path: Path,
+) -> None:
+    queue = await open_queue(tmp_path, unacked_interval=0.05)
+    await asyncio.wait_for(queue.put(entries(b"rides"), waits=False), 5)
+    assert queue.next_seq("main") == 2
+    await queue.close()
+    queue = await open_queue(tmp_path)
+    late = queue.put(entries(b"stop"), waits=False)
+    assert not late.done()
+    await queue.close()
+    assert late.done()
+    queue = await open_queue(tmp_path)
+    assert [body for _, body in await drain(queue)] == [b"rides", b"stop"]
+    await queue.close()
+
+
+async def test_a_cancelled_caller_does_not_cancel_its_neighbours(tmp_path: Path) -> None:
+    queue = await open_queue(tmp_path, commit_interval=0.05)
+    await queue.put(entries(b"0"))
+    first, second = queue.put(entries(b"1")), queue.put(entries(b"2"))
+    first.cancel()
+    await asyncio.wait_for(second, 5)
+    assert [body for _, body in await drain(queue)] == [b"0", b"1", b"2"]
+    await queue.close()
+
+
+async def test_marks_live_in_the_transaction_of_their_records(tmp_path: Path) -> None:
+    queue = await open_queue(tmp_path / "a")
+    await queue.put(entries(b"x"), remember=[Mark("s", b"1", b"one", 60), Mark("s", b"2", b"two", 60)])
+    both = [
+        queue.put([], forget=[MarkKey("s", b"1")]),
+        queue.put([], remember=[Mark("s", b"1", b"again", 60)]),
+    ]
+    await asyncio.gather(*both)  # in one group, in this order
+    await queue.put([], forget=[MarkKey("s", b"2")])
+    copy_as_killed(tmp_path / "a", tmp_path / "b")
+    await queue.close()
+    queue = await open_queue(tmp_path / "b")
+    assert queue.recall("s") == {b"1": b"again"}
+    assert queue.recall("other") == {}
+    await queue.close()
+
+
+async def test_a_second_process_is_refused_with_a_sentence(tmp_path: Path) -> None:
+    queue = await open_queue(tmp_path)
+    with pytest.raises(StorageError, match="in use by another tidegate"):
+        await open_queue(tmp_path)
+    await queue.close()
+
+
+async def test_too_large_is_refused_before_anything_joins(tmp_path: Path) -> None:
+    queue = await open_queue(tmp_path)
+    with pytest.raises(TooLarge):
+        queue.put(entries(b"small", b"x" * (RECORD_BYTES_MAX + 1)))
+    assert queue.stats().lanes["main"].stored == 0
+    await queue.close()
+
+
+async def test_at_the_cap_devices_are_refused_until_records_are_delivered(tmp_path: Path) -> None:
+    queue = await open_queue(tmp_path, max_bytes=2 << 20)
+    accepted = 0
+    while queue.stats().refusing is None:
+        try:
+            await queue.put(entries(os.urandom(50_000)))
+            accepted += 1
+        except QueueFull:
+            break
+    assert accepted > 10
+    assert "cap" in (queue.stats().refusing or "")
+    await queue.put([], remember=[Mark("s", b"k", b"", 60)])  # a PUBREL must still get through
+    assert len(await drain(queue)) == accepted
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                await queue.put(entries(b"room again"))
+                break
+            except QueueFull:
+                await asyncio.sleep(0.01)
+    await queue.close()
+
+
+async def test_drop_oldest_spares_the_pin_and_tells_the_ledger(tmp_path: Path) -> None:
+    queue = await open_queue(tmp_path, max_bytes=2 << 20, when_full="drop_oldest")
+    for lane in ("main", "ledger"):
+        queue.advance(lane, 0)
+    for _ in range(10):
+        await queue.put(entries(os.urandom(50_000)))
+    queue.pin("main", 5)
+    for _ in range(60):
+        await queue.put(entries(os.urandom(50_000)))
+    numbers = [number for number, _ in await drain(queue)]
+    assert numbers[:5] == [1, 2, 3, 4, 5]
+    missing = sorted(set(range(1, 71)) - set(numbers))
+    assert missing == list(range(6, 6 + len(missing)))
+    await queue.put(entries(b"the settlement rides along"))
+    told = [json.loads(value) for _, value in await drain(queue, "ledger")]
+    ranges = [number for gap in told for number in range(gap["first"], gap["last"] + 1)]
+    assert ranges == missing
+    stats = queue.stats().lanes["main"]
+    assert (stats.dropped, stats.stored) == (len(missing), 71)
+    assert stats.stored == stats.pending + stats.delivered + stats.dropped + stats.dead
+    await queue.close()
+
+
+async def test_small_segments_of_an_outage_are_merged(tmp_path: Path) -> None:
+    queue = await open_queue(tmp_path)
+    for index in range(150):
+        await queue.put(entries(b"%d" % index))
+    rows, _ = await queue._call(queue._store.read, "main", 0, 1000, 1 << 20)  # noqa: SLF001
+    assert len(rows) < 50
+    await queue.close()
+    queue = await open_queue(tmp_path)
+    assert await queue.count_pending("main") == 150
+    assert [number for number, _ in await drain(queue)] == list(range(1, 151))
+    await queue.close()
+
+
+async def test_dead_letters_wait_and_can_be_tried_again(tmp_path: Path) -> None:
+    queue = await open_queue(tmp_path)
+    await queue.put(entries(b"good", b"bad", b"good too"))
+    bad = (await queue.peek("main", 1, 1, 1))[0].entries[0]
+    for _ in range(2):  # the transaction after the first try failed
+        await queue.bury("main", 2, bad, "record too large")
+    queue.advance("main", 3, 2)
+    stats = queue.stats().lanes["main"]
+    assert (stats.stored, stats.delivered, stats.dead, stats.pending) == (3, 2, 1, 0)
+    await queue.close()
+    queue = await open_queue(tmp_path)
+    [letter] = await queue.dead(10)
+    assert (letter.seq, letter.reason, letter.entry.value) == (2, "record too large", b"bad")
+    assert await queue.retry([letter.id]) == 1
+    assert await queue.dead(10) == []
+    [segment] = await queue.peek("main", 3, 10, 1000)
+    assert ("tg.retry", b"main/2") in segment.entries[0].shape.headers
+    await queue.close()
+
+
+async def test_a_lost_confirmation_is_made_good_by_the_position_in_kafka(tmp_path: Path) -> None:
+    queue = await open_queue(tmp_path / "a")
+    await queue.put(entries(b"a", b"b", b"c"))
+    copy_as_killed(tmp_path / "a", tmp_path / "b")
+    await queue.close()
+    queue = await open_queue(tmp_path / "b")
+    queue.advance("main", 2)
+    stats = queue.stats().lanes["main"]
+    assert (stats.delivered, stats.pending) == (2, 1)
+    assert await drain(queue) == [(3, b"c")]
+    await queue.close()
+
+
+async def damaged(folder: Path, offset: int, size: int) -> Queue:
+    with (folder / "queue.db").open("r+b") as file:
+        file.seek(offset)
+        file.write(os.urandom(size))
+    (folder / "queue.db-wal").write_bytes(b"an unclean stop")
+    return await open_queue(folder)
+
+
+@pytest.mark.parametrize(("offset", "size"), [(0, 100), (8192, 4096), (60_000, 30_000)])
+async def test_what_is_damaged_is_set_aside_and_the_rest_saved(
+    tmp_path: Path, offset: int, size: int
+) -> None:
+    queue = await open_queue(tmp_path)
+    bodies = [b"%d" % index + os.urandom(3000) for index in range(100)]
+    for body in bodies:
+        await queue.put(entries(body))
+    old = queue.queue_id
+    await queue.close()
+    queue = await damaged(tmp_path, offset, size)
+    assert queue.queue_id != old
+    story = json.loads(queue.stats().salvage or "")
+    found = await drain(queue)
+    assert {body for _, body in found} <= set(bodies)
+    assert story["main"]["records"] == len(found)
+    assert story["queue_id"] == old
+    for piece in await queue.salvaged("main"):
+        assert piece.queue_id == old
+        kept = [body for number, body in found if piece.first <= number < piece.first + piece.records]
+        assert kept == bodies[piece.old_first - 1 : piece.old_first - 1 + piece.records]
+    await queue.put(entries(b"collection goes on"))
+    assert (tmp_path / "quarantine").is_dir()
+    await queue.close()
+    queue = await open_queue(tmp_path)
+    assert [body for _, body in await drain(queue)] == [b"collection goes on"]
+    await queue.close()
