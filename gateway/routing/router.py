@@ -8,8 +8,8 @@ from typing import NamedTuple
 from gateway.codec import Entry, Shape
 from gateway.errors import Refused
 from gateway.limits import NAME_BYTES_MAX
+from gateway.pattern import Pattern
 from gateway.record import Record
-from gateway.routing.pattern import Pattern
 from gateway.routing.settings import RouteSettings
 
 SHAPES_MAX = 20_000

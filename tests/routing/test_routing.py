@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.pattern import Pattern
 from gateway.record import Record
-from gateway.routing import Pattern, Router, RouteSettings, Unroutable, problems
+from gateway.routing import Router, RouteSettings, Unroutable, problems
 
 
 def route(**settings: str) -> RouteSettings:
