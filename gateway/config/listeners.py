@@ -1,0 +1,44 @@
+"""Addresses that the gateway opens: by convention the `listen` and `listen_...` fields of settings classes."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from ipaddress import ip_address
+from typing import Any
+
+from gateway.settings import Address
+
+
+def clashes(parts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Two listeners on one address, as (path of the later, message). `parts` are settings by their path."""
+    taken: list[tuple[str, Address]] = []
+    for path, settings in parts.items():
+        for where, address in _listeners(path, settings):
+            for other, theirs in taken:
+                if _clash(address, theirs):
+                    yield where, f"listens on the same address as {other}; give one of them another port"
+                    break
+            taken.append((where, address))
+
+
+def _listeners(path: str, settings: Any) -> Iterator[tuple[str, Address]]:
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        where = f"{path}.{field.name.rstrip('_')}"
+        if isinstance(value, Address) and field.name.startswith("listen"):
+            yield where, value
+        elif dataclasses.is_dataclass(value):
+            yield from _listeners(where, value)
+
+
+def _clash(one: Address, other: Address) -> bool:
+    if one.port != other.port or one.port == 0:
+        return False
+    covers = _is_every(one.host) or _is_every(other.host)
+    return one.host == other.host or (covers and (":" in one.host) == (":" in other.host))
+
+
+def _is_every(host: str) -> bool:
+    try:
+        return ip_address(host).is_unspecified
+    except ValueError:
+        return False

@@ -1,0 +1,120 @@
+"""The whole configuration, read from one TOML file and checked as a whole."""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from gateway.config.drivers import DriverConfig
+from gateway.config.kinds import INVALID
+from gateway.config.listeners import clashes
+from gateway.config.report import Place, Report
+from gateway.config.source import Source
+from gateway.config.tables import TableKind
+from gateway.errors import ConfigError
+from gateway.queue.settings import QueueSettings
+from gateway.routing import problems as routing_problems
+from gateway.routing.settings import RouteSettings
+from gateway.settings import Address, setting
+from gateway.sync.settings import KafkaSettings
+
+_NAME = r"[A-Za-z0-9._-]{1,64}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class GatewaySettings:
+    id: str = setting(
+        doc="Name of this gateway, different from every other on the same Kafka cluster; part of its producer's identity.",
+        pattern=_NAME,
+        example='"plant-7"',
+    )
+    data_dir: Path = setting(
+        Path("/var/lib/tidegate"),
+        doc="Folder of the queue and the control socket; on a disk that honours flush.",
+    )
+    default_topic: str | None = setting(
+        None,
+        doc="Kafka topic of records that no route takes. Without it, every channel needs a route.",
+        pattern=r"[A-Za-z0-9._-]{1,249}",
+        example='"unrouted"',
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogSettings:
+    level: Literal["debug", "info", "warning", "error"] = setting(
+        "info", doc="Least important messages to log."
+    )
+    format: Literal["text", "json"] = setting("text", doc="Lines for people, or one JSON object a line.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricsSettings:
+    listen: Address | None = setting(
+        None,
+        doc="Address to serve Prometheus metrics on; always there on the control socket.",
+        example='"127.0.0.1:9464"',
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    gateway: GatewaySettings = setting(doc="Who this gateway is and where it keeps its data.")
+    queue: QueueSettings = setting(doc="The queue on disk.")
+    kafka: KafkaSettings = setting(doc="The cluster that records go to.")
+    log: LogSettings = setting(doc="What is logged, to standard error.")
+    metrics: MetricsSettings = setting(doc="Metrics for Prometheus.")
+    drivers: dict[str, DriverConfig] = setting(factory=dict, doc="Where records come from, by name.")
+    routes: list[RouteSettings] = setting(
+        factory=list, doc="Which topic and key records get; the first route that takes a record wins."
+    )
+
+
+def load(path: Path) -> Config:
+    """Raises ConfigError with every problem there is. Secrets are not read yet; see `unreadable_secrets`."""
+    report = Report(Source(path))
+    sections = TableKind(Config).fields(report.source.data, Place(report))
+    _check_whole(sections, report)
+    if report.count:
+        raise ConfigError(report.problems)
+    return Config(**sections)
+
+
+def _check_whole(sections: Mapping[str, Any], report: Report) -> None:
+    """What no single field can tell. Parts with problems of their own are passed over."""
+    drivers = sections["drivers"] if isinstance(sections["drivers"], dict) else {}
+    sound = {name: driver for name, driver in drivers.items() if driver is not INVALID}
+    for name in drivers:
+        if not re.fullmatch(_NAME, name):
+            report.add(("drivers", name), f"a driver's name must be of the form {_NAME}")
+    for name, driver in sound.items():
+        for where, message in driver.manifest.problems(driver.settings):
+            report.add_at(f"drivers.{name}.{where}" if where else f"drivers.{name}", message)
+    for where, message in _route_problems(sections, drivers):
+        report.add_at(where, message)
+    listening = {
+        "metrics": sections["metrics"],
+        **{f"drivers.{name}": one.settings for name, one in sound.items()},
+    }
+    for where, message in clashes({name: one for name, one in listening.items() if one is not INVALID}):
+        report.add_at(where, message)
+
+
+def _route_problems(sections: Mapping[str, Any], drivers: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    routes, gateway = sections["routes"], sections["gateway"]
+    if (
+        gateway is INVALID
+        or not isinstance(routes, list)
+        or INVALID in routes
+        or not isinstance(sections["drivers"], dict)
+    ):
+        return
+    channels = {
+        name: None if driver is INVALID else driver.manifest.channels(driver.settings)
+        for name, driver in drivers.items()
+    }
+    for where, message in routing_problems(routes, channels, gateway.default_topic):
+        # What a driver with problems will emit isn't known.
+        if not any(where == f"drivers.{name}" and driver is INVALID for name, driver in drivers.items()):
+            yield where, message

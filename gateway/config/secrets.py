@@ -1,0 +1,96 @@
+"""Secrets: read when they are used, from the environment, a file or a systemd credential; never printed."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from gateway.config.kinds import INVALID, sort_of
+from gateway.config.report import Place, did_you_mean
+from gateway.settings import Secret
+
+_SHAPES = '{ env = "NAME" }, { file = "/path" } or { credential = "name" }'
+
+
+def _from_environment(name: str) -> str:
+    if name not in os.environ:
+        raise LookupError(f"environment variable {name} is not set")
+    return os.environ[name]
+
+
+def _from_file(path: Path) -> str:
+    return path.read_text().rstrip("\r\n")
+
+
+def _from_credential(name: str) -> str:
+    folder = os.environ.get("CREDENTIALS_DIRECTORY")
+    if folder is None:
+        raise LookupError(
+            f"no credentials from systemd; the unit needs LoadCredential={name}:/path/of/the/secret"
+        )
+    return _from_file(Path(folder, name))
+
+
+@dataclass(frozen=True)
+class SecretKind:
+    words: str = f"a secret: {_SHAPES}"
+
+    def read(self, value: object, place: Place) -> Any:
+        if isinstance(value, str):
+            place.problem(
+                "a secret is not written into this file, where copies and backups would carry it along; "
+                f"say where it is: {_SHAPES}"
+            )
+            return INVALID
+        if not isinstance(value, dict):
+            place.problem(f"must be {self.words}, not {sort_of(value)}")
+            return INVALID
+        ways = ("env", "file", "credential")
+        for key in value:
+            if key not in ways:
+                place.below(key).problem(f"unknown key; must be {self.words}{did_you_mean(key, ways)}")
+                return INVALID
+        if len(value) != 1:
+            place.problem(f"must have exactly one of env, file and credential: {_SHAPES}")
+            return INVALID
+        ((way, where),) = value.items()
+        return self._read_from(way, where, place)
+
+    def _read_from(self, way: str, where: object, place: Place) -> Any:
+        if not isinstance(where, str) or not where:
+            place.below(way).problem(f"must be a string, not {'empty' if where == '' else sort_of(where)}")
+            return INVALID
+        reveal: Callable[[], str]
+        match way:
+            case "env":
+                reveal = partial(_from_environment, where)
+            case "file":
+                where = str(place.folder / where)
+                reveal = partial(_from_file, Path(where))
+            case _:
+                if "/" in where:
+                    place.below(way).problem(
+                        "must be a credential's name, not a path; for a path write { file = ... }"
+                    )
+                    return INVALID
+                reveal = partial(_from_credential, where)
+        return Secret(reveal, f"{way}:{where}")
+
+    def plain(self, value: Any) -> Any:
+        return repr(value)
+
+    def schema(self) -> dict[str, Any]:
+        where = {"type": "string", "minLength": 1}
+        return {
+            "type": "object",
+            "properties": {
+                "env": {**where, "description": "Name of an environment variable."},
+                "file": {**where, "description": "Path of a file; a newline at its end is dropped."},
+                "credential": {**where, "description": "Name of a systemd credential.", "pattern": "^[^/]+$"},
+            },
+            "additionalProperties": False,
+            "minProperties": 1,
+            "maxProperties": 1,
+        }

@@ -1,0 +1,157 @@
+"""A TOML file with the line of every key.
+
+tomllib reads and judges the file but tells no positions, so a scanner walks the text once more. It sees only what
+tomllib has accepted, which is why it may skip over values and check nothing.
+"""
+
+import re
+import tomllib
+from bisect import bisect_right
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gateway.errors import ConfigError
+
+Keys = tuple[str | int, ...]
+"""Where a value is: keys of tables and indexes of arrays, from the top."""
+
+_BLANK = re.compile(r"(?:[ \t\n,]|#[^\n]*)*")
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
+_STRING = re.compile(
+    r'"""(?:[^\\]|\\.)*?"""(?:"{0,2})'
+    r"|'''.*?'''(?:'{0,2})"
+    r'|"(?:[^"\\]|\\.)*"'
+    r"|'[^']*'",
+    re.DOTALL,
+)
+_PLAIN_VALUE = re.compile(r"[^,\]}#\n]*")
+
+
+class Source:
+    """A configuration file that is TOML. Raises ConfigError if it can't be read or is not."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            # Some editors put a byte order mark in front.
+            text = path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
+        except OSError as error:
+            raise ConfigError([f"{path}: can't be read: {error.strerror}"]) from error
+        except UnicodeDecodeError as error:
+            line = error.object.count(b"\n", 0, error.start) + 1
+            raise ConfigError([f"{path}:{line}: not UTF-8 text; save the file as UTF-8"]) from error
+        try:
+            self.data: dict[str, Any] = tomllib.loads(text)
+            self._lines: Mapping[Keys, int] = _Scanner(text).lines
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigError([_syntax_problem(path, text, str(error))]) from error
+        except RecursionError as error:
+            raise ConfigError([f"{path}:1: nested too deeply"]) from error
+
+    def line(self, keys: Keys) -> int:
+        """The line of a key, or of the nearest table around it that is in the file."""
+        while keys and keys not in self._lines:
+            keys = keys[:-1]
+        return self._lines.get(keys, 1)
+
+
+def _syntax_problem(path: Path, text: str, message: str) -> str:
+    what, _, where = message.rpartition(" (at ")
+    found = re.match(r"line ([0-9]+), column ([0-9]+)", where)
+    line = found[1] if found else str(text.rstrip("\n").count("\n") + 1)
+    place = f" at column {found[2]}" if found else " at the end of the file"
+    return f"{path}:{line}: not valid TOML{place}: {what[:1].lower()}{what[1:]}"
+
+
+class _Scanner:
+    """Finds keys; `lines` holds the first line on which each is spoken of, and a table's header rather than a mention."""
+
+    def __init__(self, text: str) -> None:
+        self.lines: dict[Keys, int] = {}
+        self._text = text
+        self._newlines = [match.start() for match in re.finditer("\n", text)]
+        self._at = 0
+        self._arrays: dict[Keys, int] = {}
+        table: Keys = ()
+        while self._skip(_BLANK) or self._at < len(text):
+            if self._at == len(text):
+                break
+            if self._text.startswith("[", self._at):
+                table = self._header()
+            else:
+                self._pair(table)
+
+    def _skip(self, pattern: re.Pattern[str]) -> str:
+        match = pattern.match(self._text, self._at)
+        if match is None:
+            return ""
+        self._at = match.end()
+        return match[0]
+
+    def _note(self, keys: Keys) -> None:
+        self.lines.setdefault(keys, bisect_right(self._newlines, self._at) + 1)
+
+    def _header(self) -> Keys:
+        brackets = 2 if self._text.startswith("[[", self._at) else 1
+        start = self._at
+        self._at += brackets
+        *outer, last = self._key()
+        end = self._at = self._text.index("]", self._at) + brackets
+        self._at = start
+        table: Keys = ()
+        for part in outer:
+            table = (*table, part)
+            self._note(table)
+            if table in self._arrays:
+                table = (*table, self._arrays[table])
+        table = (*table, last)
+        if brackets == 2:
+            self._note(table)
+            self._arrays[table] = self._arrays.get(table, -1) + 1
+            table = (*table, self._arrays[table])
+        self.lines.pop(table, None)
+        self._note(table)
+        self._at = end
+        return table
+
+    def _pair(self, table: Keys) -> None:
+        start = self._at
+        parts = self._key()
+        end = self._at = self._text.index("=", self._at) + 1
+        self._at = start
+        for part in parts:
+            table = (*table, part)
+            self._note(table)
+        self._at = end
+        self._value(table)
+
+    def _key(self) -> list[str]:
+        parts = []
+        while True:
+            self._skip(_BLANK)
+            quoted = self._skip(_STRING)
+            parts.append(tomllib.loads(f"key = {quoted}")["key"] if quoted else self._skip(_BARE_KEY))
+            self._skip(_BLANK)
+            if not self._text.startswith(".", self._at):
+                return parts
+            self._at += 1
+
+    def _value(self, keys: Keys) -> None:
+        self._skip(_BLANK)
+        opening = self._text[self._at]
+        if opening in "[{":
+            self._at += 1
+            index = 0
+            self._skip(_BLANK)
+            while self._text[self._at] not in "]}":
+                if opening == "{":
+                    self._pair(keys)
+                else:
+                    self._note((*keys, index))
+                    self._value((*keys, index))
+                    index += 1
+                self._skip(_BLANK)
+            self._at += 1
+        elif not self._skip(_STRING):
+            self._skip(_PLAIN_VALUE)
