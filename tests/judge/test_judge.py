@@ -1,0 +1,85 @@
+"""The judge sees each way in which a delivery can be wrong, and calls nothing wrong that is not."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from confluent_kafka import Producer
+
+from gateway.testing.kafka import KafkaBroker
+
+JUDGE = Path(__file__).parent / "judge.py"
+CLEAN = {"lost": 0, "twice": 0, "again": 0, "out_of_order": 0, "unasked": 0}
+Told = tuple[int, int]
+"""(n, how often it was sent)"""
+There = tuple[int, bool, int]
+"""(n, marked as sent again, the gateway's number)"""
+
+CASES: dict[str, tuple[Sequence[Told], Sequence[There], dict[str, int], bool]] = {
+    "all there": ([(1, 1), (2, 1)], [(1, False, 1), (2, False, 2)], {}, True),
+    "lost": ([(1, 1), (2, 1)], [(2, False, 1)], {"lost": 1}, False),
+    "twice": ([(1, 1)], [(1, False, 1), (1, False, 2)], {"twice": 1}, False),
+    "sent again and marked": ([(1, 2)], [(1, False, 1), (1, True, 2)], {"again": 1}, True),
+    "only the second sending was stored": ([(1, 2)], [(1, True, 1)], {}, True),
+    "sent again but not marked": ([(1, 2)], [(1, False, 1), (1, False, 2)], {"twice": 1}, False),
+    "marked more often than sent": ([(1, 1)], [(1, False, 1), (1, True, 2)], {"twice": 1}, False),
+    "out of order": ([(1, 1), (2, 1)], [(2, False, 1), (1, False, 2)], {"out_of_order": 1}, False),
+    "nobody was told": ([], [(1, False, 1)], {"unasked": 1}, True),
+    "a number is missing": ([(1, 1), (2, 1)], [(1, False, 1), (2, False, 3)], {}, False),
+    "a number is there twice": ([(1, 1), (2, 1)], [(1, False, 1), (2, False, 1)], {}, False),
+}
+
+
+def judge(kafka: KafkaBroker, topic: str, journals: Path) -> tuple[int, dict[str, Any]]:
+    command = [sys.executable, str(JUDGE), "--bootstrap", kafka.bootstrap, "--journals", str(journals)]
+    done = subprocess.run(
+        [*command, "--continuous", "--json", topic], capture_output=True, text=True, check=False
+    )
+    assert done.stderr == ""
+    return done.returncode, json.loads(done.stdout)
+
+
+@pytest.mark.kafka
+@pytest.mark.parametrize("case", CASES)
+def test_verdict(kafka: KafkaBroker, topic: str, tmp_path: Path, case: str) -> None:
+    told, there, expected, clean = CASES[case]
+    identity = {"driver": "floor", "device": "press"}
+    lines = [json.dumps({**identity, "id": f"press/{n}", "n": n, "sends": sends}) + "\n" for n, sends in told]
+    (tmp_path / "press.jsonl").write_text("".join(lines))
+    producer = Producer({"bootstrap.servers": kafka.bootstrap})
+    for n, marked, number in there:
+        headers = {"tg.driver": "floor", "tg.queue": "q", "tg.lane": "main", "tg.seq": str(number)}
+        body = json.dumps({"device": "press", "id": f"press/{n}", "n": n})
+        producer.produce(topic, body, key="press", headers={**headers, **({"tg.dup": "1"} if marked else {})})
+    producer.flush(10)
+    code, verdict = judge(kafka, topic, tmp_path)
+    account = {"accepted": len(told), "in_kafka": len(there), **CLEAN, **expected}
+    assert verdict["drivers"] == {"floor": account}
+    assert verdict["clean"] is clean
+    assert code == (0 if clean else 1)
+
+
+@pytest.mark.kafka
+def test_partitions_of_one_device_have_no_order(
+    kafka: KafkaBroker, new_topic: Callable[..., str], tmp_path: Path
+) -> None:
+    topic = new_topic(partitions=2)
+    producer = Producer({"bootstrap.servers": kafka.bootstrap})
+    for n in (0, 1):
+        body = json.dumps({"device": "press", "id": f"press/{n}", "n": n})
+        headers = {"tg.driver": "floor", "tg.queue": "q", "tg.lane": "main", "tg.seq": str(n + 1)}
+        producer.produce(topic, body, partition=n, headers=dict(headers))
+    producer.flush(10)
+    assert judge(kafka, topic, tmp_path)[1]["drivers"]["floor"]["out_of_order"] == 1
+
+
+@pytest.mark.slow
+def test_without_kafka_there_is_no_verdict(tmp_path: Path) -> None:
+    command = [sys.executable, str(JUDGE), "--bootstrap", "127.0.0.1:1", "--journals", str(tmp_path), "topic"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "could not judge" in done.stderr
