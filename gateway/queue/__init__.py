@@ -26,8 +26,8 @@ from gateway.queue.queue import Queue, Salvaged
 from gateway.queue.schema import LANES
 from gateway.queue.segments import Gap, Segment
 from gateway.queue.settings import QueueSettings
+from gateway.queue.state import DeadLetter, Run
 from gateway.queue.stats import LaneStats, QueueStats
-from gateway.queue.store import DeadLetter, Run
 
 __all__ = [
     "LANES",

@@ -2,7 +2,6 @@
 
 import asyncio
 import secrets
-from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -17,12 +16,13 @@ from gateway.errors import QueueFull, Refused, StorageFailing, TooLarge
 from gateway.limits import EMIT_RECORDS_MAX, RECORD_BYTES_MAX
 from gateway.queue.lock import FileLock
 from gateway.queue.marks import Marks
+from gateway.queue.recent import Recent
 from gateway.queue.salvage import open_store
 from gateway.queue.schema import LANES
-from gateway.queue.segments import Gap, Segment
+from gateway.queue.segments import Gap, Segment, cut
 from gateway.queue.settings import QueueSettings
+from gateway.queue.state import DeadLetter, Group, LaneState, Outcome, Run
 from gateway.queue.stats import LaneStats, QueueStats
-from gateway.queue.store import DeadLetter, Group, LaneState, Outcome, Run
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -32,9 +32,6 @@ GROUP_BYTES_MAX = 8 << 20
 
 GROUP_FULL_BYTES = 2 << 20
 """A group of so many bytes is committed without waiting for the interval's end."""
-
-RECENT_BYTES_MAX = 2 << 20
-"""Payload bytes of committed records kept in memory, so that a live link needn't read and decode them."""
 
 CONFIRM_INTERVAL_S = 5.0
 CONFIRM_RECORDS = 20_000
@@ -72,8 +69,7 @@ class Queue:
         self._committing_bytes = 0
         self._last_commit = self._last_confirm = float("-inf")
         self._refusing: str | None = None
-        self._recent: deque[Segment] = deque()
-        self._recent_bytes = 0
+        self._recent = Recent()
         self._pins: dict[str, int] = {}
         self._known: set[str] = set()
         self._gaps_open = False
@@ -179,8 +175,8 @@ class Queue:
             state.position = position
             self._buried[lane] = [seq for seq in self._buried[lane] if seq > position]
             self._holes[lane] = [hole for hole in self._holes[lane] if hole[1] > position]
-            while lane == "main" and self._recent and self._recent[0].last <= position:
-                self._forget_recent()
+            if lane == "main":
+                self._recent.forget_through(position)
         first_time = lane not in self._known
         self._known.add(lane)
         if step > 0 or (first_time and self._gaps_open):
@@ -189,15 +185,15 @@ class Queue:
 
     async def peek(self, lane: str, after: int, max_records: int, max_bytes: int) -> list[Segment]:
         """Records with a number > after, in order, at least one if there is any; damaged segments become gaps."""
-        if lane == "main" and self._recent and self._recent[0].first <= after + 1:
-            return _cut(list(self._recent), after, max_records, max_bytes)
+        if lane == "main" and self._recent.covers(after + 1):
+            return cut(self._recent.segments(), after, max_records, max_bytes)
         rows, damaged = await self._call(self._store.read, lane, after, max_records, max_bytes)
         for gap in damaged:
             self._lose(gap)
         segments = [
             Segment(lane, row.first, self._run_ids.get(row.run, "unknown"), entries) for row, entries in rows
         ]
-        return _cut(segments, after, max_records, max_bytes)
+        return cut(segments, after, max_records, max_bytes)
 
     async def wait_for(self, lane: str, after: int) -> None:
         """Until a record with a number > after is on disk."""
@@ -431,7 +427,7 @@ class Queue:
             first = outcome.next_seq[lane] - len(entries)
             self._bytes[lane] += sum(len(entry[2]) for entry in entries)
             if lane == "main" and entries:
-                self._remember_recent(Segment(lane, first, self.run_id, entries))
+                self._recent.add(Segment(lane, first, self.run_id, entries))
         for lane, seq in outcome.next_seq.items():
             self._lanes[lane].next_seq = seq
         waiting, self._readers = self._readers, []
@@ -456,19 +452,6 @@ class Queue:
         holes.append((gap.first, gap.last))
         holes.sort()
         self._recent.clear()
-        self._recent_bytes = 0
-
-    def _remember_recent(self, segment: Segment) -> None:
-        if self._recent and self._recent[-1].last + 1 != segment.first:
-            self._recent.clear()
-            self._recent_bytes = 0
-        self._recent.append(segment)
-        self._recent_bytes += _payload(segment)
-        while self._recent_bytes > RECENT_BYTES_MAX:
-            self._forget_recent()
-
-    def _forget_recent(self) -> None:
-        self._recent_bytes -= _payload(self._recent.popleft())
 
     async def _call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """On the queue's thread; a failing disk fails the whole queue."""
@@ -478,26 +461,3 @@ class Queue:
             if not self.failed.done():
                 self._fail(error)
             raise
-
-
-def _payload(segment: Segment) -> int:
-    return sum(len(entry[2]) for entry in segment.entries)
-
-
-def _cut(segments: Sequence[Segment], after: int, records_max: int, bytes_max: int) -> list[Segment]:
-    """From `after` + 1 on, until one of the limits is reached; at least one record."""
-    chosen: list[Segment] = []
-    for segment in segments:
-        if segment.last <= after:
-            continue
-        skip = max(0, after + 1 - segment.first)
-        end = skip
-        while end < len(segment.entries) and (records_max > 0 and bytes_max > 0):
-            records_max -= 1
-            bytes_max -= len(segment.entries[end][2])
-            end += 1
-        if end > skip:
-            chosen.append(segment._replace(first=segment.first + skip, entries=segment.entries[skip:end]))
-        if records_max <= 0 or bytes_max <= 0:
-            break
-    return chosen

@@ -15,7 +15,8 @@ import apsw
 
 from gateway.codec import DecodeError, Entry, Shape, decode
 from gateway.queue.schema import LANES, connect, segment_first, segment_id, sync_directory
-from gateway.queue.store import PAGE_BYTES, StorageDamaged, Store
+from gateway.queue.state import StorageDamaged
+from gateway.queue.store import PAGE_BYTES, Store
 
 QUARANTINES_MAX = 3
 _UNFINISHED = "unfinished"

@@ -28,6 +28,10 @@ class Segment(NamedTuple):
     def last(self) -> int:
         return self.first + len(self.entries) - 1
 
+    @property
+    def payload_bytes(self) -> int:
+        return sum(len(entry[2]) for entry in self.entries)
+
 
 class Gap(NamedTuple):
     """Records that were deleted undelivered, `first` to `last` both included; times are Unix ms of acceptance."""
@@ -70,6 +74,25 @@ def slices(entries: Sequence[Entry]) -> Iterator[Sequence[Entry]]:
         size += len(entry.value)
     if start < len(entries):
         yield entries[start:]
+
+
+def cut(segments: Sequence[Segment], after: int, records_max: int, bytes_max: int) -> list[Segment]:
+    """From `after` + 1 on, until one of the limits is reached; at least one record."""
+    chosen: list[Segment] = []
+    for segment in segments:
+        if segment.last <= after:
+            continue
+        skip = max(0, after + 1 - segment.first)
+        end = skip
+        while end < len(segment.entries) and (records_max > 0 and bytes_max > 0):
+            records_max -= 1
+            bytes_max -= len(segment.entries[end][2])
+            end += 1
+        if end > skip:
+            chosen.append(segment._replace(first=segment.first + skip, entries=segment.entries[skip:end]))
+        if records_max <= 0 or bytes_max <= 0:
+            break
+    return chosen
 
 
 class Segments:

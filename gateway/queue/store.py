@@ -4,9 +4,8 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import apsw
 
@@ -15,6 +14,7 @@ from gateway.driver import Mark, MarkKey
 from gateway.errors import QueueFull, StorageFailing
 from gateway.queue.schema import FORMAT, LANES, TABLES, connect, format_of
 from gateway.queue.segments import Gap, Segment, Segments, Stored
+from gateway.queue.state import DeadLetter, Group, LaneState, Loaded, Outcome, Run, StorageDamaged
 
 PAGE_BYTES = 4096
 WAL_BYTES_MAX = 4 << 20
@@ -23,77 +23,6 @@ WAL_BYTES_MAX = 4 << 20
 DEAD_MAX = 10_000
 RUNS_MAX = 1_000
 GAP_ROWS_MAX = 1_000
-
-
-class StorageDamaged(StorageFailing):
-    """What lies on the disk is not what was written; the next start sets it aside and saves what it can."""
-
-
-@dataclass
-class LaneState:
-    """What a lane has come to. `position`: all up to it is delivered, dead or dropped."""
-
-    next_seq: int = 1
-    position: int = 0
-    delivered: int = 0
-    dropped: int = 0
-    dead: int = 0
-
-
-class Run(NamedTuple):
-    """One process life: the first sequence number it could give in `lane`."""
-
-    run_id: str
-    lane: str
-    first: int
-
-
-class DeadLetter(NamedTuple):
-    """`id` is what `retry` takes."""
-
-    id: int
-    lane: str
-    seq: int
-    time_ms: int
-    reason: str
-    entry: Entry
-
-
-@dataclass
-class Group:
-    """What one transaction writes."""
-
-    entries: dict[str, list[Entry]] = field(default_factory=dict)
-    marks: list[tuple[Mark, int] | MarkKey] = field(default_factory=list)
-    confirm: dict[str, LaneState] = field(default_factory=dict)
-    age_s: int = 0
-    evict_after: int | None = None
-    exhume: list[int] = field(default_factory=list)
-    bytes: int = 0
-    settle: bool = False
-
-
-@dataclass
-class Outcome:
-    """What a transaction did, for the loop's side."""
-
-    next_seq: dict[str, int]
-    evicted: list[Gap]
-    dropped: dict[str, int]
-    used_bytes: int = 0
-    reusable_bytes: int = 0
-    disk_free_bytes: int = 0
-
-
-class Loaded(NamedTuple):
-    """What is on the disk. `holes` are (first, last) numbers behind the position that are gone; marks are
-    {(scope, key): (value, expiry)}; sizes are payload bytes."""
-
-    meta: dict[str, str]
-    lanes: dict[str, LaneState]
-    holes: dict[str, list[tuple[int, int]]]
-    sizes: dict[str, int]
-    marks: dict[tuple[str, bytes], tuple[bytes, int]]
 
 
 class Store:

@@ -1,0 +1,80 @@
+"""What passes between the loop's side and the SQLite thread."""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from gateway.codec import Entry
+from gateway.driver import Mark, MarkKey
+from gateway.errors import StorageFailing
+from gateway.queue.segments import Gap
+
+
+class StorageDamaged(StorageFailing):
+    """What lies on the disk is not what was written; the next start sets it aside and saves what it can."""
+
+
+@dataclass
+class LaneState:
+    """What a lane has come to. `position`: all up to it is delivered, dead or dropped."""
+
+    next_seq: int = 1
+    position: int = 0
+    delivered: int = 0
+    dropped: int = 0
+    dead: int = 0
+
+
+class Run(NamedTuple):
+    """One process life: the first sequence number it could give in `lane`."""
+
+    run_id: str
+    lane: str
+    first: int
+
+
+class DeadLetter(NamedTuple):
+    """`id` is what `retry` takes."""
+
+    id: int
+    lane: str
+    seq: int
+    time_ms: int
+    reason: str
+    entry: Entry
+
+
+@dataclass
+class Group:
+    """What one transaction writes."""
+
+    entries: dict[str, list[Entry]] = field(default_factory=dict)
+    marks: list[tuple[Mark, int] | MarkKey] = field(default_factory=list)
+    confirm: dict[str, LaneState] = field(default_factory=dict)
+    age_s: int = 0
+    evict_after: int | None = None
+    exhume: list[int] = field(default_factory=list)
+    bytes: int = 0
+    settle: bool = False
+
+
+@dataclass
+class Outcome:
+    """What a transaction did, for the loop's side."""
+
+    next_seq: dict[str, int]
+    evicted: list[Gap]
+    dropped: dict[str, int]
+    used_bytes: int = 0
+    reusable_bytes: int = 0
+    disk_free_bytes: int = 0
+
+
+class Loaded(NamedTuple):
+    """What is on the disk. `holes` are (first, last) numbers behind the position that are gone; marks are
+    {(scope, key): (value, expiry)}; sizes are payload bytes."""
+
+    meta: dict[str, str]
+    lanes: dict[str, LaneState]
+    holes: dict[str, list[tuple[int, int]]]
+    sizes: dict[str, int]
+    marks: dict[tuple[str, bytes], tuple[bytes, int]]
