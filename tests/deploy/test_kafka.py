@@ -1,0 +1,116 @@
+"""Kafka's own tools run the scripts against a real broker, and a gateway may then do its work and no more."""
+
+import os
+import shlex
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka.admin import ConfigResource, ResourceType
+
+from gateway.testing.kafka import KafkaBroker, jars
+from tests.deploy.unit import ROOT
+
+pytestmark = [pytest.mark.kafka, pytest.mark.slow]
+
+TOOLS = {
+    "kafka-topics.sh": "org.apache.kafka.tools.TopicCommand",
+    "kafka-acls.sh": "org.apache.kafka.tools.AclCommand",
+}
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaBroker]:
+    directory = tmp_path_factory.mktemp("acls")
+    users = {"plant-7": "secret"}
+    with KafkaBroker(directory, listeners=("sasl_plaintext",), users=users, authorize=True) as broker:
+        path = f"{command_line_tools(directory / 'bin')}:{os.environ['PATH']}"
+        run("topics.sh", broker, path, "--replication", "1", "telemetry:3", "alarms")
+        run("acls.sh", broker, path, "--principal", "User:plant-7", "--gateway", "plant-7", "telemetry")
+        yield broker
+
+
+def command_line_tools(directory: Path) -> Path:
+    """kafka-topics.sh and kafka-acls.sh; their jar, alone, is not among those a broker needs."""
+    version = next(jars().glob("kafka-clients-*.jar")).stem.removeprefix("kafka-clients-")
+    artifact = f"org.apache.kafka:kafka-tools:{version}"
+    maven = ["mvn", "-q", "-B", "dependency:copy", f"-Dartifact={artifact}", f"-DoutputDirectory={directory}"]
+    subprocess.run(maven, stdin=subprocess.DEVNULL, check=True)
+    for name, main in TOOLS.items():
+        options = ["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", f"{jars()}/*:{directory}/*"]
+        (directory / name).write_text(f'#!/bin/sh\nexec {shlex.join(["java", *options, main])} "$@"\n')
+        (directory / name).chmod(0o755)
+    return directory
+
+
+def run(script: str, broker: KafkaBroker, path: str, *arguments: str) -> None:
+    done = subprocess.run(
+        [str(ROOT / "deploy" / "kafka" / script), "--bootstrap-server", broker.bootstrap, *arguments],
+        env=os.environ | {"PATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def deliver(broker: KafkaBroker, transactional_id: str, *topics: str) -> None:
+    """One transaction with a record to each topic; raises what the broker refused."""
+    producer = Producer(
+        {
+            "bootstrap.servers": broker.address("sasl_plaintext"),
+            "security.protocol": "SASL_PLAINTEXT",
+            "sasl.mechanism": "PLAIN",
+            "sasl.username": "plant-7",
+            "sasl.password": "secret",
+            "transactional.id": transactional_id,
+            "transaction.timeout.ms": 5000,
+            "log_level": 0,
+        }
+    )
+    producer.init_transactions(10)
+    producer.begin_transaction()
+    refusals: list[KafkaError] = []
+    for topic in topics:
+        producer.produce(
+            topic, b"value", b"key", on_delivery=lambda error, _: error and refusals.append(error)
+        )
+    producer.flush(10)
+    if refusals:
+        raise KafkaException(refusals[0])
+    producer.commit_transaction(10)
+
+
+def config(broker: KafkaBroker, topic: str) -> dict[str, str]:
+    resource = ConfigResource(ResourceType.TOPIC, topic)
+    entries = broker.admin.describe_configs([resource])[resource].result(10)
+    return {name: entry.value for name, entry in entries.items()}
+
+
+def test_the_positions_topic_is_as_gateways_need_it(broker: KafkaBroker) -> None:
+    topics = broker.admin.list_topics(timeout=10).topics
+    assert len(topics["tidegate-positions"].partitions) == 50
+    settings = config(broker, "tidegate-positions")
+    assert settings["cleanup.policy"] == "compact"
+    assert settings["message.timestamp.type"] == "LogAppendTime"
+    assert len(topics["telemetry"].partitions) == 3
+    assert len(topics["alarms"].partitions) == 6
+    assert config(broker, "tidegate-ledger")["retention.ms"] == "-1"
+
+
+def test_a_gateway_may_deliver(broker: KafkaBroker) -> None:
+    topics = ("telemetry", "tidegate-positions", "tidegate-ledger")
+    deliver(broker, "tidegate.plant-7", *topics)
+    assert [len(broker.read(topic)) for topic in topics] == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("transactional_id", "topic"),
+    [("tidegate.plant-8", "telemetry"), ("tidegate.plant-7", "alarms")],
+    ids=["as another gateway", "to a topic it was not given"],
+)
+def test_and_nothing_else(broker: KafkaBroker, transactional_id: str, topic: str) -> None:
+    with pytest.raises(KafkaException, match=r"(?i)authoriz"):
+        deliver(broker, transactional_id, topic)

@@ -1,0 +1,85 @@
+"""The scripts are POSIX shell, and say what is wrong before they change anything."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.deploy.unit import ROOT
+
+SCRIPTS = sorted((ROOT / "deploy").rglob("*.sh"))
+
+
+def run(script: str, *arguments: str, path: str = os.defpath) -> tuple[int, str]:
+    done = subprocess.run(
+        ["sh", str(ROOT / "deploy" / script), *arguments],
+        env={"PATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_the_shell_can_read_it(script: Path) -> None:
+    subprocess.run(["sh", "-n", str(script)], check=True)
+    assert script.read_text().startswith("#!/bin/sh\n")
+    assert os.access(script, os.X_OK)
+
+
+@pytest.mark.parametrize("script", ["install.sh", "kafka/topics.sh", "kafka/acls.sh"])
+def test_help(script: str) -> None:
+    code, output = run(script, "--help")
+    assert code == 0
+    assert output.startswith("usage: ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ([], "usage: install.sh"),
+        (["remove"], "unknown argument: remove"),
+        (["install", "uninstall"], "not both install and uninstall"),
+        (["install", "--wheel"], "--wheel needs a value"),
+        (["install", "--purge"], "--purge goes with uninstall only"),
+        (["install", "--root", "/nowhere"], "--root: no directory /nowhere"),
+        (["install", "--root", "{tmp}", "--python", "/nowhere/python3"], "no Python at /nowhere/python3"),
+        (
+            ["install", "--root", "{tmp}", "--lock", "/nowhere/lock"],
+            "no locked dependencies at /nowhere/lock",
+        ),
+        (["install", "--root", "{tmp}", "--wheel", "/nowhere.whl"], "no wheel at /nowhere.whl"),
+        (["upgrade", "--root", "{tmp}"], "tidegate is not installed"),
+    ],
+)
+def test_the_installer_says_what_is_wrong(arguments: list[str], complaint: str, tmp_path: Path) -> None:
+    code, output = run("install.sh", *(word.format(tmp=tmp_path) for word in arguments))
+    assert code != 0
+    assert complaint in output
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "complaint"),
+    [
+        ("topics.sh", [], "usage: topics.sh"),
+        ("topics.sh", ["--bootstrap-server", "k:9092"], "kafka-topics.sh is not on the PATH"),
+        ("acls.sh", ["--bootstrap-server", "k:9092", "--principal", "User:a"], "usage: acls.sh"),
+        (
+            "acls.sh",
+            ["--bootstrap-server", "k:9092", "--principal", "User:a", "t"],
+            "--gateway ID or --fleet is needed",
+        ),
+        (
+            "acls.sh",
+            ["--bootstrap-server", "k:9092", "--principal", "User:a", "--fleet", "--gateway", "g", "t"],
+            "--gateway and --fleet exclude each other",
+        ),
+    ],
+)
+def test_the_kafka_scripts_say_what_is_missing(script: str, arguments: list[str], complaint: str) -> None:
+    code, output = run(f"kafka/{script}", *arguments)
+    assert code != 0
+    assert complaint in output
