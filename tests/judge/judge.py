@@ -2,8 +2,10 @@
 
 Devices write journals, one JSON object a line for each message that was acknowledged to them:
     {"driver": "floor", "device": "press-1", "id": "press-1/17", "n": 17, "sends": 1}
-`id` is unique, `n` counts up per device, `sends` says how often the message was sent until it was acknowledged. The
-message's body is JSON and carries the same `id`, `device` and `n`; what else is in it does not matter.
+in DIRECTORY/*.jsonl. `id` is unique, `n` counts up per device, `sends` says how often the message was sent until it was
+acknowledged. The message's body is JSON and carries the same `id`, `device` and `n`; what else is in it does not matter.
+Readings {"device": "line-1", "values": {"count": 17, ...}} count themselves: DIRECTORY/<driver>.readings holds the bodies
+that are known to be stored.
 
     judge.py --bootstrap 127.0.0.1:9092 --journals DIRECTORY [--continuous] [--json] TOPIC...
 
@@ -87,6 +89,10 @@ def read_journals(directory: Path) -> Iterator[dict[str, Any]]:
     for path in sorted(directory.glob("*.jsonl")):
         for line in path.read_text().splitlines():
             yield json.loads(line)
+    for path in sorted(directory.glob("*.readings")):
+        for line in path.read_text().splitlines():
+            identity, _, _ = _identity(json.loads(line))
+            yield {"driver": path.stem, "id": identity, "sends": 1}
 
 
 def read_topics(bootstrap: str, topics: Sequence[str]) -> Iterator[Message]:
@@ -142,14 +148,15 @@ class Judge:
         driver = message.headers.get("tg.driver", b"?").decode()
         self.accounts[driver].in_kafka += 1
         self._count_number(message.headers)
-        content = _content(message.body)
-        if "id" not in content:
+        try:
+            identity, device, n = _identity(json.loads(message.body))
+        except (ValueError, KeyError, TypeError):
             return
-        copies = self._copies[driver, content["id"]]
+        copies = self._copies[driver, identity]
         copies.total += 1
         copies.marked += "tg.dup" in message.headers
         if copies.total == 1:
-            self._check_order(driver, message, content["device"], content["n"])
+            self._check_order(driver, message, device, n)
 
     def compare(self, journal: Iterator[dict[str, Any]]) -> None:
         told = set()
@@ -189,12 +196,12 @@ class Judge:
         self._latest[driver, device] = (topic, partition, max(n, latest))
 
 
-def _content(body: bytes) -> dict[str, Any]:
-    try:
-        content = json.loads(body)
-    except ValueError:
-        return {}
-    return content if isinstance(content, dict) else {}
+def _identity(content: dict[str, Any]) -> tuple[str, str, int]:
+    """(id, device, n)"""
+    if "id" in content:
+        return content["id"], content["device"], content["n"]
+    count = content["values"]["count"]
+    return f"{content['device']}/{count}", content["device"], count
 
 
 COLUMNS = ("accepted", "in_kafka", "lost", "twice", "again", "out_of_order", "unasked")
