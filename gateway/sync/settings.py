@@ -20,7 +20,9 @@ class TlsSettings:
         None, doc="PEM file of the gateway's own certificate (mTLS).", example='"/etc/tidegate/gateway.pem"'
     )
     key: Path | None = setting(
-        None, doc="PEM file of the key to `cert`, if it is not in the same file.", example='"/etc/tidegate/gateway.key"'
+        None,
+        doc="PEM file of the key to `cert`, if it is not in the same file.",
+        example='"/etc/tidegate/gateway.key"',
     )
     verify_hostname: bool = setting(
         True, doc="Whether the broker's certificate must carry the name that we connected to."
@@ -37,7 +39,7 @@ class SaslSettings:
 @dataclass(frozen=True, kw_only=True)
 class KafkaSettings:
     bootstrap_servers: list[str] = setting(
-        doc="Brokers to ask first, each \"host:port\"; one that answers is enough.",
+        doc='Brokers to ask first, each "host:port"; one that answers is enough.',
         example='["kafka-1:9092", "kafka-2:9092"]',
     )
     delivery: Literal["exactly_once", "at_least_once"] = setting(
