@@ -6,12 +6,13 @@ from pathlib import Path
 
 from gateway.driver import Manifest
 from gateway.limits import MARKS_PER_SCOPE_MAX
+from gateway.pattern import Pattern
 from gateway.settings import Address, Duration, Secret, Size, setting
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tls:
-    certificate: Path = setting(doc="Certificate chain, PEM.", example='"/etc/tidegate/http.crt"')
+    cert: Path = setting(doc="Certificate chain, PEM.", example='"/etc/tidegate/http.crt"')
     key: Path = setting(doc="Its private key, PEM, without a password.", example='"/etc/tidegate/http.key"')
 
 
@@ -62,15 +63,6 @@ class Config:
     )
 
 
-def is_pattern(text: str) -> bool:
-    levels = text.split("/")
-    return (
-        bool(text)
-        and all(level in ("+", "#") if "+" in level or "#" in level else True for level in levels)
-        and "#" not in levels[:-1]
-    )
-
-
 def problems(config: Config) -> Sequence[tuple[str, str]]:
     found = []
     if not config.tokens and not config.anonymous:
@@ -78,14 +70,11 @@ def problems(config: Config) -> Sequence[tuple[str, str]]:
     for name, token in config.tokens.items():
         if (token.secret is None) == (token.sha256 is None):
             found.append((f"tokens.{name}", "needs one of secret and sha256"))
-        for pattern in token.channels:
-            if not is_pattern(pattern):
-                found.append(
-                    (
-                        f"tokens.{name}.channels",
-                        f"{pattern!r}: + and # stand for whole levels, # for the last",
-                    )
-                )
+        for text in token.channels:
+            try:
+                Pattern(text)
+            except ValueError as error:
+                found.append((f"tokens.{name}.channels", f"{text!r}: {error}"))
     if config.buffer_bytes_max < config.body_bytes_max:
         found.append(("buffer_bytes_max", "is less than body_bytes_max"))
     return found

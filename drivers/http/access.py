@@ -1,13 +1,13 @@
 """Who may send where."""
 
 import hashlib
-import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from drivers.http import Config
 from drivers.http.protocol import Problem
 from gateway.errors import DeviceError
+from gateway.pattern import Pattern
 
 ANONYMOUS = ""
 
@@ -16,29 +16,17 @@ class Sender(NamedTuple):
     """`name` is the token's, ANONYMOUS without one."""
 
     name: str
-    channels: re.Pattern[str]
+    channels: Sequence[Pattern]
 
     def may_send(self, channel: str) -> bool:
-        return self.channels.fullmatch(channel) is not None
-
-
-def matching(patterns: Sequence[str]) -> re.Pattern[str]:
-    """One expression for MQTT patterns; `a/#` matches `a` too."""
-    return re.compile("|".join(_expression(pattern) for pattern in patterns) or r"(?!)", re.DOTALL)
-
-
-def _expression(pattern: str) -> str:
-    if pattern == "#":
-        return ".*"
-    head, rest = (pattern[:-2], "(?:/.*)?") if pattern.endswith("/#") else (pattern, "")
-    return "/".join("[^/]*" if level == "+" else re.escape(level) for level in head.split("/")) + rest
+        return any(pattern.match(channel) is not None for pattern in self.channels)
 
 
 class Access:
     """Tokens are found by their hash, so the time that this takes says nothing about them. Raises DeviceError."""
 
     def __init__(self, config: Config) -> None:
-        self._anonymous = Sender(ANONYMOUS, matching(["#"])) if config.anonymous else None
+        self._anonymous = Sender(ANONYMOUS, [Pattern("#")]) if config.anonymous else None
         self._senders: dict[bytes, Sender] = {}
         for name, token in config.tokens.items():
             if token.secret is not None:
@@ -49,7 +37,7 @@ class Access:
                 digest = hashlib.sha256(secret.encode()).digest()
             else:
                 digest = bytes.fromhex(token.sha256 or "")
-            self._senders[digest] = Sender(name, matching(token.channels))
+            self._senders[digest] = Sender(name, [Pattern(text) for text in token.channels])
 
     def sender(self, authorization: bytes | None) -> Sender:
         """Raises Problem."""

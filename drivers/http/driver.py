@@ -82,9 +82,9 @@ def _tls(settings: Tls) -> ssl.SSLContext:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.set_alpn_protocols(["http/1.1"])
     try:
-        context.load_cert_chain(settings.certificate, settings.key)
+        context.load_cert_chain(settings.cert, settings.key)
     except OSError as error:
-        raise DeviceError(f"certificate {settings.certificate} or its key: {error}") from error
+        raise DeviceError(f"certificate {settings.cert} or its key: {error}") from error
     return context
 
 

@@ -1,0 +1,81 @@
+"""Every driver in drivers/ passes the conformance suite."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import drivers
+from drivers import http, simulated
+from gateway.driver import Manifest
+from gateway.settings import Address
+from gateway.testing.conformance import LINK_CHECKS, RUN_CHECKS, Bench, Check, Link, Peer
+from gateway.testing.driver_folder import FOLDER_CHECKS, manifest
+
+FOLDERS = sorted(path.parent for path in Path(drivers.__path__[0]).glob("*/__init__.py"))
+
+
+class HttpLink:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    async def send(self, body: bytes) -> None:
+        head = b"POST /ingest/site/bench HTTP/1.1\r\nHost: bench\r\nContent-Length: %d\r\n\r\n" % len(body)
+        self._writer.write(head + body)
+        await self._writer.drain()
+
+    async def acknowledged(self) -> bool:
+        try:
+            head = await self._reader.readuntil(b"\r\n\r\n")
+            lines = head.lower().split(b"\r\n")
+            length = next(int(line[15:]) for line in lines if line.startswith(b"content-length:"))
+            await self._reader.readexactly(length)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return False
+        return head.startswith(b"HTTP/1.1 2")
+
+    async def close(self) -> None:
+        self._writer.transport.abort()
+
+
+class HttpPeer:
+    def config(self, address: Address) -> http.Config:
+        return http.Config(listen=address, anonymous=True)
+
+    async def connect(self, address: Address) -> Link:
+        return HttpLink(*await asyncio.open_connection(*address))
+
+
+class SimulatedPeer:
+    connect: Callable[[Address], Awaitable[Link]] | None = None
+
+    def config(self, address: Address) -> simulated.Config:
+        return simulated.Config(devices=2, interval=0.01)
+
+
+PEERS: dict[str, Peer] = {"http": HttpPeer(), "simulated": SimulatedPeer()}
+
+
+def cases() -> list[Any]:
+    found = []
+    for folder in FOLDERS:
+        peer = PEERS.get(folder.name)
+        for check in (*RUN_CHECKS, *(LINK_CHECKS if peer is None or peer.connect else ())):
+            found.append(pytest.param(folder, check, id=f"{folder.name}-{check.__name__}"))
+    return found
+
+
+@pytest.mark.parametrize("check", FOLDER_CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_folder(folder: Path, check: Callable[[Path], None]) -> None:
+    check(folder)
+
+
+@pytest.mark.parametrize(("folder", "check"), cases())
+async def test_run(folder: Path, check: Check) -> None:
+    found: Manifest = manifest(folder)
+    assert found.name in PEERS, "PEERS has nothing that plays this driver's devices"
+    await check(Bench(found, PEERS[found.name]))
