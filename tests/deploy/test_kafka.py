@@ -73,10 +73,13 @@ def deliver(broker: KafkaBroker, transactional_id: str, *topics: str) -> None:
     producer.init_transactions(10)
     producer.begin_transaction()
     refusals: list[KafkaError] = []
+
+    def delivered(error: KafkaError | None, _: object) -> None:
+        if error:
+            refusals.append(error)
+
     for topic in topics:
-        producer.produce(
-            topic, b"value", b"key", on_delivery=lambda error, _: error and refusals.append(error)
-        )
+        producer.produce(topic, b"value", b"key", on_delivery=delivered)
     producer.flush(10)
     if refusals:
         raise KafkaException(refusals[0])
