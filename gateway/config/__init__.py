@@ -1,15 +1,34 @@
 """One typed model of the configuration; reading, JSON Schema, reference and template all come from it."""
 
-from gateway.config.drivers import DriverConfig, driver_types, load_manifest
-from gateway.config.model import Config, GatewaySettings, LogSettings, MetricsSettings, load
+from gateway.config.changes import Changes, changes
+from gateway.config.drivers import DriverConfig, driver_types, load_manifest, sample
+from gateway.config.model import (
+    Config,
+    GatewaySettings,
+    LogSettings,
+    MetricsSettings,
+    load,
+    unreadable_secrets,
+)
+from gateway.config.reference import describe, driver_reference, reference, template
+from gateway.config.schema import schema
 
 __all__ = [
+    "Changes",
     "Config",
     "DriverConfig",
     "GatewaySettings",
     "LogSettings",
     "MetricsSettings",
+    "changes",
+    "describe",
+    "driver_reference",
     "driver_types",
     "load",
     "load_manifest",
+    "reference",
+    "sample",
+    "schema",
+    "template",
+    "unreadable_secrets",
 ]

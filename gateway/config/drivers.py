@@ -5,6 +5,7 @@ import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
+from importlib.resources import files
 from typing import Any
 
 import drivers
@@ -45,12 +46,18 @@ def driver_types() -> list[str]:
 def load_manifest(driver_type: str) -> Manifest:
     """Raises LookupError for an unknown type, ImportError if its package doesn't import."""
     if driver_type in _folders():
-        found = importlib.import_module(f"drivers.{driver_type}").DRIVER
+        found = getattr(importlib.import_module(f"drivers.{driver_type}"), "DRIVER", None)
     else:
         found = _installed()[driver_type].load()
     if not isinstance(found, Manifest):
-        raise ImportError(f"entry point {driver_type!r} of {GROUP} is not a Manifest")
+        raise ImportError("it offers no Manifest")
     return found
+
+
+def sample(driver_type: str) -> str:
+    """The sample.toml beside a driver's settings class. Raises LookupError, ImportError or OSError."""
+    module = importlib.import_module(load_manifest(driver_type).config.__module__)
+    return files(module.__package__ or "").joinpath("sample.toml").read_text()
 
 
 @dataclass(frozen=True)

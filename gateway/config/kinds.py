@@ -106,8 +106,11 @@ class NumberKind:
         if not isinstance(value, types) or isinstance(value, bool):
             place.problem(f"must be {self.words}, not {sort_of(value)}")
             return INVALID
-        # nan and inf are TOML numbers, but nothing can be set to them.
-        if not abs(value) < float("inf") or not self.bounds.within(value):
+        # nan and inf are TOML numbers, but nothing can be set to them; integers have 64 bits.
+        if not abs(value) < (1 << 63):
+            place.problem(f"is out of range; must be {self.words}")
+            return INVALID
+        if not self.bounds.within(value):
             place.problem(f"{value} is out of range; must be {self.words}")
             return INVALID
         return value if self.whole else float(value)
@@ -227,7 +230,7 @@ class AddressKind:
         if not isinstance(value, str):
             place.problem(f"must be {self.words}, not {sort_of(value)}")
             return INVALID
-        match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.%\w]+)\]|([^\s:\[\]/@]*)):([0-9]{1,5})", value)
+        match = re.fullmatch(r"(?:\[([\w:.%-]+)\]|([\w.-]*)):([0-9]{1,5})", value)
         if match is None:
             place.problem(f"must be {self.words}")
             return INVALID

@@ -10,6 +10,7 @@ from gateway.config.drivers import DriverConfig
 from gateway.config.kinds import INVALID
 from gateway.config.listeners import clashes
 from gateway.config.report import Place, Report
+from gateway.config.secrets import unreadable
 from gateway.config.source import Source
 from gateway.config.tables import TableKind
 from gateway.errors import ConfigError
@@ -79,6 +80,13 @@ def load(path: Path) -> Config:
     if report.count:
         raise ConfigError(report.problems)
     return Config(**sections)
+
+
+def unreadable_secrets(config: Config) -> list[tuple[str, str]]:
+    """Secrets that can't be read here and now, as (path, why)."""
+    drivers = {f"drivers.{name}": driver.settings for name, driver in config.drivers.items()}
+    parts = {"kafka": config.kafka, **drivers}
+    return [problem for path, settings in parts.items() for problem in unreadable(settings, path)]
 
 
 def _check_whole(sections: Mapping[str, Any], report: Report) -> None:

@@ -7,8 +7,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from gateway.config.source import Keys, Source
-
-_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
+from gateway.config.toml import write_key
 
 
 def dotted(keys: Keys) -> str:
@@ -18,7 +17,7 @@ def dotted(keys: Keys) -> str:
         if isinstance(key, int):
             text += f"[{key}]"
         else:
-            shown = key if _BARE_KEY.fullmatch(key) else f'"{key}"'
+            shown = write_key(key)
             text += f".{shown}" if text else shown
     return text
 
@@ -40,7 +39,9 @@ class Report:
     def add(self, keys: Keys, message: str) -> None:
         line = self.source.line(keys)
         where = f"{dotted(keys)}: " if keys else ""
-        problem = (line, f"{self.source.path}:{line}: {where}{message}")
+        # One line each, whatever a key or a driver's message contains.
+        text = " ".join(f"{where}{message}".split())
+        problem = (line, f"{self.source.path}:{line}: {text}")
         if problem not in self._problems:
             self._problems.append(problem)
 

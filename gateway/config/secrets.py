@@ -1,7 +1,8 @@
 """Secrets: read when they are used, from the environment, a file or a systemd credential; never printed."""
 
+import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -94,3 +95,22 @@ class SecretKind:
             "minProperties": 1,
             "maxProperties": 1,
         }
+
+
+def unreadable(settings: Any, path: str) -> Iterator[tuple[str, str]]:
+    """Secrets that can't be read here and now, as (path, why)."""
+    if isinstance(settings, Secret):
+        try:
+            if not settings.reveal():
+                yield path, f"the secret from {settings.source} is empty"
+        except (LookupError, OSError, UnicodeDecodeError) as error:
+            yield path, str(error)
+    elif dataclasses.is_dataclass(settings):
+        for field in dataclasses.fields(settings):
+            yield from unreadable(getattr(settings, field.name), f"{path}.{field.name.rstrip('_')}")
+    elif isinstance(settings, dict):
+        for name, item in settings.items():
+            yield from unreadable(item, f"{path}.{name}")
+    elif isinstance(settings, list):
+        for index, item in enumerate(settings):
+            yield from unreadable(item, f"{path}[{index}]")

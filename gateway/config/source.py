@@ -16,6 +16,9 @@ from gateway.errors import ConfigError
 Keys = tuple[str | int, ...]
 """Where a value is: keys of tables and indexes of arrays, from the top."""
 
+FILE_BYTES_MAX = 256 << 10
+KEY_PARTS_MAX = 32
+
 _BLANK = re.compile(r"(?:[ \t\n,]|#[^\n]*)*")
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _STRING = re.compile(
@@ -34,10 +37,15 @@ class Source:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            # Some editors put a byte order mark in front.
-            text = path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
+            with path.open("rb") as file:
+                raw = file.read(FILE_BYTES_MAX + 1)
         except OSError as error:
             raise ConfigError([f"{path}: can't be read: {error.strerror}"]) from error
+        if len(raw) > FILE_BYTES_MAX:
+            raise ConfigError([f"{path}: larger than {FILE_BYTES_MAX >> 10} KiB; is this the right file?"])
+        try:
+            # Some editors put a byte order mark in front.
+            text = raw.decode("utf-8-sig").replace("\r\n", "\n")
         except UnicodeDecodeError as error:
             line = error.object.count(b"\n", 0, error.start) + 1
             raise ConfigError([f"{path}:{line}: not UTF-8 text; save the file as UTF-8"]) from error
@@ -48,12 +56,20 @@ class Source:
             raise ConfigError([_syntax_problem(path, text, str(error))]) from error
         except RecursionError as error:
             raise ConfigError([f"{path}:1: nested too deeply"]) from error
+        except ValueError as error:
+            # Python reads no decimal number of more than 4300 digits.
+            raise ConfigError([f"{path}:{_line_of_longest_number(text)}: a number is too long"]) from error
 
     def line(self, keys: Keys) -> int:
         """The line of a key, or of the nearest table around it that is in the file."""
         while keys and keys not in self._lines:
             keys = keys[:-1]
         return self._lines.get(keys, 1)
+
+
+def _line_of_longest_number(text: str) -> int:
+    longest = max(re.finditer("[0-9][0-9_]*", text), key=lambda match: len(match[0]))
+    return text.count("\n", 0, longest.start()) + 1
 
 
 def _syntax_problem(path: Path, text: str, message: str) -> str:
@@ -135,6 +151,8 @@ class _Scanner:
             self._skip(_BLANK)
             if not self._text.startswith(".", self._at):
                 return parts
+            if len(parts) == KEY_PARTS_MAX:
+                raise RecursionError
             self._at += 1
 
     def _value(self, keys: Keys) -> None:

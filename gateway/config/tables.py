@@ -1,6 +1,7 @@
 """Arrays, tables and settings classes; `kind_of` turns a field's annotation into its kind."""
 
 import dataclasses
+import tomllib
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from gateway.config.kinds import (
 )
 from gateway.config.report import Place, did_you_mean
 from gateway.config.secrets import SecretKind
+from gateway.config.toml import write_value
 from gateway.config.units import DURATION, RATE, SIZE
 from gateway.settings import Address, Duration, Rate, Secret, Size
 
@@ -226,5 +228,7 @@ def kind_of(annotation: Any, metadata: Mapping[str, Any]) -> Kind:
 
 
 def _of_items(metadata: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Bounds of an array or table count its items; the pattern is each item's."""
-    return {**metadata, "minimum": None, "maximum": None, "example": None}
+    """Bounds of an array or table count its items; the pattern is each item's, and the example has one."""
+    example = metadata["example"] and tomllib.loads(f"items = {metadata['example']}")["items"]
+    item = write_value(example[0]) if isinstance(example, list) else None
+    return {**metadata, "minimum": None, "maximum": None, "example": item}

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 
-_NUMBER = r"[0-9]+(?:\.[0-9]+)?"
+_NUMBER = r"[0-9]{1,15}(?:\.[0-9]{1,9})?"
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,8 @@ class Scale:
         if not unit:
             raise ValueError(f"{text!r} has no unit; write it like {self.example}")
         if unit not in self.factors:
-            alike = [known for known in self.factors if known.lower() == unit.lower()]
+            likely = (unit.lower(), f"{unit.lower()}/s")
+            alike = [known for known in self.factors if known.lower() in likely]
             meant = f"; did you mean {alike[0]!r}?" if alike else ""
             raise ValueError(f"unknown unit {unit!r}; the units are {', '.join(self.factors)}{meant}")
         return Decimal(number) * self.factors[unit]

@@ -8,11 +8,14 @@ from gateway.settings import setting
 @dataclass(frozen=True, kw_only=True)
 class RouteSettings:
     from_: str = setting(
-        doc='Name of the driver whose records this route takes; a glob such as "*" is allowed.'
+        doc='Name of the driver whose records this route takes; a glob such as "*" is allowed.',
+        example='"*"',
     )
     match: str = setting("#", doc="Channels it takes, with MQTT's wildcards + and #.")
     topic: str = setting(
-        doc="Kafka topic. May contain the fields that key may.", pattern=r"[A-Za-z0-9._{}-]{1,249}"
+        doc="Kafka topic. May contain the fields that key may.",
+        pattern=r"[A-Za-z0-9._{}-]{1,249}",
+        example='"telemetry"',
     )
     key: str = setting(
         "{device}",

@@ -1,0 +1,63 @@
+"""Secrets are read when they are used, and are never shown."""
+
+from pathlib import Path
+
+import pytest
+
+from gateway.config import Config, describe, load, unreadable_secrets
+
+TEXT = """
+gateway.id = "plant-7"
+gateway.default_topic = "all"
+kafka.bootstrap_servers = ["kafka-1:9092"]
+kafka.sasl = { mechanism = "PLAIN", user = "u", password = %s }
+"""
+
+
+def configured(folder: Path, secret: str) -> Config:
+    path = folder / "tidegate.toml"
+    path.write_text(TEXT % secret)
+    return load(path)
+
+
+def revealed(config: Config) -> str:
+    assert config.kafka.sasl is not None
+    return config.kafka.sasl.password.reveal()
+
+
+def test_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = configured(tmp_path, '{ env = "PASSWORD" }')
+    assert unreadable_secrets(config) == [("kafka.sasl.password", "environment variable PASSWORD is not set")]
+    monkeypatch.setenv("PASSWORD", "")
+    assert unreadable_secrets(config) == [("kafka.sasl.password", "the secret from env:PASSWORD is empty")]
+    monkeypatch.setenv("PASSWORD", "one")
+    assert unreadable_secrets(config) == []
+    assert revealed(config) == "one"
+
+
+def test_from_a_file_beside_the_configuration_each_time_anew(tmp_path: Path) -> None:
+    config = configured(tmp_path, '{ file = "password" }')
+    ((path, why),) = unreadable_secrets(config)
+    assert path == "kafka.sasl.password"
+    assert str(tmp_path / "password") in why
+    for password in ("one", "two"):
+        (tmp_path / "password").write_text(f"{password}\n")
+        assert revealed(config) == password
+    assert unreadable_secrets(config) == []
+
+
+def test_from_systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = configured(tmp_path, '{ credential = "kafka" }')
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+    ((_, why),) = unreadable_secrets(config)
+    assert "LoadCredential=kafka:" in why
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    (tmp_path / "kafka").write_text("three")
+    assert revealed(config) == "three"
+
+
+def test_never_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PASSWORD", "hunter2")
+    config = configured(tmp_path, '{ env = "PASSWORD" }')
+    assert 'password = "***"' in describe(config)
+    assert "hunter2" not in describe(config) + repr(config)
