@@ -40,6 +40,8 @@ class SaslSettings:
 class KafkaSettings:
     bootstrap_servers: list[str] = setting(
         doc='Brokers to ask first, each "host:port"; one that answers is enough.',
+        minimum=1,
+        pattern=r"\S+:[0-9]{1,5}",
         example='["kafka-1:9092", "kafka-2:9092"]',
     )
     delivery: Literal["exactly_once", "at_least_once"] = setting(
