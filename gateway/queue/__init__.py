@@ -22,6 +22,7 @@ checksum is saved under a new queue_id, and the story is told in status and in t
 """
 
 from gateway.codec import Entry, Shape
+from gateway.queue.census import Count
 from gateway.queue.queue import Queue, Salvaged
 from gateway.queue.schema import LANES
 from gateway.queue.segments import Gap, Segment
@@ -31,6 +32,7 @@ from gateway.queue.stats import LaneStats, QueueStats
 
 __all__ = [
     "LANES",
+    "Count",
     "DeadLetter",
     "Entry",
     "Gap",

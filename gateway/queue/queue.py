@@ -14,6 +14,7 @@ from gateway.codec import Entry, Shape
 from gateway.driver import Mark, MarkKey
 from gateway.errors import QueueFull, Refused, StorageFailing, TooLarge
 from gateway.limits import EMIT_RECORDS_MAX, RECORD_BYTES_MAX
+from gateway.queue.census import Census, Count
 from gateway.queue.lock import FileLock
 from gateway.queue.marks import Marks
 from gateway.queue.recent import Recent
@@ -220,16 +221,19 @@ class Queue:
         gone = sum(last - max(first, state.position + 1) + 1 for first, last in self._holes[lane])
         return state.next_seq - 1 - state.position - gone - len(self._buried[lane]), self._bytes[lane]
 
-    async def count_pending(self, lane: str) -> int:
+    async def count_pending(self, lane: str) -> Count:
         """By reading and decoding all of it, not from any counter. Dead letters that wait are not counted."""
-        total, after = 0, self.position(lane)
-        while True:
+        census, after, enough = Census(), self.position(lane), self.next_seq(lane) - 1
+        through = after
+        while through < enough:
+            written = self.next_seq(lane) - 1
             rows, _ = await self._call(self._store.read, lane, after, 1, 1)
-            if not rows:
-                return total - len(self._buried[lane])
-            row, entries = rows[0]
-            total += min(len(entries), row.last - after)
-            after = row.last
+            for row, entries in rows:
+                census.add(max(row.first, after + 1), row.first + len(entries) - 1)
+                after = row.last
+            through = after if rows else written
+        count = census.count(self.position(lane), through, self._holes[lane])
+        return count._replace(records=count.records - len(self._buried[lane]))
 
     async def oldest_ms(self, lane: str) -> int | None:
         """Unix time at which the oldest pending segment was accepted."""

@@ -166,7 +166,7 @@ class QueueModel(RuleBasedStateMachine):
         pending, stats = None, self.queue.stats().lanes["main"]
         while pending is None or stats != self.queue.stats().lanes["main"]:  # a commit came in between
             stats = self.queue.stats().lanes["main"]
-            pending = self.loop.run_until_complete(self.queue.count_pending("main"))
+            pending = self.loop.run_until_complete(self.queue.count_pending("main")).records
         assert pending == stats.pending
         assert stats.stored == stats.pending + stats.delivered + stats.dropped + stats.dead
         assert self.queue.recall("s") == self.marks
