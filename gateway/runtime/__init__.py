@@ -1,0 +1,1 @@
+"""Assembles the layers into one process and keeps it running: supervision, signals, systemd, logging."""
