@@ -1,0 +1,51 @@
+"""What lies in a queue, for people: the same whether a gateway runs or the command line has the queue open."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from gateway.control.transfer import records
+from gateway.control.wire import StoredRecord
+from gateway.queue import LANES, Queue, QueueStats
+
+PEEK_MAX = 1_000
+PEEK_BYTES = 1 << 20
+DEAD_MAX = 10_000
+
+
+@dataclass(frozen=True)
+class Contents:
+    """`oldest_ms` by lane: wall time at which the oldest waiting record was stored, None where nothing waits."""
+
+    queue_id: str
+    stats: QueueStats
+    oldest_ms: Mapping[str, int | None]
+
+
+@dataclass(frozen=True)
+class Letter:
+    """A dead letter; `id` is what retry takes, `time_ms` when Kafka or the gateway gave it up."""
+
+    id: int
+    time_ms: int
+    reason: str
+    record: StoredRecord
+
+
+async def contents(queue: Queue) -> Contents:
+    return Contents(queue.queue_id, queue.stats(), {lane: await queue.oldest_ms(lane) for lane in LANES})
+
+
+async def peek(queue: Queue, lane: str, after: int | None, limit: int) -> list[StoredRecord]:
+    """The first records that wait, or those behind number `after`."""
+    start = queue.position(lane) if after is None else after
+    segments = await queue.peek(lane, start, min(limit, PEEK_MAX), PEEK_BYTES)
+    return [record for segment in segments for record in records(segment)]
+
+
+async def dead(queue: Queue, limit: int) -> list[Letter]:
+    """Oldest first."""
+    letters = await queue.dead(min(limit, DEAD_MAX))
+    return [
+        Letter(one.id, one.time_ms, one.reason, StoredRecord(one.lane, one.seq, "", one.entry))
+        for one in letters
+    ]
