@@ -1,0 +1,28 @@
+"""The queue to Kafka, exactly once: a transaction holds records and the position behind them, and after every crash
+the position that Kafka has decides.
+
+`kafka_sync` makes a Sync; its `run` is one task, `status` and `adopt` are for those who look after the gateway.
+Importing this package does not import a Kafka client.
+"""
+
+from gateway.clock import Clock
+from gateway.queue import Queue
+from gateway.sync.hardware import hardware_id
+from gateway.sync.memory import adopt
+from gateway.sync.reconcile import Assume
+from gateway.sync.settings import KafkaSettings
+from gateway.sync.status import LinkState, SyncStatus
+from gateway.sync.sync import Sync
+
+__all__ = ["Assume", "LinkState", "Sync", "SyncStatus", "adopt", "kafka_sync"]
+
+
+def kafka_sync(queue: Queue, settings: KafkaSettings, gateway_id: str, clock: Clock) -> Sync:
+    from gateway.sync.kafka import (
+        KafkaSink,
+        partition_of,
+    )  # a gateway that only checks its file needn't wait for it
+
+    return Sync(
+        queue, KafkaSink(settings, gateway_id), settings, gateway_id, clock, partition_of, hardware_id()
+    )

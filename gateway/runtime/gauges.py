@@ -1,0 +1,59 @@
+"""What Prometheus may read beside the counters, which live where they are counted."""
+
+from gateway.metrics import Metrics
+from gateway.queue import LANES, Queue
+from gateway.runtime.wear import Wear
+from gateway.sync import LinkState, Sync
+
+
+def describe_queue(metrics: Metrics, queue: Queue) -> None:
+    gauge = metrics.gauge
+    for lane in LANES:
+        for name, doc in (
+            ("stored", "Records ever stored."),
+            ("delivered", "Records that Kafka has committed."),
+            ("dropped", "Records deleted undelivered."),
+            ("dead", "Records that Kafka will never take, put aside."),
+            ("pending", "Records that wait."),
+            ("pending_bytes", "Payload bytes that wait, estimated."),
+        ):
+            gauge(
+                f"tidegate_queue_{name}",
+                doc,
+                lambda lane=lane, name=name: float(getattr(queue.stats().lanes[lane], name)),  # type: ignore[misc]
+                lane=lane,
+            )
+    gauge("tidegate_queue_used_bytes", "Disk space in use.", lambda: queue.stats().used_bytes)
+    gauge("tidegate_queue_max_bytes", "Disk space the queue may use.", lambda: queue.stats().max_bytes)
+    gauge("tidegate_disk_free_bytes", "Free space on the disk.", lambda: queue.stats().disk_free_bytes)
+    gauge("tidegate_commits", "Commits since the start.", lambda: queue.stats().commits)
+    gauge(
+        "tidegate_refusing", "1 while devices are refused.", lambda: float(queue.stats().refusing is not None)
+    )
+
+
+def describe_link(metrics: Metrics, sync: Sync) -> None:
+    """Again after each new Sync: the newest is read."""
+    gauge = metrics.gauge
+    for state in LinkState:
+        gauge(
+            "tidegate_link_state",
+            "1 for the state that the link to Kafka is in.",
+            lambda state=state: float(sync.status().state is state),  # type: ignore[misc]
+            state=state.value,
+        )
+    gauge(
+        "tidegate_link_alarm", "1 while an operator must act.", lambda: float(sync.status().alarm is not None)
+    )
+    gauge("tidegate_sent_bytes", "Bytes sent to Kafka since the start.", lambda: sync.status().bytes_sent)
+    gauge(
+        "tidegate_transactions", "Transactions committed since the start.", lambda: sync.status().transactions
+    )
+
+
+def describe_wear(metrics: Metrics, wear: Wear) -> None:
+    metrics.gauge(
+        "tidegate_written_bytes",
+        "Bytes that this process wrote to disk.",
+        lambda: wear.status().process_bytes,
+    )

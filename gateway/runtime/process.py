@@ -1,0 +1,122 @@
+"""`tidegate run`: one process from the configuration to its end, as systemd and people expect it."""
+
+import asyncio
+import logging
+import os
+import signal
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from gateway.clock import SystemClock
+from gateway.config import Config, load
+from gateway.errors import ConfigError, StorageError, StorageFailing
+from gateway.runtime.logs import configure
+from gateway.runtime.notify import Notify, watchdog_interval_s
+from gateway.runtime.runtime import Runtime
+
+EXIT_OK = 0
+EXIT_DISK = 74
+"""EX_IOERR of sysexits: the queue's disk failed; systemd starts us again, and start-up looks at what is left."""
+
+STOP_S = 4.5
+"""After this the process ends as by kill -9, which loses nothing either."""
+
+STATUS_INTERVAL_S = 10.0
+
+Attach = Callable[[Runtime, Config], AbstractAsyncContextManager[None]]
+"""What is served beside the runtime while a configuration is in force: gateway.control."""
+
+_log = logging.getLogger(__name__)
+
+
+def run(path: Path, config: Config, attach: Attach) -> int:
+    """Until SIGTERM or SIGINT; SIGHUP reads `path` again. Returns the exit code."""
+    configure(config.log)
+    return asyncio.run(_run(path, config, attach))
+
+
+async def _run(path: Path, config: Config, attach: Attach) -> int:
+    notify, clock = Notify(), SystemClock()
+    signals = _Signals()
+    try:
+        runtime = await Runtime.start(config, clock)
+    except (StorageError, StorageFailing) as error:
+        _log.critical("the queue can't be opened: %s", error)
+        return EXIT_DISK
+    _log.info("gateway %s runs; queue %s", config.gateway.id, runtime.queue.queue_id)
+    async with AsyncExitStack() as beside:
+        await beside.enter_async_context(_heartbeat(notify, runtime))
+        served = await beside.enter_async_context(AsyncExitStack())
+        await served.enter_async_context(attach(runtime, config))
+        notify("READY=1", f"STATUS={runtime.summary()}")
+        while await signals.next(runtime.failed) == signal.SIGHUP:
+            new = _reload(path)
+            if new is None:
+                continue
+            configure(new.log)
+            again = new.metrics != runtime.config.metrics
+            await runtime.reconfigure(new)
+            if again:
+                await served.aclose()
+                await served.enter_async_context(attach(runtime, new))
+        notify("STOPPING=1")
+        _end_by_force_after(STOP_S)
+        await beside.aclose()
+        await runtime.stop()
+    if runtime.failed.done():
+        _log.critical("nothing is accepted any more: %s", runtime.failed.result())
+        return EXIT_DISK
+    _log.info("ended; %d records wait for the next start", runtime.queue.stats().lanes["main"].pending)
+    return EXIT_OK
+
+
+def _reload(path: Path) -> Config | None:
+    try:
+        return load(path)
+    except ConfigError as error:
+        _log.error("the old configuration stays in force:\n%s", error)
+        return None
+
+
+class _Signals:
+    def __init__(self) -> None:
+        self._waiting: asyncio.Queue[int] = asyncio.Queue()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            loop.add_signal_handler(number, self._waiting.put_nowait, number)
+
+    async def next(self, failed: "asyncio.Future[StorageFailing]") -> int:
+        """The next signal, or SIGTERM once the queue has failed."""
+        arrival = asyncio.ensure_future(self._waiting.get())
+        either: list[asyncio.Future[Any]] = [arrival, failed]
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        if failed.done():
+            arrival.cancel()
+            return signal.SIGTERM
+        return arrival.result()
+
+
+@asynccontextmanager
+async def _heartbeat(notify: Notify, runtime: Runtime) -> AsyncIterator[None]:
+    """Tells systemd that the loop turns, and how things are."""
+
+    async def beat() -> None:
+        interval = watchdog_interval_s()
+        while True:
+            notify("WATCHDOG=1", f"STATUS={runtime.summary()}")
+            await asyncio.sleep(min(STATUS_INTERVAL_S, interval or STATUS_INTERVAL_S))
+
+    task = asyncio.create_task(beat(), name="heartbeat")
+    try:
+        yield
+    finally:
+        task.cancel()
+
+
+def _end_by_force_after(seconds: float) -> None:
+    timer = threading.Timer(seconds, os._exit, [EXIT_OK])
+    timer.daemon = True
+    timer.start()

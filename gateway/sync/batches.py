@@ -1,0 +1,216 @@
+"""From segments to batches, one per lane, topic and partition: headers added, times clamped, keys hashed.
+
+This is the hot loop of the sync: what records share is prepared once per shape, and a record costs one call.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from gateway.codec import Entry, Shape
+from gateway.queue import Segment
+from gateway.sync.sink import Batch, Builder, Topic
+
+Partitioner = Callable[[bytes, int], int]
+
+YIELD_RECORDS = 1024
+"""Records built before other tasks of the loop get their turn."""
+
+TRUE_TIME = "tg.time"
+
+
+class Identity(NamedTuple):
+    """What every record of this process carries in its headers."""
+
+    gateway_id: str
+    queue_id: str
+
+
+class _Open:
+    """A batch that still takes records."""
+
+    __slots__ = ("builder", "first", "last", "records")
+
+    def __init__(self, builder: Builder, first: int) -> None:
+        self.builder = builder
+        self.first = self.last = first
+        self.records = 0
+
+
+class _Target(NamedTuple):
+    """Where records of a shape go, and the headers all of them carry."""
+
+    topic: str
+    partition: int
+    key: bytes | None
+    headers: tuple[tuple[str, bytes], ...]
+    earliest_ms: int
+    latest_ms: int
+
+
+class Batches:
+    """Builds one transaction. `topics` must know every topic of the segments; `batch_bytes` may lower their limits.
+
+    Records of `alone` (lane, first, last) get batches of their own, so that Kafka's answer names the bad one.
+    """
+
+    def __init__(
+        self,
+        identity: Identity,
+        topics: Mapping[str, Topic],
+        broker_ms: int,
+        builder: Callable[[int], Builder],
+        partition: Partitioner,
+        *,
+        batch_bytes: Mapping[str, int],
+        keyless: int,
+    ) -> None:
+        self._identity = identity
+        self._topics = topics
+        self._broker_ms = broker_ms
+        self._builder = builder
+        self._partition = partition
+        self._batch_bytes = batch_bytes
+        self._keyless = keyless
+        self._targets: dict[tuple[str, Shape], _Target] = {}
+        self._open: dict[tuple[str, str, int], _Open] = {}
+        self._done: dict[tuple[str, str, int], list[Batch]] = {}
+
+    async def add(
+        self, segment: Segment, skip: frozenset[int], alone_through: int, takes: Callable[[str], bool]
+    ) -> None:
+        """Add a segment's records for the topics it `takes`, but not the numbers of `skip`; up to number
+        `alone_through`, each gets its own batch."""
+        for start in range(0, len(segment.entries), YIELD_RECORDS):
+            entries = segment.entries[start : start + YIELD_RECORDS]
+            first = segment.first + start
+            if skip or first <= alone_through:
+                self._add_singly(segment.lane, segment.run, first, entries, skip, alone_through, takes)
+            else:
+                self._add(segment.lane, segment.run, first, entries, takes)
+            await asyncio.sleep(0)
+
+    def finish(self) -> list[Batch]:
+        """All batches; those of one partition in order, partitions by turns, so that they travel side by side."""
+        for place in list(self._open):
+            self._close(place)
+        queues = [iter(batches) for batches in self._done.values()]
+        return list(_by_turns(queues))
+
+    def _add(
+        self, lane: str, run: str, first: int, entries: Sequence[Entry], takes: Callable[[str], bool]
+    ) -> None:
+        prepared: dict[int, tuple[_Target, list[tuple[str, bytes]], _Open]] = {}
+        seq = first
+        for shape, time_ms, value in entries:
+            found = prepared.get(id(shape))
+            if found is None:
+                if not takes(shape.topic):
+                    seq += 1
+                    continue
+                target = self._target(lane, run, shape)
+                batch = self._batch(lane, target, seq)
+                found = prepared[id(shape)] = (target, [*target.headers, ("tg.seq", b"")], batch)
+            target, headers, batch = found
+            if target.earliest_ms <= time_ms <= target.latest_ms:
+                headers[-1] = ("tg.seq", b"%d" % seq)
+                appended = batch.builder.append(
+                    timestamp=time_ms, key=target.key, value=value, headers=headers
+                )
+                if appended is not None:
+                    batch.last = seq
+                    batch.records += 1
+                    seq += 1
+                    continue
+            self._append(lane, target, seq, time_ms, value)
+            prepared.clear()
+            seq += 1
+
+    def _add_singly(
+        self,
+        lane: str,
+        run: str,
+        first: int,
+        entries: Sequence[Entry],
+        skip: frozenset[int],
+        alone_through: int,
+        takes: Callable[[str], bool],
+    ) -> None:
+        for seq, (shape, time_ms, value) in enumerate(entries, first):
+            if seq in skip or not takes(shape.topic):
+                continue
+            target = self._target(lane, run, shape)
+            if seq <= alone_through:
+                self._close((lane, target.topic, target.partition))
+            self._append(lane, target, seq, time_ms, value)
+            if seq <= alone_through:
+                self._close((lane, target.topic, target.partition))
+
+    def _append(self, lane: str, target: _Target, seq: int, time_ms: int, value: bytes) -> None:
+        """Like the hot loop, for a record that is out of its time limits or perhaps the first of a new batch."""
+        headers = [*target.headers, ("tg.seq", b"%d" % seq)]
+        timestamp = min(max(time_ms, target.earliest_ms), target.latest_ms)
+        if timestamp != time_ms:
+            headers.append((TRUE_TIME, b"%d" % time_ms))
+            timestamp = max(timestamp, 0) if target.earliest_ms <= target.latest_ms else self._broker_ms
+        batch = self._batch(lane, target, seq)
+        if batch.builder.append(timestamp=timestamp, key=target.key, value=value, headers=headers) is None:
+            self._close((lane, target.topic, target.partition))
+            batch = self._batch(lane, target, seq)
+            batch.builder.append(timestamp=timestamp, key=target.key, value=value, headers=headers)
+        batch.last = seq
+        batch.records += 1
+
+    def _batch(self, lane: str, target: _Target, seq: int) -> _Open:
+        place = (lane, target.topic, target.partition)
+        batch = self._open.get(place)
+        if batch is None:
+            size = self._batch_bytes.get(target.topic, self._topics[target.topic].batch_bytes)
+            batch = self._open[place] = _Open(self._builder(size), seq)
+        elif batch.records == 0:
+            batch.first = seq
+        return batch
+
+    def _close(self, place: tuple[str, str, int]) -> None:
+        batch = self._open.pop(place, None)
+        if batch is not None and batch.records:
+            batch.builder.close()
+            closed = Batch(*place, batch.builder, batch.first, batch.last, batch.records)
+            self._done.setdefault(place, []).append(closed)
+
+    def _target(self, lane: str, run: str, shape: Shape) -> _Target:
+        found = self._targets.get((run, shape))
+        if found is None:
+            found = self._targets[(run, shape)] = self._make_target(lane, run, shape)
+        return found
+
+    def _make_target(self, lane: str, run: str, shape: Shape) -> _Target:
+        topic = self._topics[shape.topic]
+        key = shape.key
+        partition = (
+            self._keyless if key is None else self._partition(key, topic.partitions)
+        ) % topic.partitions
+        earliest = 0 if topic.behind_ms is None else max(0, self._broker_ms - topic.behind_ms)
+        latest = self._broker_ms + topic.ahead_ms
+        headers = (
+            *shape.headers,
+            ("tg.gateway", self._identity.gateway_id.encode()),
+            ("tg.queue", self._identity.queue_id.encode()),
+            ("tg.run", run.encode()),
+            ("tg.lane", lane.encode()),
+        )
+        if topic.append_time:  # the broker overwrites the timestamp: no time is inside the limits
+            earliest = latest + 1
+        return _Target(shape.topic, partition, key, headers, earliest, latest)
+
+
+def _by_turns(queues: Sequence[Iterator[Batch]]) -> Iterator[Batch]:
+    waiting = list(queues)
+    while waiting:
+        still = []
+        for queue in waiting:
+            batch = next(queue, None)
+            if batch is not None:
+                yield batch
+                still.append(queue)
+        waiting = still

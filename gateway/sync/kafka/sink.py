@@ -1,0 +1,248 @@
+"""The Sink on Kafka: transactions with exactly_once, acknowledged batches with at_least_once."""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import Any, cast
+
+from aiokafka import errors
+from aiokafka.partitioner import murmur2
+from aiokafka.producer.message_accumulator import BatchBuilder
+
+from gateway.errors import SinkRefused, SinkUnavailable
+from gateway.sync.kafka.connection import FencedByNewer, InvalidRecord, options, preflight
+from gateway.sync.kafka.positions import read_positions
+from gateway.sync.kafka.producer import Producer
+from gateway.sync.kafka.topics import describe, ensure, own_topics
+from gateway.sync.settings import KafkaSettings
+from gateway.sync.sink import (
+    Batch,
+    Builder,
+    Fenced,
+    InvalidTimestamp,
+    PositionRecord,
+    Receipt,
+    Rejected,
+    Topic,
+    TopicUnusable,
+)
+
+START_TIMEOUT_S = 40.0
+POSITIONS_TIMEOUT_S = 90.0
+"""A gateway that vanished in a transaction on the same partition is waited for: its time-out and the broker's sweep."""
+
+DESCRIBE_TIMEOUT_S = 15.0
+TOPIC_AGE_MAX_S = 300.0
+PRODUCER_AGE_MAX_S = 24 * 3600.0
+"""Batch sequence numbers must never reach 2**31 on a partition."""
+
+CODECS = {"none": 0, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
+
+_log = logging.getLogger(__name__)
+
+
+def partition_of(key: bytes, partitions: int) -> int:
+    """As Kafka's default partitioner does."""
+    return cast(int, (murmur2(key) & 0x7FFFFFFF) % partitions)
+
+
+class KafkaSink:
+    def __init__(self, settings: KafkaSettings, gateway_id: str) -> None:
+        self._settings = settings
+        self._gateway_id = gateway_id
+        self._producer: Producer | None = None
+        self._topics: dict[str, tuple[float, Topic]] = {}
+        self._place = (settings.positions_topic, 0)
+        self._codec = CODECS[settings.compression]
+        self._transactional = settings.delivery == "exactly_once"
+
+    async def open(self) -> str:
+        cluster = await preflight(self._settings)
+        self._topics.clear()
+        self._producer = await self._start()
+        try:
+            async with asyncio.timeout(DESCRIBE_TIMEOUT_S):
+                await ensure(self._producer.kafka.client, own_topics(self._settings), self._settings)
+        except (TimeoutError, OSError, errors.KafkaError) as error:
+            raise self._translate(error, "preparing the gateway's own topics") from error
+        try:
+            topic = await self.topic(self._settings.positions_topic)
+        except TopicUnusable as error:
+            raise SinkRefused(str(error)) from error
+        self._place = (
+            self._settings.positions_topic,
+            partition_of(self._gateway_id.encode(), topic.partitions),
+        )
+        return cluster.cluster_id
+
+    async def positions(self, hint: PositionRecord | None) -> Sequence[PositionRecord]:
+        try:
+            async with asyncio.timeout(POSITIONS_TIMEOUT_S):
+                prefix = f"{self._gateway_id}/".encode()
+                return await read_positions(self._place, prefix, hint, self._client_options())
+        except (TimeoutError, OSError, errors.KafkaError) as error:
+            raise self._translate(error, "reading the positions") from error
+
+    async def topic(self, name: str) -> Topic:
+        now = asyncio.get_running_loop().time()
+        known = self._topics.get(name)
+        if known is not None and known[0] > now:
+            return known[1]
+        try:
+            async with asyncio.timeout(DESCRIBE_TIMEOUT_S):
+                topic = await describe(self._running().kafka.client, name, self._settings)
+        except (TimeoutError, OSError, errors.KafkaError) as error:
+            raise self._translate(error, f"asking for topic {name}") from error
+        self._topics[name] = (now + TOPIC_AGE_MAX_S, topic)
+        return topic
+
+    def builder(self, max_bytes: int) -> Builder:
+        return cast(Builder, BatchBuilder(max_bytes, self._codec, is_transactional=self._transactional))
+
+    async def deliver(self, batches: Sequence[Batch], positions: Sequence[tuple[bytes, bytes]]) -> Receipt:
+        producer = self._running()
+        if producer.indefinite or producer.age_s > PRODUCER_AGE_MAX_S:
+            producer = await self._rotate(producer)
+        try:
+            async with asyncio.timeout(self._settings.transaction_timeout * 0.9):
+                return await self._transact(producer, batches, positions)
+        except (TimeoutError, OSError, AssertionError, errors.KafkaError) as error:
+            raise self._translate(error, "delivering") from error
+
+    async def close(self) -> None:
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            await producer.hard_close()
+
+    async def _start(self) -> Producer:
+        timeout_ms = int(self._settings.transaction_timeout * 1000)
+        extra: dict[str, Any] = {"enable_idempotence": True}
+        if self._transactional:
+            extra = {
+                "transactional_id": f"tidegate.{self._gateway_id}",
+                "transaction_timeout_ms": timeout_ms,
+            }
+        producer = Producer(
+            acks="all", compression_type=None, max_batch_size=1 << 20, **extra, **self._client_options()
+        )
+        try:
+            async with asyncio.timeout(START_TIMEOUT_S):
+                await producer.start()
+        except (TimeoutError, OSError, AssertionError, errors.KafkaError) as error:
+            await producer.hard_close()
+            raise self._translate(error, "starting the producer") from error
+        except asyncio.CancelledError:
+            await producer.hard_close()
+            raise
+        producer.indefinite = False
+        return producer
+
+    async def _rotate(self, old: Producer) -> Producer:
+        """A late request of the old producer can't reach the next transaction: the new epoch fences it."""
+        _log.debug("a new producer, because an answer of the old one never came or it is a day old")
+        self._producer = None
+        await old.hard_close()
+        self._producer = await self._start()
+        return self._producer
+
+    async def _transact(
+        self, producer: Producer, batches: Sequence[Batch], positions: Sequence[tuple[bytes, bytes]]
+    ) -> Receipt:
+        kafka = producer.kafka
+        if self._transactional:
+            await kafka.begin_transaction()
+        answers = []
+        try:
+            for batch in batches:
+                answers.append(await kafka.send_batch(batch.builder, batch.topic, partition=batch.partition))
+            if not self._transactional:
+                await self._settle(batches, answers)
+            note = BatchBuilder(1 << 20, CODECS["none"], is_transactional=self._transactional)
+            for key, value in positions:
+                note.append(timestamp=None, key=key, value=value)
+            note.close()
+            answers.append(await kafka.send_batch(note, self._place[0], partition=self._place[1]))
+            await self._settle(batches, answers)
+            if self._transactional:
+                await kafka.commit_transaction()
+        finally:
+            for answer in answers:
+                answer.cancel()
+        written = answers[-1].result()
+        if written.timestamp < 0:
+            raise SinkRefused(
+                f"topic {self._place[0]} must have message.timestamp.type=LogAppendTime: kafka-configs.sh "
+                f"--bootstrap-server {self._settings.bootstrap_servers[0]} --alter --topic {self._place[0]} "
+                "--add-config message.timestamp.type=LogAppendTime"
+            )
+        delivered: dict[str, int] = {}
+        for batch in batches:
+            delivered[batch.lane] = delivered.get(batch.lane, 0) + batch.records
+        return Receipt(
+            delivered,
+            written.timestamp,
+            PositionRecord(written.offset, *positions[0]),
+            sum(batch.builder.size() for batch in batches) + note.size(),
+        )
+
+    async def _settle(self, batches: Sequence[Batch], answers: Sequence["asyncio.Future[Any]"]) -> None:
+        """Wait for every answer; a commit would succeed although a batch failed. Raises the failure to act upon."""
+        results = await asyncio.gather(*answers, return_exceptions=True)
+        failures = [
+            (index, result) for index, result in enumerate(results) if isinstance(result, BaseException)
+        ]
+        for kinds, too_large in (
+            ((errors.MessageSizeTooLargeError, errors.RecordListTooLargeError), True),
+            ((InvalidRecord,), False),
+        ):
+            bad = [
+                batches[index]
+                for index, failure in failures
+                if isinstance(failure, kinds) and index < len(batches)
+            ]
+            if bad:
+                raise Rejected(bad, too_large, f"topic {bad[0].topic}: {kinds[0].message}")
+        for _, failure in failures:
+            if not isinstance(failure, errors.OutOfOrderSequenceNumber):
+                raise failure
+        if failures:
+            raise failures[0][1]
+
+    def _running(self) -> Producer:
+        if self._producer is None:
+            raise SinkUnavailable("not connected")
+        return self._producer
+
+    def _client_options(self) -> dict[str, Any]:
+        return {
+            "bootstrap_servers": self._settings.bootstrap_servers,
+            "client_id": f"tidegate.{self._gateway_id}",
+            "request_timeout_ms": int(self._settings.transaction_timeout * 600),
+            **options(self._settings),
+        }
+
+    def _translate(self, error: BaseException, doing: str) -> SinkUnavailable:
+        if isinstance(error, errors.ProducerFenced | errors.InvalidProducerEpoch | FencedByNewer):
+            return Fenced(
+                f"{doing}: another producer has our transactional id, or the transaction took too long"
+            )
+        if isinstance(error, errors.InvalidTimestampError):
+            return InvalidTimestamp(f"{doing}: {error}")
+        if isinstance(error, errors.TransactionalIdAuthorizationFailed):
+            return SinkRefused(
+                f"not authorised for transactional id tidegate.{self._gateway_id}: the user needs Write and Describe on it"
+            )
+        if isinstance(error, errors.TopicAuthorizationFailedError):
+            return self._forbidden(error)
+        if isinstance(error, errors.ClusterAuthorizationFailedError):
+            return SinkRefused("not authorised: the user needs IdempotentWrite on the cluster")
+        if isinstance(error, TimeoutError):
+            return SinkUnavailable(f"{doing}: no answer in time")
+        return SinkUnavailable(f"{doing}: {error or type(error).__name__}")
+
+    def _forbidden(self, error: errors.TopicAuthorizationFailedError) -> SinkRefused:
+        """aiokafka names one topic, or a set of them."""
+        named = error.args[0] if error.args else "?"
+        topic = str(named if isinstance(named, str) else min(named))
+        message = f"not authorised for topic {topic}: the user needs the operation Write on it"
+        return SinkRefused(message) if topic == self._place[0] else TopicUnusable(topic, message)

@@ -1,0 +1,134 @@
+"""Topics: what a cluster says of them, and the two that a gateway makes for itself."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from aiokafka import errors
+from aiokafka.client import AIOKafkaClient
+from aiokafka.protocol.admin import CreateTopicsRequest, DescribeConfigsRequest
+from aiokafka.protocol.metadata import MetadataRequest
+
+from gateway.errors import SinkRefused, SinkUnavailable
+from gateway.sync.settings import KafkaSettings
+from gateway.sync.sink import Topic, TopicUnusable
+
+POSITIONS_PARTITIONS = 50
+LEDGER_PARTITIONS = 6
+BATCH_BYTES_MAX = 512 << 10
+AHEAD_MS = 5 * 60_000
+
+_TOPIC_RESOURCE = 2
+_NEVER = 1 << 62
+_DEFAULTS = {
+    "retention.ms": str(7 * 24 * 3_600_000),
+    "max.message.bytes": "1048588",
+    "message.timestamp.type": "CreateTime",
+    "message.timestamp.before.max.ms": str(_NEVER),
+    "message.timestamp.after.max.ms": "3600000",
+    "cleanup.policy": "delete",
+}
+POSITIONS_CONFIG = {
+    "cleanup.policy": "compact",
+    "segment.bytes": str(4 << 20),
+    "segment.ms": "3600000",
+    "min.cleanable.dirty.ratio": "0.1",
+    "message.timestamp.type": "LogAppendTime",
+}
+LEDGER_CONFIG = {"retention.ms": "-1", "segment.bytes": str(64 << 20)}
+
+
+class Wanted(NamedTuple):
+    """A topic that the gateway needs for itself."""
+
+    name: str
+    partitions: int
+    config: Mapping[str, str]
+
+
+def own_topics(settings: KafkaSettings) -> list[Wanted]:
+    return [
+        Wanted(settings.positions_topic, POSITIONS_PARTITIONS, POSITIONS_CONFIG),
+        Wanted(settings.ledger_topic, LEDGER_PARTITIONS, LEDGER_CONFIG),
+    ]
+
+
+def creation_command(topic: Wanted, settings: KafkaSettings) -> str:
+    parts = [
+        f"kafka-topics.sh --bootstrap-server {settings.bootstrap_servers[0]} --create --topic {topic.name}",
+        f"--partitions {topic.partitions} --replication-factor {settings.replication or 3}",
+        *(f"--config {key}={value}" for key, value in topic.config.items()),
+    ]
+    return " ".join(parts)
+
+
+async def ensure(client: AIOKafkaClient, wanted: Sequence[Wanted], settings: KafkaSettings) -> None:
+    """Create those that are missing. Raises SinkRefused with the command that would create one."""
+    missing = [topic for topic in wanted if await partitions(client, topic.name) is None]
+    if not missing:
+        return
+    replicas = settings.replication or min(3, len(client.cluster.brokers()))
+    requests: list[Any] = [
+        (topic.name, topic.partitions, replicas, [], list(topic.config.items())) for topic in missing
+    ]
+    controller = client.cluster.controller
+    node = controller.nodeId if controller is not None else client.get_random_node()
+    answer = await client.send(node, CreateTopicsRequest(requests, timeout=10_000, validate_only=False))
+    for topic, (_, code, message) in zip(missing, answer.topic_errors, strict=True):
+        if code and errors.for_code(code) is not errors.TopicAlreadyExistsError:
+            raise SinkRefused(
+                f"topic {topic.name} is missing and could not be created "
+                f"({message or errors.for_code(code).message}): {creation_command(topic, settings)}"
+            )
+
+
+async def partitions(client: AIOKafkaClient, name: str) -> int | None:
+    """None if there is no such topic. Raises TopicUnusable if it may not be seen."""
+    answer = await client.send(client.get_random_node(), MetadataRequest([name]))
+    code, found = next((topic[0], topic[-1]) for topic in answer.topics if topic[1] == name)
+    kind = errors.for_code(code)
+    if kind is errors.NoError:
+        return len(found)
+    if kind is errors.TopicAuthorizationFailedError:
+        raise TopicUnusable(
+            name, f"not authorised for topic {name}: the user needs the operations Describe and Write on it"
+        )
+    if kind is errors.InvalidTopicError:
+        raise TopicUnusable(name, f"{name!r} can't be the name of a topic")
+    if kind is errors.UnknownTopicOrPartitionError:
+        return None
+    raise SinkUnavailable(f"topic {name}: {kind.message}")
+
+
+async def configuration(client: AIOKafkaClient, name: str) -> dict[str, str]:
+    """Kafka's defaults where we may not read the topic's configuration."""
+    request = DescribeConfigsRequest([(_TOPIC_RESOURCE, name, list(_DEFAULTS))])
+    answer: Any = await client.send(client.get_random_node(), request)
+    found = dict(_DEFAULTS)
+    for resource in answer.resources:
+        if resource[0] == 0:
+            found |= {entry[0]: entry[1] for entry in resource[4] if entry[1] is not None}
+    return found
+
+
+async def describe(client: AIOKafkaClient, name: str, settings: KafkaSettings) -> Topic:
+    count = await partitions(client, name)
+    if count is None:
+        raise TopicUnusable(
+            name,
+            f"topic {name} doesn't exist: kafka-topics.sh --bootstrap-server {settings.bootstrap_servers[0]} "
+            f"--create --topic {name}",
+        )
+    config = await configuration(client, name)
+    retention = int(config["retention.ms"])
+    policy = config["cleanup.policy"].split(",")
+    limits = [int(config["message.timestamp.before.max.ms"])]
+    if retention >= 0 and "delete" in policy:
+        limits.append(retention // 2)
+    return Topic(
+        partitions=count,
+        behind_ms=None if min(limits) >= _NEVER else min(limits),
+        ahead_ms=min(AHEAD_MS, int(config["message.timestamp.after.max.ms"])),
+        append_time=config["message.timestamp.type"] == "LogAppendTime",
+        batch_bytes=min(BATCH_BYTES_MAX, int(config["max.message.bytes"])),
+        keyed="compact" in policy,
+    )

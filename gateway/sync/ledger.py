@@ -1,0 +1,22 @@
+"""What a gateway says about its own records, delivered like them in the lane "ledger".
+
+A ledger record is a JSON object with "kind", "lane" and "time" (Unix ms of this gateway); the rest depends on kind:
+
+- topics: {"topics": [...], "from_seq": n}: from record n on the lane goes (also) to these topics.
+- lost: {"queues": {queue id: last number}}: databases of this gateway id that are gone with all they held undelivered.
+- note: {"text": ...}: reconciling with Kafka found something worth telling.
+- dropped, and what else the queue tells of: see gateway.queue.
+"""
+
+import json
+
+from gateway.codec import Entry, Shape
+
+
+def ledger_shape(topic: str, gateway_id: str) -> Shape:
+    return Shape(topic, gateway_id.encode(), (("content-type", b"application/json"),))
+
+
+def ledger_entry(shape: Shape, kind: str, lane: str, time_ms: int, **fields: object) -> Entry:
+    body = {"kind": kind, "lane": lane, "time": time_ms, **fields}
+    return Entry(shape, time_ms, json.dumps(body, separators=(",", ":")).encode())

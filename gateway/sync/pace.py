@@ -1,0 +1,61 @@
+"""How much and how soon: the size of a transaction, the time between two, the bytes a second."""
+
+BYTES_FIRST = 64 << 10
+"""The first transaction after a reconnect: nobody knows yet what the link can do."""
+
+BYTES_MIN = 16 << 10
+BYTES_MAX = 4 << 20
+SLOW_S = 1.0
+"""An open transaction holds back everybody who reads the same partitions: aim below this."""
+
+RECORD_OVERHEAD_BYTES = 128
+RATE_WINDOW_S = 10.0
+
+
+class Pace:
+    """Times are monotonic seconds, bytes are payload except where sent bytes are meant."""
+
+    def __init__(self, linger_s: float, max_rate: int | None) -> None:
+        self._linger_s = linger_s
+        self._max_rate = max_rate
+        self._began = float("-inf")
+        self._credit_until = 0.0
+        self._recent: list[tuple[float, int]] = []
+        self.reconnected()
+
+    def reconnected(self) -> None:
+        self.bytes = BYTES_FIRST
+
+    def halve(self) -> None:
+        self.bytes = max(BYTES_MIN, self.bytes // 2)
+
+    @property
+    def records(self) -> int:
+        return self.bytes // RECORD_OVERHEAD_BYTES
+
+    def delay(self, now: float, waiting_bytes: int) -> float:
+        """Seconds until the next transaction may begin."""
+        linger = 0.0 if waiting_bytes >= self.bytes else self._began + self._linger_s - now
+        return max(0.0, linger, self._credit_until - now)
+
+    def began(self, now: float) -> None:
+        self._began = now
+
+    def ended(self, now: float, payload_bytes: int, records: int, sent_bytes: int) -> None:
+        took = now - self._began
+        if took > SLOW_S:
+            self.bytes = max(BYTES_MIN, min(self.bytes, int(payload_bytes / took * SLOW_S)))
+        elif took < SLOW_S / 2 and payload_bytes >= self.bytes // 2:
+            self.bytes = min(BYTES_MAX, self.bytes * 2)
+        if self._max_rate is not None:
+            self.bytes = min(self.bytes, max(BYTES_MIN, self._max_rate))
+            self._credit_until = max(self._credit_until, self._began) + sent_bytes / self._max_rate
+        self._recent.append((now, records))
+        self._forget(now)
+
+    def records_per_s(self, now: float) -> float:
+        self._forget(now)
+        return sum(records for _, records in self._recent) / RATE_WINDOW_S
+
+    def _forget(self, now: float) -> None:
+        self._recent = [(when, records) for when, records in self._recent if when > now - RATE_WINDOW_S]

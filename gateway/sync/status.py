@@ -1,0 +1,28 @@
+"""What the sync says about itself."""
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+class LinkState(enum.StrEnum):
+    CONNECTING = "connecting"
+    LIVE = "live"
+    DOWN = "down"
+    HELD = "held"
+
+
+@dataclass(frozen=True)
+class SyncStatus:
+    """`since_ms` is wall time of the last change of `state`; `alarm` is what an operator must act upon; `parked` are
+    topics that can't be written, with the reason; `delivered` counts records of this process by lane."""
+
+    state: LinkState
+    since_ms: int
+    error: str | None
+    alarm: str | None
+    parked: Mapping[str, str]
+    delivered: Mapping[str, int]
+    records_per_s: float
+    bytes_sent: int
+    transactions: int

@@ -1,0 +1,414 @@
+"""The sync: one task that moves the queue to Kafka, exactly once, however often the link or the process ends.
+
+Connect, read the positions that Kafka holds, reconcile them with the queue's, publish; then one transaction after the
+other, each with its records and the positions behind them. After any failure nothing of the connection is used again:
+close hard, wait (full jitter, seeded by the gateway's id), begin anew; what was in doubt is then decided by Kafka.
+"""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from contextlib import suppress
+
+from gateway.backoff import Backoff
+from gateway.clock import Clock
+from gateway.errors import Refused, SinkHeld, SinkRefused, SinkUnavailable
+from gateway.queue import LANES, Queue
+from gateway.sync.batches import Batches, Identity, Partitioner
+from gateway.sync.lane import Lane, Take, progressed
+from gateway.sync.ledger import ledger_entry, ledger_shape
+from gateway.sync.memory import Adoption, Memory, Place
+from gateway.sync.pace import Pace
+from gateway.sync.position import Key, Progress, decode, decode_key, encode, encode_key, position_at
+from gateway.sync.reconcile import Assume, Local, Seen, predecessors, reconcile, rival
+from gateway.sync.settings import KafkaSettings
+from gateway.sync.sink import (
+    Batch,
+    Fenced,
+    InvalidTimestamp,
+    PositionRecord,
+    Receipt,
+    Rejected,
+    Sink,
+    TopicUnusable,
+)
+from gateway.sync.status import LinkState, SyncStatus
+from gateway.sync.topics import PARKED_S, Topics
+
+BACKOFF_S = (1.0, 300.0)
+REFUSED_BACKOFF_S = (5.0, 300.0)
+HELD_S = 600.0
+"""A held sync looks again so often: a rival may have gone."""
+
+STOP_S = 2.0
+"""A transaction under way when the process is told to end may finish within this."""
+
+HINT_INTERVAL_S = 3600.0
+BATCH_BYTES_MIN = 1024
+MAIN, LEDGER = LANES
+
+_log = logging.getLogger(__name__)
+
+
+class Sync:
+    """`run` until cancelled. `partition` says which partition a key goes to, given their number."""
+
+    def __init__(
+        self,
+        queue: Queue,
+        sink: Sink,
+        settings: KafkaSettings,
+        gateway_id: str,
+        clock: Clock,
+        partition: Partitioner,
+        hardware_id: str | None = None,
+    ) -> None:
+        self._queue = queue
+        self._sink = sink
+        self._settings = settings
+        self._clock = clock
+        self._partition = partition
+        self._hardware_id = hardware_id
+        self._identity = Identity(gateway_id, queue.queue_id)
+        self._memory = Memory(queue)
+        self._lanes = {name: Lane(name, queue) for name in LANES}
+        self._topics = Topics(sink, clock)
+        self._pace = Pace(settings.linger, settings.max_rate)
+        self._batch_bytes: dict[str, int] = {}
+        self._backoff = Backoff(gateway_id, *BACKOFF_S)
+        self._refused_backoff = Backoff(gateway_id, *REFUSED_BACKOFF_S, floor_s=1.0)
+        self._adopted = asyncio.Event()
+        self._arrivals: dict[str, asyncio.Task[None]] = {}
+        self._broker_offset_ms = 0.0
+        self._latest: PositionRecord | None = None
+        self._hint_stored = float("-inf")
+        self._reconciled = self._in_doubt = False
+        self._state, self._since_ms = LinkState.CONNECTING, clock.wall_ms()
+        self._error: str | None = None
+        self._alarm: str | None = None
+        self._delivered = dict.fromkeys(LANES, 0)
+        self._bytes_sent = 0
+        self._transactions = 0
+
+    def status(self) -> SyncStatus:
+        return SyncStatus(
+            state=self._state,
+            since_ms=self._since_ms,
+            error=self._error,
+            alarm=self._alarm or next(iter(self._topics.parked.values()), None),
+            parked=dict(self._topics.parked),
+            delivered=dict(self._delivered),
+            records_per_s=self._pace.records_per_s(self._clock.monotonic()),
+            bytes_sent=self._bytes_sent,
+            transactions=self._transactions,
+        )
+
+    async def adopt(self, assume: Assume | None) -> None:
+        """An operator's word: the place found now is right, and what was in doubt was delivered or lost."""
+        await self._memory.set_adoption(Adoption(assume))
+        self._adopted.set()
+
+    async def run(self) -> None:
+        """Raises StorageFailing when the queue's disk fails; nothing else ends it but being cancelled."""
+        try:
+            while True:
+                pause = await self._connect_and_deliver()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(pause):
+                        await self._adopted.wait()
+                self._adopted.clear()
+        finally:
+            for arrival in self._arrivals.values():
+                arrival.cancel()
+
+    async def _connect_and_deliver(self) -> float:
+        """Until something fails; returns the seconds to wait before the next try."""
+        try:
+            await self._connect()
+            while True:
+                await self._round()
+        except Rejected as error:
+            await self._sink.close()
+            await self._put_aside(error)
+            return 0.0
+        except SinkHeld as error:
+            self._fail(LinkState.HELD, error, alarm=True)
+            return HELD_S
+        except TopicUnusable as error:
+            self._topics.park(error.topic, str(error))
+            return 0.0
+        except SinkRefused as error:
+            self._fail(LinkState.DOWN, error, alarm=True)
+            return self._refused_backoff.next_delay()
+        except SinkUnavailable as error:
+            if isinstance(error, Fenced):
+                self._pace.halve()
+            self._fail(LinkState.DOWN, error, alarm=isinstance(error, InvalidTimestamp))
+            return self._backoff.next_delay()
+        except asyncio.CancelledError:
+            await self._remember_where()
+            raise
+        finally:
+            await self._sink.close()
+
+    async def _connect(self) -> None:
+        if self._state is not LinkState.HELD:
+            self._change(LinkState.CONNECTING)
+        self._topics.reconnected()
+        cluster = await self._sink.open()
+        adoption = self._memory.adoption
+        moved = self._check_place(cluster, adoption)
+        seen = await self._read_positions(moved)
+        highest = max((latest.offset for latest in seen.values()), default=-1)
+        if adoption is not None:
+            await self._memory.set_accepted_offset(highest)
+        await self._reconcile(seen, moved, adoption)
+        await self._memory.set_place(self._place(cluster))
+        if self._hardware_id is not None:
+            await self._memory.set_hardware_id(self._hardware_id)
+        await self._memory.set_adoption(None)
+        await self._memory.set_settled(False)
+        self._pace.reconnected()
+        await self._transact([])
+        self._change(LinkState.LIVE)
+        if not any(lane.waiting_bytes for lane in self._lanes.values()):
+            self._recovered()
+
+    def _place(self, cluster: str) -> Place:
+        return Place(
+            cluster, self._identity.gateway_id, self._settings.positions_topic, self._settings.delivery
+        )
+
+    def _check_place(self, cluster: str, adoption: Adoption | None) -> bool:
+        """Whether what waits goes to another place than before, as was agreed to. Raises SinkHeld."""
+        before, now = self._memory.place, self._place(cluster)
+        empty = all(self._queue.pending(lane)[0] == 0 for lane in LANES) and self._memory.settled
+        moved = before is not None and before[:3] != now[:3]
+        if before not in (None, now) and not empty and adoption is None:
+            raise SinkHeld(
+                f"records wait that were accepted for another place: {before.changes(now)}. Change it back until "
+                "they are delivered, or `tidegate adopt` sends them to the new one."
+            )
+        known = self._memory.hardware_id
+        if None not in (known, self._hardware_id) and known != self._hardware_id and adoption is None:
+            raise SinkHeld(
+                f"this database was written on another board ({known}, this is {self._hardware_id}): a moved or "
+                "a copied card. If the other one is out of service, `tidegate adopt` goes on here."
+            )
+        return moved
+
+    async def _read_positions(self, moved: bool) -> dict[Key, Seen]:
+        seen: dict[Key, Seen] = {}
+        for record in await self._sink.positions(None if moved else self._memory.hint):
+            key = decode_key(record.key)
+            if key is not None and key.gateway_id == self._identity.gateway_id:
+                seen[key] = Seen(record.offset, decode(record.value))
+        return seen
+
+    async def _reconcile(self, seen: dict[Key, Seen], moved: bool, adoption: Adoption | None) -> None:
+        """Raises SinkHeld where Kafka and the disk can't both be right."""
+        other = rival(seen, self._queue.queue_id, self._memory.accepted_offset)
+        if other is not None:
+            raise SinkHeld(
+                f"another gateway delivers as {self._identity.gateway_id!r} (its queue is {other}): give one of "
+                "them another gateway.id, or, if that queue is gone for good, `tidegate adopt`"
+            )
+        verdicts = []
+        for name, lane in self._lanes.items():
+            local = Local(
+                lane=name,
+                queue_id=self._queue.queue_id,
+                runs=self._queue.runs(name),
+                next_seq=self._queue.next_seq(name),
+                position=self._queue.position(name),
+                salvaged=await self._queue.salvaged(name),
+                certain=self._memory.settled,
+                moved=moved,
+            )
+            verdict = reconcile(
+                local, seen, self._identity.gateway_id, adoption.assume if adoption is not None else None
+            )
+            if verdict.hold is not None:
+                raise SinkHeld(verdict.hold)
+            verdicts.append((lane, verdict))
+        for lane, verdict in verdicts:
+            await lane.resume(verdict.position, verdict.beyond)
+            if verdict.note is not None:
+                _log.warning("%s", verdict.note)
+                await self._tell("note", lane.name, text=verdict.note)
+        self._reconciled, self._in_doubt = True, False
+        lost = predecessors(seen, self._queue.queue_id, await self._queue.salvaged(MAIN))
+        if lost:
+            _log.warning("earlier queues of this gateway id are gone: %s", ", ".join(lost))
+            await self._tell(
+                "lost", MAIN, queues={queue: lanes.get(MAIN, 0) for queue, lanes in lost.items()}
+            )
+
+    async def _round(self) -> None:
+        """Wait for records, then one transaction."""
+        await self._something_waits()
+        now = self._clock.monotonic()
+        waiting = sum(lane.waiting_bytes for lane in self._lanes.values())
+        await asyncio.sleep(self._pace.delay(now, waiting))
+        main = await self._take(self._lanes[MAIN])
+        if main is not None:
+            await self._announce(main)
+        ledger = await self._take(self._lanes[LEDGER])
+        takes = [take for take in (main, ledger) if take is not None]
+        if takes:
+            await self._transact(takes)
+
+    async def _something_waits(self) -> None:
+        for name, lane in self._lanes.items():
+            arrival = self._arrivals.get(name)
+            if arrival is None or arrival.done():
+                self._arrivals[name] = asyncio.create_task(self._queue.wait_for(name, lane.front))
+        parked = any(lane.progress.parked for lane in self._lanes.values())
+        timeout = PARKED_S if parked else None
+        await asyncio.wait(self._arrivals.values(), timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+
+    async def _take(self, lane: Lane) -> Take | None:
+        parked = lane.progress.parked
+        await self._topics.ask(parked)
+        only = lane.catch_up(self._topics.usable(parked))
+        after = lane.front if only is None else parked[only] - 1
+        until = None if only is None else lane.front
+        through, segments = await lane.read(after, until, self._pace.records, self._pace.bytes)
+        if through <= after:
+            return None
+        if only is not None:
+            return Take(lane.name, after, through, segments, {}, only)
+        firsts: dict[str, int] = {}
+        for segment in segments:
+            for seq, entry in enumerate(segment.entries, segment.first):
+                firsts.setdefault(entry[0][0], seq)
+        await self._topics.ask(name for name in firsts if name not in parked)
+        unfit = {name: first for name, first in firsts.items() if name in self._topics.parked}
+        return Take(lane.name, after, through, segments, {**unfit, **parked})
+
+    async def _announce(self, take: Take) -> None:
+        """Before a lane's first record goes to a topic, the ledger says that it will."""
+        topics = {entry[0][0] for segment in take.segments for entry in segment.entries}
+        told = self._memory.topics
+        new = {topic for topic in topics if take.takes(topic)} - told
+        if new:
+            await self._tell("topics", MAIN, topics=sorted(new), from_seq=take.after + 1)
+            await self._memory.set_topics(told | new)
+
+    async def _tell(self, kind: str, lane: str, **fields: object) -> None:
+        shape = ledger_shape(self._settings.ledger_topic, self._identity.gateway_id)
+        entry = ledger_entry(shape, kind, lane, self._clock.wall_ms(), **fields)
+        try:
+            await self._queue.put([entry], lane=LEDGER)
+        except Refused as refused:
+            raise SinkUnavailable(f"the ledger can't be written: {refused}") from refused
+
+    async def _transact(self, takes: Sequence[Take]) -> None:
+        """One transaction with all that is taken, and the positions of all lanes behind it."""
+        self._pace.began(self._clock.monotonic())
+        batches = await self._build(takes)
+        counts = dict.fromkeys(LANES, 0)
+        for batch in batches:
+            counts[batch.lane] += batch.records
+        after = {name: lane.progress for name, lane in self._lanes.items()}
+        for take in takes:
+            after[take.lane] = progressed(after[take.lane], take, counts[take.lane])
+            self._lanes[take.lane].pin(take)
+        self._in_doubt = True
+        receipt, told_to_end = await self._deliver(
+            batches, [self._record(name, after[name]) for name in LANES]
+        )
+        self._in_doubt = False
+        self._latest = receipt.position
+        self._broker_offset_ms = receipt.broker_ms - self._clock.monotonic() * 1000
+        for take in takes:
+            count = receipt.delivered.get(take.lane, 0)
+            self._lanes[take.lane].delivered(take, count)
+            self._delivered[take.lane] += count
+        size = sum(segment.payload_bytes for take in takes for segment in take.segments)
+        self._pace.ended(self._clock.monotonic(), size, sum(counts.values()), receipt.bytes_sent)
+        self._bytes_sent += receipt.bytes_sent
+        self._transactions += 1
+        if told_to_end:
+            raise asyncio.CancelledError
+        if takes:
+            self._recovered()
+        if self._clock.monotonic() - self._hint_stored > HINT_INTERVAL_S:
+            self._hint_stored = self._clock.monotonic()
+            await self._memory.set_hint(receipt.position)
+
+    async def _build(self, takes: Sequence[Take]) -> list[Batch]:
+        batches = Batches(
+            self._identity,
+            self._topics.known,
+            round(self._broker_offset_ms + self._clock.monotonic() * 1000),
+            self._sink.builder,
+            self._partition,
+            batch_bytes=self._batch_bytes,
+            keyless=self._transactions,
+        )
+        for take in takes:
+            lane = self._lanes[take.lane]
+            dead = frozenset(lane.dead)
+            for segment in take.segments:
+                await batches.add(segment, dead, lane.alone_through, take.takes)
+        return batches.finish()
+
+    async def _deliver(
+        self, batches: Sequence[Batch], positions: Sequence[tuple[bytes, bytes]]
+    ) -> tuple[Receipt, bool]:
+        """(receipt, whether the process was told to end meanwhile): the transaction gets a moment all the same."""
+        delivery = asyncio.create_task(self._sink.deliver(batches, positions))
+        try:
+            return await asyncio.shield(delivery), False
+        except asyncio.CancelledError:
+            done, _ = await asyncio.wait([delivery], timeout=STOP_S)
+            if done and delivery.exception() is None:
+                return delivery.result(), True
+            delivery.cancel()
+            raise
+
+    def _record(self, lane: str, progress: Progress) -> tuple[bytes, bytes]:
+        key = Key(self._identity.gateway_id, self._queue.queue_id, lane)
+        return encode_key(key), encode(position_at(progress, self._queue.runs(lane), self._hardware_id))
+
+    async def _put_aside(self, error: Rejected) -> None:
+        """Nothing of the transaction was committed: smaller batches, then single records, then the dead letters."""
+        for batch in error.batches:
+            lane = self._lanes[batch.lane]
+            if batch.records == 1:
+                _log.error("record %d of lane %s is put aside: %s", batch.first, batch.lane, error)
+                await lane.bury(batch.first, str(error))
+            elif error.too_large:
+                size = max(BATCH_BYTES_MIN, batch.builder.size() // 2)
+                self._batch_bytes[batch.topic] = min(size, self._batch_bytes.get(batch.topic, size))
+            else:
+                lane.alone_through = max(lane.alone_through, batch.last)
+
+    async def _remember_where(self) -> None:
+        """On the way out: if nothing is in doubt, the next start needn't ask what became of it."""
+        if self._reconciled and not self._in_doubt:
+            await self._memory.set_hint(self._latest)
+            await self._memory.set_settled(True)
+
+    def _recovered(self) -> None:
+        if self._error is not None or self._transactions <= 1:
+            _log.info("Kafka: records are delivered to %s", ", ".join(self._settings.bootstrap_servers))
+        self._error = self._alarm = None
+        self._backoff.reset()
+        self._refused_backoff.reset()
+
+    def _change(self, state: LinkState) -> None:
+        if state is not self._state:
+            self._state, self._since_ms = state, self._clock.wall_ms()
+
+    def _fail(self, state: LinkState, error: SinkHeld | SinkUnavailable, alarm: bool) -> None:
+        """One line for the first failure, and for another kind of failure."""
+        text = str(error) or type(error).__name__
+        if self._error is None or (alarm and self._alarm != text):
+            _log.log(logging.ERROR if alarm else logging.WARNING, "Kafka: %s; records are kept", text)
+        else:
+            _log.debug("Kafka: %s", text)
+        self._error = text
+        self._alarm = text if alarm else None
+        self._change(state)
