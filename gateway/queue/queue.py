@@ -253,8 +253,10 @@ class Queue:
         return await self._call(self._store.dead, limit)
 
     async def retry(self, ids: Sequence[int]) -> int:
-        """Dead letters become new records that name the old one; returns how many were found."""
-        letters = await self._call(self._store.dead, len(ids), ids)
+        """Dead letters become new records that name the old one; returns how many were found. One that the position
+        has not passed yet stays: it is still the record itself."""
+        found = await self._call(self._store.dead, len(ids), ids)
+        letters = [letter for letter in found if letter.seq <= self.position(letter.lane)]
         entries = []
         for letter in letters:
             shape = letter.entry.shape

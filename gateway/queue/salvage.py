@@ -89,7 +89,7 @@ def _salvage(
     store = Store(path, max_bytes, ledger, vfs)
     story = {"time": now[0], "damage": note.read_text(), "queue_id": old_id, "quarantine": str(quarantine)}
     store.create(secrets.token_hex(8))
-    store.take_over(damaged.meta, damaged.rows("mark", 4), damaged.rows("dead", 6))
+    store.take_over(damaged.meta, damaged.rows("mark", 4), damaged.rows("dead", 6), old_id)
     for lane in LANES:
         rows = list(damaged.segments(lane))
         saved = store.save(lane, old_id, rows, now)

@@ -207,15 +207,21 @@ class Store:
             first = self._segments.append(lane, first, entries, 0, now)
         return first - 1
 
-    def take_over(self, meta: Mapping[str, str], marks: Sequence[Any], dead: Sequence[Any]) -> None:
-        """The first part of a salvage; its transaction ends with finish_salvage."""
+    def take_over(
+        self, meta: Mapping[str, str], marks: Sequence[Any], dead: Sequence[Any], queue_id: str
+    ) -> None:
+        """The first part of a salvage; its transaction ends with finish_salvage. The numbers of dead letters are of
+        the queue that they came from: here they get negative ones, which no record of this queue has."""
         with _translated():
             self._db.execute("BEGIN IMMEDIATE")
             for key, value in meta.items():
                 self._db.execute("INSERT OR IGNORE INTO meta VALUES(?,?)", (key, value))
             for row in marks:
                 self._db.execute("INSERT OR REPLACE INTO mark VALUES(?,?,?,?)", row)
-            for row in dead:
+            for row_id, lane, seq, time_ms, reason, body in dead:
+                if seq > 0:
+                    seq, reason = -row_id, f"{reason} (number {seq} of queue {queue_id})"
+                row = (row_id, lane, seq, time_ms, reason, body)
                 self._db.execute("INSERT OR REPLACE INTO dead VALUES(?,?,?,?,?,?)", row)
 
     def finish_salvage(self, story: str, now: tuple[int, int]) -> None:

@@ -161,6 +161,8 @@ async def test_dead_letters_wait_and_can_be_tried_again(tmp_path: Path) -> None:
     bad = (await queue.peek("main", 1, 1, 1))[0].entries[0]
     for _ in range(2):  # the transaction after the first try failed
         await queue.bury("main", 2, bad, "record too large")
+    [letter] = await queue.dead(10)
+    assert await queue.retry([letter.id]) == 0  # not passed yet: it would be there twice
     queue.advance("main", 3, 2)
     stats = queue.stats().lanes["main"]
     assert (stats.stored, stats.delivered, stats.dead, stats.pending) == (3, 2, 1, 0)
@@ -222,4 +224,22 @@ async def test_what_is_damaged_is_set_aside_and_the_rest_saved(
     await queue.close()
     queue = await open_queue(tmp_path)
     assert [body for _, body in await drain(queue)] == [b"collection goes on"]
+    await queue.close()
+
+
+async def test_dead_letters_of_a_damaged_queue_never_stand_for_records_of_the_new_one(tmp_path: Path) -> None:
+    queue = await open_queue(tmp_path)
+    await queue.put(entries(*(b"%d" % index for index in range(5))))
+    entry = (await queue.peek("main", 4, 1, 1))[0].entries[0]
+    await queue.bury("main", 5, entry, "record too large")
+    queue.advance("main", 5, 4)
+    for _ in range(40):
+        await queue.put(entries(os.urandom(3000)))
+    await queue.close()
+    queue = await damaged(tmp_path, 60_000, 30_000)
+    [letter] = await queue.dead(10)
+    assert letter.seq < 0
+    assert "number 5 of queue" in letter.reason
+    await queue.bury("main", 5, entry, "another one")
+    assert {one.seq for one in await queue.dead(10)} == {letter.seq, 5}
     await queue.close()
