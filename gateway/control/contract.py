@@ -1,0 +1,28 @@
+"""What the control socket needs of a running gateway. gateway.runtime and gateway.testing.gateway implement it."""
+
+from typing import Protocol
+
+from gateway.metrics import Metrics
+from gateway.queue import Queue
+from gateway.runtime.status import Status, Verification
+from gateway.runtime.tap import Tap
+from gateway.sync import Assume
+
+
+class Gateway(Protocol):
+    @property
+    def queue(self) -> Queue: ...
+
+    @property
+    def metrics(self) -> Metrics: ...
+
+    @property
+    def tap(self) -> Tap: ...
+
+    async def status(self) -> Status: ...
+
+    async def verify(self) -> Verification:
+        """Count every side of the conservation law from its own source; reads the whole queue."""
+
+    async def adopt(self, assume: Assume | None) -> None:
+        """An operator's word: the place found now is right, and what was in doubt was delivered or lost."""

@@ -1,0 +1,87 @@
+"""The queue while no gateway runs: the same file lock, the same code, one command long."""
+
+import asyncio
+from collections.abc import Coroutine, Iterator
+from types import TracebackType
+from typing import Any, TypeVar
+
+from gateway.clock import SystemClock
+from gateway.codec import Shape
+from gateway.config import Config
+from gateway.control import contents
+from gateway.control.contents import Contents, Letter
+from gateway.control.transfer import BadTransfer, Imported, export_frames, import_part
+from gateway.control.wire import StoredRecord
+from gateway.errors import CommandError, Refused, StorageError
+from gateway.queue import Queue
+from gateway.runtime.runtime import QUEUE_FILE
+from gateway.sync import Assume, adopt
+
+T = TypeVar("T")
+
+NO_INPUT, TRY_AGAIN = 66, 75
+"""Exit codes of sysexits.h."""
+
+
+class LocalQueue:
+    """Methods as those of gateway.control.client.Client; they raise CommandError."""
+
+    def __init__(self, config: Config) -> None:
+        folder = config.gateway.data_dir
+        path = folder / QUEUE_FILE
+        if not path.exists():
+            raise CommandError(f"{folder}: no gateway runs here, and there is no queue either", NO_INPUT)
+        self._gateway_id = config.gateway.id
+        self._runner = asyncio.Runner()
+        ledger = Shape(config.kafka.ledger_topic, config.gateway.id.encode(), ())
+        try:
+            self._queue = self._run(Queue.open(path, config.queue, SystemClock(), ledger=ledger))
+        except CommandError:
+            self._runner.close()
+            raise
+
+    def __enter__(self) -> "LocalQueue":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._run(self._queue.close())
+        finally:
+            self._runner.close()
+
+    def contents(self) -> Contents:
+        return self._run(contents.contents(self._queue))
+
+    def peek(self, lane: str, after: int | None, limit: int) -> list[StoredRecord]:
+        return self._run(contents.peek(self._queue, lane, after, limit))
+
+    def export(self) -> Iterator[bytes]:
+        frames = export_frames(self._queue, self._gateway_id)
+
+        async def following() -> bytes | None:
+            return await anext(frames, None)
+
+        while (frame := self._run(following())) is not None:
+            yield frame
+
+    def import_part(self, file: str, start: int, transfer: bytes) -> Imported:
+        return self._run(import_part(self._queue, file, start, transfer))
+
+    def dead(self, limit: int) -> list[Letter]:
+        return self._run(contents.dead(self._queue, limit))
+
+    def retry(self, ids: list[int]) -> int:
+        return self._run(self._queue.retry(ids))
+
+    def adopt(self, assume: Assume | None) -> None:
+        self._run(adopt(self._queue, assume))
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        try:
+            return self._runner.run(work)
+        except (Refused, StorageError) as error:
+            raise CommandError(str(error), TRY_AGAIN) from error
+        except BadTransfer as error:
+            raise CommandError(str(error)) from error

@@ -1,0 +1,44 @@
+"""/tail: records as they are stored, one JSON object a line."""
+
+import asyncio
+import json
+from typing import Any
+
+from gateway.control.http import Exchange
+from gateway.control.wire import bytes_to_json
+from gateway.runtime.tap import Onlooker, Seen
+
+BATCH_RECORDS = 100
+"""Lines written at once while more are waiting."""
+
+
+async def send_tail(exchange: Exchange, onlooker: Onlooker) -> None:
+    """Until the client goes. Raises OSError once it takes nothing any more."""
+    await exchange.start("application/x-ndjson")
+    gone = asyncio.ensure_future(exchange.hung_up())
+    try:
+        while True:
+            coming = asyncio.ensure_future(onlooker.next())
+            await asyncio.wait([coming, gone], return_when=asyncio.FIRST_COMPLETED)
+            if gone.done():
+                coming.cancel()
+                return
+            await exchange.write(_line(coming.result()))
+    finally:
+        gone.cancel()
+
+
+def _line(seen: Seen) -> bytes:
+    record = seen.record
+    shown: dict[str, Any] = {
+        "driver": seen.driver,
+        "device": record.device,
+        "channel": record.channel,
+        "time_ms": record.time_ms,
+        "content_type": record.content_type,
+        "headers": [{"name": name, **bytes_to_json("value", value)} for name, value in record.headers],
+        **bytes_to_json("body", record.body),
+    }
+    if seen.lost:
+        shown["lost"] = seen.lost
+    return json.dumps(shown).encode() + b"\n"

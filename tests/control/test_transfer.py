@@ -1,0 +1,134 @@
+"""Records go from one queue to another once, however often the import is interrupted or repeated."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gateway.codec import Entry, Shape
+from gateway.control.client import Client
+from gateway.control.server import ControlServer
+from gateway.control.transfer import (
+    BadTransfer,
+    Imported,
+    Origin,
+    export_frames,
+    frame,
+    import_part,
+    read_frames,
+    read_origin,
+    read_segment,
+    records,
+    segment_frame,
+)
+from gateway.queue import Queue
+from gateway.testing.gateway import FakeGateway
+from tests.control.test_server import records as device_records
+
+SHAPE = Shape("telemetry", b"press-4", (("tg.driver", b"floor"),))
+
+
+def entries(count: int, first: int = 1) -> list[Entry]:
+    return [Entry(SHAPE, number, b"%d" % number) for number in range(first, first + count)]
+
+
+def part(first: int, count: int) -> bytes:
+    return frame(Origin("plant-1", "q1")) + segment_frame("main", first, "r1", entries(count, first))
+
+
+async def waiting(queue: Queue) -> list[Entry]:
+    segments = await queue.peek("main", 0, 100_000, 1 << 30)
+    return [entry for segment in segments for entry in segment.entries]
+
+
+async def test_an_export_holds_what_waits_byte_for_byte(gateway: FakeGateway, client: Client) -> None:
+    for _ in range(3):
+        await gateway.accept("floor", device_records(1500))
+    gateway.queue.advance("main", 100)
+    chunks: list[bytes] = await asyncio.to_thread(lambda: list(client.export()))
+    frames = read_frames(chunks)
+    assert read_origin(next(frames)) == Origin("plant-7", gateway.queue.queue_id)
+    exported = [record for content in frames for record in records(read_segment(content))]
+    assert [record.seq for record in exported] == list(range(101, 4501))
+    assert {record.run for record in exported} == {gateway.queue.run_id}
+    assert [record.entry for record in exported] == (await waiting(gateway.queue))[100:]
+
+
+async def test_what_comes_in_while_an_export_runs_is_left_to_the_next(gateway: FakeGateway) -> None:
+    await gateway.accept("floor", device_records(10))
+    frames = export_frames(gateway.queue, "plant-7")
+    await anext(frames)
+    await gateway.accept("floor", device_records(10))
+    segments = [read_segment(content) async for one in frames for content in read_frames([one])]
+    assert segments[-1].last == 10
+
+
+async def test_imported_records_keep_everything_and_say_where_they_came_from(gateway: FakeGateway) -> None:
+    assert await import_part(gateway.queue, "f", 0, part(5, 2)) == Imported(2, 2)
+    first, second = await waiting(gateway.queue)
+    assert (first.time_ms, first.value, first.shape.topic, first.shape.key) == (
+        5,
+        b"5",
+        "telemetry",
+        b"press-4",
+    )
+    assert first.shape.headers == (*SHAPE.headers, ("tg.imported", b"plant-1/q1/main/5"))
+    assert second.shape.headers[-1] == ("tg.imported", b"plant-1/q1/main/6")
+
+
+async def test_a_repeated_part_is_not_stored_again_even_after_a_restart(tmp_path: Path) -> None:
+    gateway = await FakeGateway.open(tmp_path)
+    assert await import_part(gateway.queue, "f", 0, part(1, 10)) == Imported(10, 10)
+    assert await import_part(gateway.queue, "f", 0, part(1, 10)) == Imported(10, 0)
+    await gateway.queue.close()
+    again = await FakeGateway.open(tmp_path)
+    assert await import_part(again.queue, "f", 0, part(1, 10)) == Imported(10, 0)
+    assert await import_part(again.queue, "f", 5, part(6, 10)) == Imported(15, 5)
+    assert await import_part(again.queue, "g", 0, part(1, 1)) == Imported(1, 1)
+    assert [entry.value for entry in await waiting(again.queue)] == [b"%d" % n for n in [*range(1, 16), 1]]
+    await again.queue.close()
+
+
+async def test_two_imports_of_one_file_at_once_store_it_once(
+    gateway: FakeGateway, server: ControlServer, client: Client
+) -> None:
+    done = await asyncio.gather(
+        *(asyncio.to_thread(client.import_part, "f", 0, part(1, 50)) for _ in range(4))
+    )
+    assert sorted(one.added for one in done) == [0, 0, 0, 50]
+    assert len(await waiting(gateway.queue)) == 50
+
+
+@pytest.mark.parametrize(
+    ("transfer", "told"),
+    [
+        (b"", "the first frame is not an origin"),
+        (b"\x00\x00", "middle of a frame"),
+        (part(1, 3)[:-1], "middle of a frame"),
+        (b"\x00\x00\x00\x01\xc1", "a frame is not msgpack"),
+        (b"\x00\x00\x00\x01\x05", "a frame is not an array"),
+        (segment_frame("main", 1, "r", entries(1)), "the first frame is not an origin"),
+        (frame(Origin("a", "b")) + frame(("main", 1, "r", b"\x01abcd")), "checksum"),
+        (frame(Origin("a", "b")) + frame(("main", 1)), "a frame is not a segment"),
+        (b"\xff\xff\xff\xff", "middle of a frame"),
+    ],
+)
+async def test_a_damaged_transfer_stores_nothing(gateway: FakeGateway, transfer: bytes, told: str) -> None:
+    with pytest.raises(BadTransfer, match=told):
+        await import_part(gateway.queue, "f", 0, transfer)
+    assert gateway.queue.stats().lanes["main"].stored == 0
+
+
+async def test_a_part_may_not_be_left_out(gateway: FakeGateway) -> None:
+    with pytest.raises(BadTransfer, match="records 0 to 4 of the file are missing"):
+        await import_part(gateway.queue, "f", 5, part(6, 1))
+
+
+def test_frames_may_be_cut_anywhere() -> None:
+    whole = part(1, 3)
+
+    def pieces(size: int) -> Iterator[bytes]:
+        return (whole[at : at + size] for at in range(0, len(whole), size))
+
+    assert list(read_frames(pieces(1))) == list(read_frames(pieces(7))) == list(read_frames([whole]))
