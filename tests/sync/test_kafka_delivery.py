@@ -1,6 +1,7 @@
 """Records of a real queue reach a real Kafka once and in order, whatever happens on the way."""
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from gateway.queue import Queue, QueueSettings
 from gateway.sync import LinkState, Sync, kafka_sync
 from gateway.sync.settings import KafkaSettings
 from gateway.testing.kafka import Delivered, KafkaBroker
+from gateway.testing.proxy import Direction, Proxy
 
 pytestmark = pytest.mark.kafka
 
@@ -79,4 +81,190 @@ async def test_records_arrive_once_in_order_and_say_where_they_come_from(
         "tg.lane": b"main",
         "tg.seq": b"3000",
     }
+    await queue.close()
+
+
+async def test_a_broker_that_hangs_delays_and_nothing_else(
+    kafka: KafkaBroker, topic: str, tmp_path: Path
+) -> None:
+    queue = await open_queue(tmp_path)
+    async with running(queue, kafka.bootstrap, "paused", transaction_timeout=6.0) as sync:
+        await queue.put(entries(topic, 0))
+        await delivered(queue)
+        kafka.pause()
+        try:
+            await queue.put(entries(topic, *range(1, 50)))
+            await until(lambda: sync.status().state is LinkState.DOWN)
+            assert queue.position("main") == 1
+        finally:
+            kafka.resume()
+        await delivered(queue)
+    assert numbers(kafka.read(topic)) == list(range(50))
+    await queue.close()
+
+
+@pytest.mark.parametrize("size", [1000, 1 << 20])
+async def test_a_record_that_kafka_never_takes_is_put_aside_and_the_others_pass(
+    size: int, kafka: KafkaBroker, new_topic: Callable[..., str], tmp_path: Path
+) -> None:
+    limit = {"max.message.bytes": "600"} if size == 1000 else {}
+    topic = new_topic(**limit)
+    queue = await open_queue(tmp_path)
+    shape = entries(topic, 0)[0].shape
+    # Random bytes: what compresses well would fit.
+    await queue.put(
+        [*entries(topic, 0, 1), Entry(shape, 0, random.Random(1).randbytes(size)), *entries(topic, 3)]
+    )
+    async with running(queue, kafka.bootstrap, f"poison-{size}"):
+        await delivered(queue)
+    assert numbers(kafka.read(topic)) == [0, 1, 3]
+    [letter] = await queue.dead(10)
+    assert (letter.seq, len(letter.entry.value)) == (3, size)
+    stats = queue.stats().lanes["main"]
+    assert (stats.stored, stats.delivered, stats.dead, stats.pending) == (4, 3, 1, 0)
+    await queue.close()
+
+
+async def test_a_compacted_topic_refuses_records_without_a_key_and_only_those(
+    kafka: KafkaBroker, new_topic: Callable[..., str], tmp_path: Path
+) -> None:
+    topic = new_topic(**{"cleanup.policy": "compact"})
+    queue = await open_queue(tmp_path)
+    keyless = Entry(Shape(topic, None, ()), SystemClock().wall_ms(), b"no key")
+    await queue.put([*entries(topic, *range(20)), keyless, *entries(topic, *range(20, 40))])
+    async with running(queue, kafka.bootstrap, "compacted"):
+        await delivered(queue)
+    assert numbers(kafka.read(topic)) == list(range(40))
+    assert [letter.entry.value for letter in await queue.dead(10)] == [b"no key"]
+    await queue.close()
+
+
+async def test_a_missing_topic_parks_its_own_records_only_and_they_follow_in_order(
+    kafka: KafkaBroker, new_topic: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.sync.topics.PARKED_S", 0.3)
+    monkeypatch.setattr("gateway.sync.sync.PARKED_S", 0.3)
+    there = new_topic()
+    missing = f"{there}-missing"
+    queue = await open_queue(tmp_path)
+    for number in range(30):
+        await queue.put(entries(missing if number % 3 else there, number))
+    async with running(queue, kafka.bootstrap, "parked") as sync:
+        await until(lambda: sync.status().delivered["main"] == 10)
+        assert missing in (sync.status().alarm or "")
+        assert queue.position("main") == 0
+    position = queue.position("main")
+    await queue.close()
+    queue = await open_queue(tmp_path)
+    assert queue.position("main") == position
+    async with running(queue, kafka.bootstrap, "parked") as sync:
+        await queue.put(entries(missing, 31))
+        await queue.put(entries(there, 33))
+        await until(lambda: sync.status().delivered["main"] == 1)
+        kafka.create_topic(missing)
+        await delivered(queue)
+        assert sync.status().alarm is None
+    assert numbers(kafka.read(there)) == [*range(0, 30, 3), 33]
+    assert numbers(kafka.read(missing)) == [number for number in range(32) if number % 3]
+    stats = queue.stats().lanes["main"]
+    assert (stats.stored, stats.delivered, stats.pending, stats.dropped) == (32, 32, 0, 0)
+    await queue.close()
+
+
+@pytest.mark.parametrize(("days", "retention_ms"), [(10, 7 * 24 * HOUR_MS), (-2 / 24, 7 * 24 * HOUR_MS)])
+async def test_times_that_kafka_would_delete_or_refuse_are_moved_and_the_true_one_kept(
+    days: float, retention_ms: int, kafka: KafkaBroker, new_topic: Callable[..., str], tmp_path: Path
+) -> None:
+    topic = new_topic(**{"retention.ms": str(retention_ms)})
+    queue = await open_queue(tmp_path)
+    now = SystemClock().wall_ms()
+    true = round(now - days * 24 * HOUR_MS)
+    await queue.put([*entries(topic, 0, 1, time_ms=true), *entries(topic, 2)])
+    async with running(queue, kafka.bootstrap, f"time-{round(days)}"):
+        await delivered(queue)
+    first, second, third = kafka.read(topic)
+    assert [one.headers.get("tg.time") for one in (first, second, third)] == [
+        str(true).encode(),
+        str(true).encode(),
+        None,
+    ]
+    earliest, latest = now - retention_ms // 2 - 60_000, now + HOUR_MS
+    assert earliest <= first.timestamp_ms <= latest
+    assert abs(third.timestamp_ms - now) < 10_000
+    await queue.close()
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"delivery": "at_least_once"}, "delivery was 'exactly_once'"),
+        ({"positions_topic": "elsewhere"}, "positions topic was 'tidegate-positions'"),
+        ({"gateway_id": "renamed"}, "gateway id was 'moving'"),
+    ],
+)
+async def test_records_are_never_silently_taken_to_another_place(
+    change: dict[str, str], named: str, kafka: KafkaBroker, topic: str, tmp_path: Path
+) -> None:
+    before = "moving"
+    queue = await open_queue(tmp_path)
+    async with running(queue, kafka.bootstrap, before):
+        await queue.put(entries(topic, 0))
+        await delivered(queue)
+    await queue.put(entries(topic, 1))
+    now = {"gateway_id": before} | change
+    async with running(queue, kafka.bootstrap, **now) as sync:
+        await until(lambda: sync.status().state is LinkState.HELD)
+        assert named in (sync.status().alarm or "")
+        assert numbers(kafka.read(topic)) == [0]
+        await sync.adopt(None)
+        await delivered(queue)
+    assert numbers(kafka.read(topic)) == [0, 1]
+    await queue.close()
+
+
+async def test_a_second_gateway_with_the_same_id_is_noticed_and_neither_delivers_twice(
+    kafka: KafkaBroker, topic: str, tmp_path: Path
+) -> None:
+    first, second = await open_queue(tmp_path / "a"), await open_queue(tmp_path / "b")
+    async with running(first, kafka.bootstrap, "twin") as one:
+        await first.put(entries(topic, 0))
+        await delivered(first)
+        async with running(second, kafka.bootstrap, "twin"):
+            await second.put(entries(topic, 1))
+            await delivered(second)
+            await first.put(entries(topic, 2))
+            await until(lambda: one.status().state is LinkState.HELD)
+            assert "another gateway delivers as 'twin'" in (one.status().alarm or "")
+    assert numbers(kafka.read(topic)) == [0, 1]
+    for queue in (first, second):
+        await queue.close()
+
+
+async def test_without_transactions_records_arrive_too(
+    kafka: KafkaBroker, topic: str, tmp_path: Path
+) -> None:
+    queue = await open_queue(tmp_path)
+    for _ in range(2):
+        async with running(queue, kafka.bootstrap, "idempotent", delivery="at_least_once"):
+            await queue.put(entries(topic, *range(100)))
+            await delivered(queue)
+    assert numbers(kafka.read(topic)) == [*range(100), *range(100)]
+    await queue.close()
+
+
+async def test_the_link_is_cut_again_and_again(
+    kafka: KafkaBroker, link: Proxy, topic: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.sync.sync.BACKOFF_S", (0.05, 0.2))
+    queue = await open_queue(tmp_path)
+    dice = random.Random(7)
+    async with running(queue, link.address, "flapping", transaction_timeout=6.0):
+        for start in range(0, 2000, 100):
+            link.cut_after(dice.choice((Direction.UP, Direction.DOWN)), dice.randrange(1, 4000))
+            await queue.put(entries(topic, *range(start, start + 100)))
+            await asyncio.sleep(dice.random() / 5)
+        for direction in Direction:
+            link.bytes_left[direction] = None
+        await delivered(queue)
+    assert numbers(kafka.read(topic)) == list(range(2000))
     await queue.close()

@@ -43,8 +43,7 @@ async def before_the_local_confirmation(link: Proxy) -> None:
         since = 1 + next(
             index
             for index in range(since, len(link.frames))
-            if (link.frames[index].api_key, link.frames[index].direction)
-            == (Api.END_TXN, Direction.DOWN)
+            if (link.frames[index].api_key, link.frames[index].direction) == (Api.END_TXN, Direction.DOWN)
         )
 
 
