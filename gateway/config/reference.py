@@ -1,7 +1,7 @@
 """What people read about the configuration: the template that `tidegate init` writes, the reference, the effective settings."""
 
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from gateway.config.drivers import driver_types, load_manifest, sample
@@ -17,13 +17,14 @@ _HEAD = """\
 # A line that begins with "#" and no space shows a default or an example: take the "#" away to set it."""
 
 
-def template(types: Sequence[str]) -> str:
+def template(types: Sequence[str], gateway_id: str | None = None) -> str:
     """A commented configuration with a sample of each of these driver types. It loads as it is."""
     root = TableKind(Config).settings
     lines = [_HEAD]
     for key, setting in root.items():
         if isinstance(setting.kind, TableKind):
-            lines += _section(f"[{key}]", key, setting.kind, setting.doc, live=True)
+            given = {"id": write_value(gateway_id)} if key == "gateway" and gateway_id is not None else {}
+            lines += _section(f"[{key}]", key, setting.kind, setting.doc, live=True, given=given)
     lines += ["", *_prose(root["drivers"].doc)]
     lines += _prose(
         f"The types are {', '.join(driver_types())}; `tidegate drivers TYPE` prints a sample of one."
@@ -36,13 +37,16 @@ def template(types: Sequence[str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _section(header: str, path: str, kind: TableKind, doc: str, *, live: bool) -> Iterator[str]:
+def _section(
+    header: str, path: str, kind: TableKind, doc: str, *, live: bool, given: Mapping[str, str] | None = None
+) -> Iterator[str]:
+    """`given` is TOML to show instead of defaults and examples."""
     yield from ("", *_prose(doc), header if live else f"#{header}")
     for setting in kind.settings.values():
         if _inner(setting) is None:
             yield from _prose(setting.doc)
             mark = "" if live and setting.required else "#"
-            yield f"{mark}{setting.key} = {_shown(setting)}"
+            yield f"{mark}{setting.key} = {(given or {}).get(setting.key) or _shown(setting)}"
     for setting in kind.settings.values():
         inner = _inner(setting)
         if inner is not None:

@@ -1,0 +1,58 @@
+"""All commands."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from gateway import __version__
+from gateway.cli import adopt, configuration, doctor, drivers, queue, run, status, tail
+from gateway.cli.options import Configuration
+
+app = typer.Typer(
+    name="tidegate",
+    help="Edge gateway: devices to Apache Kafka, exactly once.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode="rich",
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"tidegate {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _global(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command("run")
+def _run(config: Configuration = None) -> None:
+    """Run the gateway until SIGTERM; SIGHUP reads the configuration again."""
+    arguments = ["run", *(["--config", str(config)] if config is not None else [])]
+    raise typer.Exit(run.command(arguments))
+
+
+configuration.add_to(app)
+status.add_to(app)
+tail.add_to(app)
+queue.add_to(app)
+drivers.add_to(app)
+doctor.add_to(app)
+adopt.add_to(app)
+
+
+def command(arguments: Sequence[str]) -> int:
+    try:
+        app(list(arguments), prog_name="tidegate")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 0
+    return 0

@@ -1,0 +1,103 @@
+"""`init`, `check`, `schema`, `reference`: what is written before a gateway runs."""
+
+import json
+import re
+import secrets
+import socket
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gateway.cli.location import HERE, configuration_path
+from gateway.cli.options import Configuration, configured
+from gateway.config import describe, driver_types, reference, schema, template, unreadable_secrets
+from gateway.errors import CommandError
+
+CANT_CREATE, USAGE = 73, 64
+FIRST_DRIVERS = ["http"]
+
+
+def _known_type(name: str) -> str:
+    if name not in driver_types():
+        raise typer.BadParameter(f"no driver of type {name!r}; the types are {', '.join(driver_types())}")
+    return name
+
+
+def init(
+    path: Annotated[
+        Path, typer.Argument(metavar="FILE", help='Where to write it; "-" is standard output.')
+    ] = HERE,
+    driver: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--driver",
+            "-d",
+            metavar="TYPE",
+            help="Add a sample of this driver; may be given again. `tidegate drivers` lists them.",
+            callback=lambda names: [_known_type(name) for name in names or []],
+            autocompletion=driver_types,
+        ),
+    ] = None,
+    gateway_id: Annotated[
+        str | None,
+        typer.Option("--id", help="The gateway's id.", show_default="this host's name and a random number"),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
+) -> None:
+    """Write a commented configuration to begin with."""
+    # Boards of a fleet often have one host name, and two gateways with one id stop each other.
+    host = re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname())[:50] or "gateway"
+    name = f"{host}-{secrets.token_hex(2)}" if gateway_id is None else gateway_id
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", name):
+        raise CommandError(
+            f"--id {name!r} must be 1 to 64 letters, digits, dots, dashes or underscores", USAGE
+        )
+    text = template(driver or FIRST_DRIVERS, name)
+    if str(path) == "-":
+        typer.echo(text, nl=False)
+        return
+    try:
+        with path.open("w" if force else "x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError as error:
+        raise CommandError(f"{path} exists; --force writes over it", CANT_CREATE) from error
+    except OSError as error:
+        raise CommandError(f"{path}: {error.strerror}", CANT_CREATE) from error
+    typer.echo(f"Wrote {path}. Now name your Kafka brokers in it, then: tidegate check -c {path}")
+
+
+def check(
+    config: Configuration = None,
+    show: Annotated[
+        bool, typer.Option("--show", help="Print the settings in force, defaults included.")
+    ] = False,
+) -> None:
+    """Find every mistake in a configuration, without touching devices or the network."""
+    loaded = configured(config)
+    for path, why in unreadable_secrets(loaded):
+        print(f"warning: {path}: {why}", file=sys.stderr)
+    if show:
+        typer.echo(describe(loaded), nl=False)
+        return
+    typer.echo(
+        f"{configuration_path(config)}: no mistakes; {len(loaded.drivers)} drivers, {len(loaded.routes)} routes"
+    )
+
+
+def print_schema() -> None:
+    """Print the configuration's JSON Schema, for completion and checks in editors."""
+    typer.echo(json.dumps(schema(), indent=2))
+
+
+def print_reference() -> None:
+    """Print every setting with its values, default and meaning, in Markdown."""
+    typer.echo(reference(), nl=False)
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command()(init)
+    app.command()(check)
+    app.command("schema")(print_schema)
+    app.command("reference")(print_reference)

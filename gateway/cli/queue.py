@@ -1,0 +1,195 @@
+"""`queue`: what waits for Kafka; its way out of one gateway and into another."""
+
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.table import Table
+
+from gateway.cli import words
+from gateway.cli.options import Configuration, Json, configured, queue_of
+from gateway.cli.terminal import counting, output, table
+from gateway.control.contents import Contents
+from gateway.control.transfer import LANE
+from gateway.control.wire import StoredRecord, record_to_json, to_json
+from gateway.errors import CommandError
+
+USAGE, NO_INPUT = 64, 66
+RETRY_AT_ONCE = 8
+"""Dead letters may each be as large as a record may be, and one transaction takes them all."""
+
+FORMATS = Literal["sqlite", "csv", "jsonl"]
+
+queue = typer.Typer(no_args_is_help=True, help="What waits for Kafka.")
+dead = typer.Typer(no_args_is_help=True, help="Records that Kafka refused for good.")
+queue.add_typer(dead, name="dead")
+
+Format = Annotated[
+    FORMATS | None, typer.Option("--format", help="What the file is.", show_default="by the file's name")
+]
+
+
+@queue.command("ls")
+def ls(config: Configuration = None, as_json: Json = False) -> None:
+    """List the lanes: how much waits, since when."""
+    with queue_of(configured(config)) as opened:
+        found = opened.contents()
+    if as_json:
+        typer.echo(json.dumps(to_json(found), indent=2))
+    else:
+        output().print(lanes(found))
+
+
+def lanes(contents: Contents) -> Table:
+    numbers = ("waiting", "bytes", "stored", "delivered", "dead", "dropped")
+    listed = table("lane", *numbers, "oldest", right=numbers)
+    for lane, stats in contents.stats.lanes.items():
+        oldest = contents.oldest_ms[lane]
+        listed.add_row(
+            lane,
+            words.count(stats.pending),
+            words.size(stats.pending_bytes),
+            *map(words.count, (stats.stored, stats.delivered, stats.dead, stats.dropped)),
+            "-" if oldest is None else words.clock(oldest),
+        )
+    return listed
+
+
+@queue.command()
+def peek(
+    config: Configuration = None,
+    limit: Annotated[int, typer.Option("-n", "--limit", min=1, max=1000, help="How many records.")] = 10,
+    after: Annotated[int | None, typer.Option(min=0, help="Begin behind this number.")] = None,
+    lane: Annotated[Literal["main", "ledger"], typer.Option(help="Which lane.")] = "main",
+    as_json: Json = False,
+) -> None:
+    """Show the first records that wait, without taking them."""
+    with queue_of(configured(config)) as opened:
+        found = opened.peek(lane, after, limit)
+    if as_json:
+        for record in found:
+            typer.echo(json.dumps(record_to_json(record)))
+    else:
+        output().print(_records(found))
+
+
+def _records(found: Iterable[StoredRecord]) -> Table:
+    listed = table("number", "time", "topic", "key", "value", right=("number",))
+    for record in found:
+        listed.add_row(str(record.seq), words.clock(record.entry.time_ms), *_content(record))
+    return listed
+
+
+def _content(record: StoredRecord) -> tuple[str, str, str]:
+    topic, key, _ = record.entry.shape
+    return topic, words.content(key), words.content(record.entry.value)
+
+
+@queue.command("export")
+def export_(
+    file: Annotated[Path, typer.Argument(help="A new file: .db or .sqlite, .csv, .jsonl.")],
+    config: Configuration = None,
+    kind: Format = None,
+) -> None:
+    """Copy what waits into a new file, one row a record. The queue keeps it.
+
+    Devices may go on sending meanwhile; records that are delivered meanwhile are left out.
+    """
+    from gateway import export
+
+    chosen = kind or export.format_of(file)
+    with queue_of(configured(config)) as opened:
+        waiting = opened.contents().stats.lanes[LANE].pending
+        with counting("exporting", waiting) as progress:
+            count = export.write(file, chosen, opened.export(), progress)
+    typer.echo(f"{words.count(count)} records in {file}")
+
+
+@queue.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="A file that `queue export` wrote.")],
+    config: Configuration = None,
+    kind: Format = None,
+) -> None:
+    """Put the records of an exported file into this gateway's queue.
+
+    They keep topic, key, headers, value and time; a header tg.imported says where they came from. A file goes in once:
+    after an interruption, or by mistake, the same command adds only what isn't in yet.
+    """
+    from gateway import export
+
+    chosen = kind or export.format_of(file)
+    with counting("reading", None) as progress:
+        content = export.inspect(file, chosen, progress)
+    with queue_of(configured(config)) as opened:
+        if opened.contents().queue_id in content.queues:
+            raise CommandError(
+                f"{file} came out of this very queue; importing it would deliver its records twice", USAGE
+            )
+        with counting("importing", content.records) as progress:
+            added = export.send(file, chosen, content, opened, progress)
+    before = content.records - added
+    had = f"; {words.count(before)} were in already" if before else ""
+    typer.echo(f"{words.count(added)} records imported from {file}{had}")
+
+
+@dead.command("ls")
+def dead_ls(
+    config: Configuration = None,
+    limit: Annotated[
+        int, typer.Option("-n", "--limit", min=1, max=10_000, help="How many, oldest first.")
+    ] = 1000,
+    as_json: Json = False,
+) -> None:
+    """List dead letters and why Kafka refused them."""
+    with queue_of(configured(config)) as opened:
+        letters = opened.dead(limit)
+    if as_json:
+        for one in letters:
+            about = {"id": one.id, "time_ms": one.time_ms, "reason": one.reason}
+            typer.echo(json.dumps({**about, "record": record_to_json(one.record)}))
+        return
+    listed = table(
+        "id", "given up", "lane", "number", "topic", "key", "bytes", "reason", right=("id", "number", "bytes")
+    )
+    for one in letters:
+        topic, key, _ = _content(one.record)
+        numbers = (one.record.lane, str(one.record.seq), topic, key, words.count(len(one.record.entry.value)))
+        listed.add_row(str(one.id), words.clock(one.time_ms), *numbers, one.reason)
+    output().print(listed if letters else "No dead letters.")
+
+
+@dead.command("retry")
+def dead_retry(
+    ids: Annotated[
+        list[int] | None, typer.Argument(metavar="[ID]...", help="As `queue dead ls` lists them.")
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
+    config: Configuration = None,
+) -> None:
+    """Send dead letters again, as new records that name the old ones in a header tg.retry."""
+    if bool(ids) == every:
+        raise CommandError("say which dead letters: their ids, or --all", USAGE)
+    with queue_of(configured(config)) as opened:
+        chosen = ids or [one.id for one in opened.dead(10_000)]
+        retried = sum(opened.retry(part) for part in _parts(chosen))
+    typer.echo(f"{words.count(retried)} records wait for Kafka again")
+    if ids and retried < len(set(ids)):
+        missing = len(set(ids)) - retried
+        print(
+            f"tidegate: {missing} of them could not be sent again: no such id, or not given up yet",
+            file=sys.stderr,
+        )
+        raise typer.Exit(NO_INPUT)
+
+
+def _parts(ids: list[int]) -> Iterator[list[int]]:
+    for start in range(0, len(ids), RETRY_AT_ONCE):
+        yield ids[start : start + RETRY_AT_ONCE]
+
+
+def add_to(app: typer.Typer) -> None:
+    app.add_typer(queue, name="queue")

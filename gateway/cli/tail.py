@@ -1,0 +1,37 @@
+"""`tail`: records as they are accepted."""
+
+import json
+import sys
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+
+from gateway.cli import words
+from gateway.cli.options import Configuration, Json, configured, live
+from gateway.control.wire import bytes_from_json
+
+
+def tail(
+    driver: Annotated[
+        str | None, typer.Argument(metavar="[DRIVER]", help="Only this driver's records.")
+    ] = None,
+    device: Annotated[str | None, typer.Option("--device", help="Only this device's records.")] = None,
+    config: Configuration = None,
+    as_json: Json = False,
+) -> None:
+    """Show records as devices are told that they are accepted, until Ctrl-C."""
+    for line in live(configured(config)).tail(driver, device):
+        lost = line.get("lost")
+        if lost:
+            print(f"({words.count(lost)} records not shown: this reader was too slow)", file=sys.stderr)
+        print(json.dumps(line) if as_json else _shown(line), flush=True)
+
+
+def _shown(line: Mapping[str, Any]) -> str:
+    origin = " ".join(words.content(str(line[name]).encode()) for name in ("driver", "device", "channel"))
+    return f"{words.clock(line['time_ms'])} {origin} {words.content(bytes_from_json('body', line))}"
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command()(tail)
