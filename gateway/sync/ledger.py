@@ -4,6 +4,7 @@ A ledger record is a JSON object with "kind", "lane" and "time" (Unix ms of this
 
 - topics: {"topics": [...], "from_seq": n}: from record n on the lane goes (also) to these topics.
 - lost: {"queues": {queue id: last number}}: databases of this gateway id that are gone with all they held undelivered.
+- dead: {"first": n, "last": n, "reason": ...}: a record that Kafka will never take lies with the dead letters.
 - note: {"text": ...}: reconciling with Kafka found something worth telling.
 - dropped, and what else the queue tells of: see gateway.queue.
 """

@@ -378,6 +378,12 @@ class Sync:
             lane = self._lanes[batch.lane]
             if batch.records == 1:
                 _log.error("record %d of lane %s is put aside: %s", batch.first, batch.lane, error)
+                with suppress(
+                    SinkUnavailable
+                ):  # a queue too full to tell it must not keep the record in the way
+                    await self._tell(
+                        "dead", batch.lane, first=batch.first, last=batch.first, reason=str(error)
+                    )
                 await lane.bury(batch.first, str(error))
             elif error.too_large:
                 size = max(BATCH_BYTES_MIN, batch.builder.size() // 2)

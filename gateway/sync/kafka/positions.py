@@ -17,10 +17,10 @@ async def read_positions(
     """Committed records whose key starts with `prefix`, up to the end that read_uncommitted sees, waiting for the
     transactions of others to finish. From `hint` on, if that very record is still there; else from the earliest."""
     partition = TopicPartition(*place)
-    async with _Reader("read_uncommitted", options) as uncommitted:
+    async with Reader("read_uncommitted", options) as uncommitted:
         end = (await uncommitted.end_offsets([partition]))[partition]
         start = (await uncommitted.beginning_offsets([partition]))[partition]
-    async with _Reader("read_committed", options) as reader:
+    async with Reader("read_committed", options) as reader:
         reader.assign([partition])
         if hint is not None and start <= hint.offset < end:
             records = await _read(reader, partition, hint.offset, end, prefix)
@@ -44,7 +44,7 @@ async def _read(
     return found
 
 
-class _Reader:
+class Reader:
     """A consumer without a group that ends even if its broker is dead."""
 
     def __init__(self, isolation_level: str, options: dict[str, Any]) -> None:
