@@ -1,0 +1,297 @@
+"""The audit without I/O: positions, statements of the ledger and records go in, in any order; findings come out.
+
+A lane's numbers are judged from 1 to the position that Kafka held when the audit began: all up to it was committed
+before the records were read, so what isn't among them is missing. Records behind the position count only if they are
+there twice. A number may be missing for a reason that the ledger tells, or because Kafka deleted it: a partition that
+lost its beginning to retention can only have held numbers below the first that it still has of this lane, and below
+the first number anywhere in the lane whose record is too young to be deleted.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from gateway.audit.numbers import INTERVAL_BYTES, Numbers, Range, joined, within, without
+from gateway.audit.report import Cause, Clash, Lane, Missing, Report
+from gateway.errors import CommandError
+
+INTERVALS_MAX = 8_000_000
+"""128 MB. A million records a partition that is read ahead of the others need at most as many."""
+
+LOOK_RECORDS = 65_536
+RANGES_MAX = 1000
+NOTES_MAX = 100
+RUNS_MAX = 10_000
+LANES_MAX = 200_000
+PROBLEMS_MAX = 100
+EX_DATAERR = 65
+
+TOLD = {"dropped": Cause.DROPPED, "dead": Cause.DEAD}
+Headers = Sequence[tuple[str, bytes]]
+Place = tuple[str, int]
+"""(topic, partition)"""
+
+
+class _Reason(NamedTuple):
+    cause: Cause
+    text: str
+
+
+@dataclass
+class _Account:
+    """What is known of one lane of one queue."""
+
+    gateway: str = "?"
+    positions: dict[str, int] = field(default_factory=dict)
+    seen: Numbers = field(default_factory=Numbers)
+    runs: dict[str, Range] = field(default_factory=dict)
+    topics: dict[str, int] = field(default_factory=dict)
+    floors: dict[Place, int] = field(default_factory=dict)
+    young: dict[str, int] = field(default_factory=dict)
+    reasons: dict[_Reason, list[Range]] = field(default_factory=dict)
+    parked: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def explain(self, cause: Cause, text: str, numbers: Range) -> None:
+        self.reasons.setdefault(_Reason(cause, text), []).append(numbers)
+
+    @property
+    def intervals(self) -> int:
+        return self.seen.intervals + sum(len(numbers) for numbers in self.reasons.values())
+
+    def note(self, text: str) -> None:
+        if len(self.notes) < NOTES_MAX and text not in self.notes:
+            self.notes.append(text)
+
+
+class Books:
+    """`ledger_topic` is where the lane "ledger" goes. All methods that take something in raise CommandError when
+    memory would not be bounded any more."""
+
+    def __init__(self, ledger_topic: str, intervals_max: int = INTERVALS_MAX) -> None:
+        self.records = 0
+        self._ledger_topic = ledger_topic
+        self._problems: list[str] = []
+        self._foreign = 0
+        self._intervals_max = intervals_max
+        self._intervals = 0
+        self._accounts: dict[tuple[str, str], _Account] = {}
+        self._young_after: dict[str, float] = {}
+        self._lost_beginnings: set[Place] = set()
+        self._compacted: set[str] = set()
+
+    def lost_beginning(self, place: Place, deletable_ms: int) -> None:
+        """Kafka deleted the beginning of this partition, of records whose time was up to `deletable_ms`. Tell before
+        the records."""
+        self._lost_beginnings.add(place)
+        self._young_after[place[0]] = deletable_ms
+
+    def compacted(self, topic: str) -> None:
+        """Kafka may have deleted any record of this topic."""
+        self._compacted.add(topic)
+
+    def position(self, key: bytes, value: bytes) -> None:
+        """A record of the positions topic, later ones of a key after earlier ones."""
+        try:
+            gateway, queue, lane = key.decode().rsplit("/", 2)
+            body = json.loads(value)
+            seq, parked = int(body["seq"]), dict(body.get("parked", {}))
+        except (ValueError, KeyError, TypeError):
+            self.problem(f"a record of the positions topic can't be read: key {key[:80]!r}")
+            return
+        account = self._account(queue, lane)
+        account.positions[gateway] = seq
+        account.parked = [
+            f"its records for topic {topic} wait from {first} on" for topic, first in parked.items()
+        ]
+
+    def statement(self, headers: Headers, value: bytes) -> None:
+        """A record of the ledger topic. It is a record, too: tell it with `record` as well."""
+        queue = dict(headers).get("tg.queue", b"?").decode()
+        try:
+            body = json.loads(value)
+            kind = body["kind"]
+            if kind == "salvage":
+                self._salvaged(queue, body)
+            elif kind == "lost":
+                self._lost(body["lane"], body["queues"])
+            else:
+                self._told(self._account(queue, body["lane"]), kind, body)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            self.problem(f"a statement of queue {queue} in the ledger can't be read: {error!r}")
+
+    def record(self, place: Place, time_ms: int, headers: Headers) -> None:
+        """A record of any topic that gateways deliver to; `time_ms` is its Kafka timestamp."""
+        self.records += 1
+        if self.records % LOOK_RECORDS == 0:
+            self._look_at_memory()
+        known = dict(headers)
+        try:
+            account = self._account(known["tg.queue"].decode(), known["tg.lane"].decode())
+            account.gateway = known["tg.gateway"].decode()
+            run, seq = known["tg.run"].decode(), int(known["tg.seq"])
+        except (KeyError, ValueError):
+            self._foreign += 1
+            return
+        account.seen.add(seq)
+        gave = account.runs.get(run)
+        if gave is None or not gave.first <= seq <= gave.last:
+            self._widen(account, run, gave, seq)
+        if self._young_after:
+            self._look_at_age(account, place, time_ms, seq)
+
+    def problem(self, text: str) -> None:
+        """Something kept the audit from seeing all."""
+        if len(self._problems) < PROBLEMS_MAX and text not in self._problems:
+            self._problems.append(text)
+
+    def topics(self) -> list[str]:
+        """All that lanes went to, as the ledger says."""
+        return sorted({topic for account in self._accounts.values() for topic in account.topics})
+
+    def findings(self) -> Report:
+        self._look_at_memory()
+        lanes = [self._judge(queue, lane, account) for (queue, lane), account in self._accounts.items()]
+        return Report(
+            lanes=sorted(lanes, key=lambda lane: (lane.gateway, lane.queue, lane.lane)),
+            problems=tuple(self._problems),
+            records=self.records,
+            foreign=self._foreign,
+            intervals=self._intervals,
+            interval_bytes=self._intervals * INTERVAL_BYTES,
+        )
+
+    def _account(self, queue: str, lane: str) -> _Account:
+        account = self._accounts.get((queue, lane))
+        if account is None:
+            if len(self._accounts) >= LANES_MAX:
+                raise CommandError(
+                    f"there are more than {LANES_MAX} lanes: audit fewer topics at once", EX_DATAERR
+                )
+            account = self._accounts[queue, lane] = _Account()
+            if lane == "ledger":
+                account.topics[self._ledger_topic] = 1
+        return account
+
+    def _told(self, account: _Account, kind: str, body: Mapping[str, Any]) -> None:
+        if kind in TOLD:
+            account.explain(TOLD[kind], str(body["reason"]), Range(int(body["first"]), int(body["last"])))
+        elif kind == "topics":
+            start = int(body["from_seq"])
+            for topic in body["topics"]:
+                account.topics[topic] = min(start, account.topics.get(topic, start))
+        elif kind == "note":
+            account.note(body["text"])
+        else:
+            account.note(f"the ledger says {kind!r}, which this tidegate doesn't know")
+
+    def _salvaged(self, queue: str, story: Mapping[str, Any]) -> None:
+        """What of the damaged queue was delivered already is a prefix of what was saved of it."""
+        old = story["queue_id"]
+        for lane in ("main", "ledger"):
+            saved = story[lane]
+            if not saved["records"]:
+                self._account(old, lane).note(
+                    f"its database was damaged ({story['damage']}); nothing to save"
+                )
+                continue
+            first, last, records = saved["first"], saved["last"], saved["records"]
+            self._account(queue, lane).explain(
+                Cause.SALVAGED, f"delivered by queue {old} before its database was damaged", Range(1, records)
+            )
+            self._account(old, lane).note(
+                f"its database was damaged ({story['damage']}); {records} of its records {first} to {last} go on as "
+                f"1 to {records} of queue {queue}"
+            )
+
+    def _lost(self, lane: str, queues: Mapping[str, int]) -> None:
+        for queue, last in queues.items():
+            self._account(queue, lane).note(
+                f"its database is gone, with all that it held behind number {last}"
+            )
+
+    def _widen(self, account: _Account, run: str, gave: Range | None, seq: int) -> None:
+        if gave is not None:
+            account.runs[run] = Range(min(gave.first, seq), max(gave.last, seq))
+        elif len(account.runs) < RUNS_MAX:
+            account.runs[run] = Range(seq, seq)
+        else:
+            account.note(f"more than {RUNS_MAX} runs: not all were compared with each other")
+
+    def _look_at_age(self, account: _Account, place: Place, time_ms: int, seq: int) -> None:
+        if place in self._lost_beginnings and seq < account.floors.get(place, seq + 1):
+            account.floors[place] = seq
+        for topic, deletable_ms in self._young_after.items():
+            if time_ms > deletable_ms and seq < account.young.get(topic, seq + 1):
+                account.young[topic] = seq
+
+    def _look_at_memory(self) -> None:
+        self._intervals = max(self._intervals, sum(account.intervals for account in self._accounts.values()))
+        if self._intervals > self._intervals_max:
+            raise CommandError(
+                f"the numbers in Kafka have more than {self._intervals_max} holes and repetitions: audit fewer topics "
+                "at once",
+                EX_DATAERR,
+            )
+
+    def _judge(self, queue: str, lane: str, account: _Account) -> Lane:
+        judged = max(account.positions.values(), default=account.seen.highest)
+        if not account.positions:
+            account.note("no position in Kafka: judged up to the highest number that is there")
+        missing = sorted(self._missing(account, judged))
+        counts: dict[Cause, int] = {}
+        for first, last, cause, _ in missing:
+            counts[cause] = counts.get(cause, 0) + last - first + 1
+        twice = account.seen.repeated()
+        return Lane(
+            gateway=max(account.positions, key=lambda name: account.positions[name], default=account.gateway),
+            queue=queue,
+            lane=lane,
+            judged=judged,
+            records=account.seen.added,
+            missing=tuple(missing[:RANGES_MAX]),
+            counts=counts,
+            twice=tuple(twice[:RANGES_MAX]),
+            twice_records=sum(numbers.size for numbers in twice),
+            clashes=tuple(_clashes(account.runs))[:RANGES_MAX],
+            notes=(*account.notes, *account.parked),
+        )
+
+    def _missing(self, account: _Account, judged: int) -> Iterator[Missing]:
+        seen = account.seen.ranges()
+        rest = list(without([Range(1, judged)], seen))
+        beginning = [Range(1, seen[0].first - 1 if seen else judged)]
+        for reason, told in [*account.reasons.items(), *self._expired(account, judged)]:
+            numbers = joined(told)
+            if reason.cause is Cause.SALVAGED:
+                numbers = within(numbers, beginning)
+            yield from (Missing(*found, *reason) for found in within(rest, numbers))
+            rest = list(without(rest, numbers))
+        for first, last in rest:
+            yield Missing(first, last, Cause.UNEXPLAINED, "")
+
+    def _expired(self, account: _Account, judged: int) -> Iterator[tuple[_Reason, list[Range]]]:
+        """Per topic, the numbers that Kafka may have deleted. A lane of unknown topics may have gone to any."""
+        limits: dict[str, float] = dict.fromkeys(self._compacted, math.inf)
+        for topic, partition in self._lost_beginnings:
+            floor = account.floors.get((topic, partition), math.inf)
+            limit = min(floor, account.young.get(topic, math.inf))
+            limits[topic] = max(limit, limits.get(topic, 0))
+        for topic, limit in sorted(limits.items()):
+            start = account.topics.get(topic) if account.topics else 1
+            if start is not None and limit > start:
+                last = judged if limit == math.inf else int(limit) - 1
+                text = "replaced by compaction" if topic in self._compacted else "deleted by retention"
+                yield _Reason(Cause.EXPIRED, f"perhaps {text} of topic {topic}"), [Range(start, last)]
+
+
+def _clashes(runs: Mapping[str, Range]) -> Iterator[Clash]:
+    """Neighbours by their first number suffice: if any two overlap, two neighbours do."""
+    widest: tuple[str, Range] | None = None
+    for run, numbers in sorted(runs.items(), key=lambda item: item[1]):
+        if widest is not None and numbers.first <= widest[1].last:
+            yield Clash(widest[0], run, Range(numbers.first, min(numbers.last, widest[1].last)))
+        if widest is None or numbers.last > widest[1].last:
+            widest = (run, numbers)

@@ -1,0 +1,313 @@
+"""The audit without Kafka: whatever order records come in, it finds what was taken out or put in twice, and no more."""
+
+import json
+import random
+from collections.abc import Iterable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.audit.books import Books
+from gateway.audit.numbers import Numbers, Range, joined, within, without
+from gateway.audit.report import Cause, Clash, Lane, Missing, Report
+from gateway.errors import CommandError
+
+NOW_MS = 1_700_000_000_000
+
+
+def headers(seq: int, queue: str = "q", lane: str = "main", run: str = "r") -> list[tuple[str, bytes]]:
+    named = {"tg.gateway": "plant", "tg.queue": queue, "tg.run": run, "tg.lane": lane, "tg.seq": str(seq)}
+    return [(key, value.encode()) for key, value in named.items()]
+
+
+def feed(
+    books: Books, numbers: Iterable[int], place: tuple[str, int] = ("t", 0), *, queue: str = "q"
+) -> None:
+    for seq in numbers:
+        books.record(place, NOW_MS, headers(seq, queue))
+
+
+def position(books: Books, seq: int, queue: str = "q") -> None:
+    books.position(f"plant/{queue}/main".encode(), json.dumps({"seq": seq}).encode())
+
+
+def say(books: Books, kind: str, *, queue: str = "q", **fields: object) -> None:
+    body = {"kind": kind, "lane": "main", "time": NOW_MS, **fields}
+    books.statement(headers(1, queue, "ledger"), json.dumps(body).encode())
+
+
+def lane(report: Report, queue: str = "q") -> Lane:
+    return next(lane for lane in report.lanes if (lane.queue, lane.lane) == (queue, "main"))
+
+
+def numbers_of(ranges: Iterable[tuple[int, ...]]) -> list[int]:
+    return [number for first, last, *_ in ranges for number in range(first, last + 1)]
+
+
+def test_nothing_missing() -> None:
+    books = Books("tidegate-ledger")
+    position(books, 10)
+    feed(books, range(1, 11))
+    report = books.findings()
+    assert lane(report).complete
+    assert lane(report).judged == lane(report).records == 10
+    assert report.exit_code == 0
+
+
+def test_one_taken_out_and_one_put_in_twice() -> None:
+    books = Books("tidegate-ledger")
+    position(books, 10)
+    feed(books, [1, 2, 3, 5, 6, 7, 7, 8, 9, 10])
+    report = books.findings()
+    assert lane(report).missing == (Missing(4, 4, Cause.UNEXPLAINED, ""),)
+    assert lane(report).twice == (Range(7, 7),)
+    assert report.exit_code == 1
+
+
+def test_what_the_ledger_explains_is_no_fault() -> None:
+    books = Books("tidegate-ledger")
+    position(books, 10)
+    say(books, "dropped", first=2, last=4, reason="queue full: oldest dropped")
+    say(books, "dead", first=6, last=6, reason="too large")
+    feed(books, [1, 5, 7, 8, 10])
+    assert lane(books.findings()).missing == (
+        Missing(2, 4, Cause.DROPPED, "queue full: oldest dropped"),
+        Missing(6, 6, Cause.DEAD, "too large"),
+        Missing(9, 9, Cause.UNEXPLAINED, ""),
+    )
+
+
+def test_the_position_says_how_far_a_lane_must_have_come() -> None:
+    books = Books("tidegate-ledger")
+    position(books, 5)
+    feed(books, [1, 2, 3, 7])
+    assert lane(books.findings()).missing == (Missing(4, 5, Cause.UNEXPLAINED, ""),)
+
+
+def test_records_that_wait_for_their_topic_are_not_missing() -> None:
+    books = Books("tidegate-ledger")
+    value = {"seq": 3, "frontier": 9, "parked": {"no-such-topic": 4}, "beyond": 5}
+    books.position(b"plant/q/main", json.dumps(value).encode())
+    feed(books, [1, 2, 3, 5, 6, 7, 8, 9])
+    found = lane(books.findings())
+    assert found.complete
+    assert found.notes == ("its records for topic no-such-topic wait from 4 on",)
+
+
+def test_without_a_position_the_highest_number_counts() -> None:
+    books = Books("tidegate-ledger")
+    feed(books, [1, 2, 4])
+    found = lane(books.findings())
+    assert found.missing == (Missing(3, 3, Cause.UNEXPLAINED, ""),)
+    assert "no position" in found.notes[0]
+
+
+def test_a_beginning_deleted_by_retention() -> None:
+    books = Books("tidegate-ledger")
+    position(books, 9)
+    say(books, "topics", topics=["t"], from_seq=1)
+    books.lost_beginning(("t", 0), NOW_MS - 1)
+    feed(books, [4, 5, 7, 8, 9])
+    found = lane(books.findings())
+    assert [(missing.first, missing.last, missing.cause) for missing in found.missing] == [
+        (1, 3, Cause.EXPIRED),
+        (6, 6, Cause.UNEXPLAINED),
+    ]
+
+
+def test_all_deleted_by_retention_leaves_the_position() -> None:
+    books = Books("tidegate-ledger")
+    position(books, 9)
+    books.lost_beginning(("t", 0), NOW_MS)
+    assert lane(books.findings()).counts == {Cause.EXPIRED: 9}
+
+
+def test_a_partition_that_lost_its_beginning_excuses_nothing_young() -> None:
+    """Partition 1 holds nothing of this lane any more; what it had was older than number 3."""
+    books = Books("tidegate-ledger")
+    position(books, 6)
+    books.lost_beginning(("t", 1), NOW_MS - 100)
+    for seq, age_ms in ((1, 200), (3, 50), (4, 40), (6, 20)):
+        books.record(("t", 0), NOW_MS - age_ms, headers(seq))
+    found = lane(books.findings())
+    assert [(missing.first, missing.cause) for missing in found.missing] == [
+        (2, Cause.EXPIRED),
+        (5, Cause.UNEXPLAINED),
+    ]
+
+
+def test_a_topic_excuses_only_lanes_that_went_there() -> None:
+    books = Books("tidegate-ledger")
+    position(books, 3)
+    say(books, "topics", topics=["t"], from_seq=1)
+    books.lost_beginning(("other", 0), NOW_MS)
+    books.compacted("third")
+    feed(books, [1, 3])
+    assert lane(books.findings()).counts == {Cause.UNEXPLAINED: 1}
+
+
+def test_a_compacted_topic_may_have_lost_any_record() -> None:
+    books = Books("tidegate-ledger")
+    position(books, 3)
+    say(books, "topics", topics=["t"], from_seq=1)
+    books.compacted("t")
+    feed(books, [1, 3])
+    assert lane(books.findings()).counts == {Cause.EXPIRED: 1}
+
+
+def test_a_salvaged_queue_goes_on_where_the_damaged_one_ended() -> None:
+    """The old queue delivered 1 to 7; its numbers 6 to 9 were saved as 1 to 4, of which 1 and 2 were never sent."""
+    books = Books("tidegate-ledger")
+    position(books, 7, "old")
+    position(books, 6, "new")
+    saved = {"records": 4, "first": 6, "last": 9, "position": 5}
+    story = {"queue_id": "old", "damage": "bad page", "main": saved, "ledger": {**saved, "records": 0}}
+    say(books, "salvage", queue="new", **story)
+    feed(books, range(1, 8), queue="old")
+    feed(books, [3, 5, 6], queue="new")
+    report = books.findings()
+    assert lane(report, "old").complete
+    assert "go on as 1 to 4 of queue new" in lane(report, "old").notes[0]
+    assert [(missing.first, missing.last, missing.cause) for missing in lane(report, "new").missing] == [
+        (1, 2, Cause.SALVAGED),
+        (4, 4, Cause.UNEXPLAINED),
+    ]
+
+
+def test_a_lost_database_is_told() -> None:
+    books = Books("tidegate-ledger")
+    position(books, 3, "gone")
+    feed(books, [1, 2, 3], queue="gone")
+    say(books, "lost", queues={"gone": 3})
+    found = lane(books.findings(), "gone")
+    assert found.complete
+    assert "database is gone" in found.notes[0]
+
+
+def test_two_copies_of_a_database_that_both_send() -> None:
+    books = Books("tidegate-ledger")
+    for seq in (1, 2, 3):
+        books.record(("t", 0), NOW_MS, headers(seq, run="first"))
+    for seq in (4, 5, 6):
+        books.record(("t", 0), NOW_MS, headers(seq, run="original"))
+    for seq in (4, 5):
+        books.record(("t", 0), NOW_MS, headers(seq, run="copy"))
+    found = lane(books.findings())
+    assert found.clashes == (Clash("copy", "original", Range(4, 5)),)
+    assert not found.sound
+
+
+def test_records_of_others_are_counted() -> None:
+    books = Books("tidegate-ledger")
+    books.record(("t", 0), NOW_MS, [])
+    books.record(("t", 0), NOW_MS, [("tg.gateway", b"plant"), ("tg.seq", b"many")])
+    report = books.findings()
+    assert report.foreign == 2
+    assert report.lanes == []
+
+
+@pytest.mark.parametrize(
+    "value", [b"", b"[]", b'{"kind": "dropped", "lane": "main"}', b'{"kind": "lost", "queues": 3}']
+)
+def test_statements_that_cannot_be_read_are_a_problem(value: bytes) -> None:
+    books = Books("tidegate-ledger")
+    books.statement(headers(1, lane="ledger"), value)
+    books.position(b"no key", value)
+    report = books.findings()
+    assert len(report.problems) == 2
+    assert report.exit_code == 1
+
+
+def test_memory_is_bounded() -> None:
+    books = Books("tidegate-ledger", intervals_max=10_000)
+    with pytest.raises(CommandError, match="more than 10000 holes"):
+        feed(books, range(1, 200_000, 2))
+
+
+def test_partitions_read_one_after_the_other_need_little_memory_in_the_end() -> None:
+    books = Books("tidegate-ledger")
+    position(books, 200_000)
+    for partition in range(4):
+        feed(books, range(1 + partition, 200_001, 4), ("t", partition))
+    report = books.findings()
+    assert report.sound
+    assert 40_000 < report.intervals < 200_000
+    assert report.interval_bytes == 16 * report.intervals
+
+
+@given(
+    total=st.integers(1, 2000),
+    partitions=st.integers(1, 5),
+    seed=st.integers(0, 1 << 32),
+    removed=st.sets(st.integers(1, 2000), max_size=20),
+    repeated=st.lists(st.integers(1, 2000), max_size=20),
+    dropped=st.lists(st.tuples(st.integers(1, 2000), st.integers(0, 50)), max_size=4),
+    behind=st.integers(0, 20),
+)
+def test_every_interleaving_gives_the_same_findings(
+    total: int,
+    partitions: int,
+    seed: int,
+    removed: set[int],
+    repeated: list[int],
+    dropped: list[tuple[int, int]],
+    behind: int,
+) -> None:
+    """Partitions are read side by side at random, statements come in between; `behind` more than the position says."""
+    chance = random.Random(seed)
+    told = {number for first, more in dropped for number in range(first, first + more + 1)}
+    there = [seq for seq in range(1, total + behind + 1) if seq not in removed | told]
+    again = [seq for seq in repeated if seq in set(there)]
+    logs: list[list[int]] = [[] for _ in range(partitions)]
+    for seq in sorted(there + again):
+        chance.choice(logs).append(seq)
+    books = Books("tidegate-ledger")
+    position(books, total)
+    statements = list(dropped)
+    while any(logs):
+        partition = chance.choice([number for number in range(partitions) if logs[number]])
+        count = chance.randint(1, 400)
+        feed(books, logs[partition][:count], ("t", partition))
+        del logs[partition][:count]
+        if statements and chance.random() < 0.5:
+            first, more = statements.pop()
+            say(books, "dropped", first=first, last=first + more, reason="full")
+    for first, more in statements:
+        say(books, "dropped", first=first, last=first + more, reason="full")
+    found = lane(books.findings())
+    by_cause = {
+        cause: numbers_of(missing[:2] for missing in found.missing if missing.cause is cause)
+        for cause in (Cause.DROPPED, Cause.UNEXPLAINED)
+    }
+    assert by_cause[Cause.DROPPED] == sorted(seq for seq in told if seq <= total)
+    assert by_cause[Cause.UNEXPLAINED] == sorted(seq for seq in removed - told if seq <= total)
+    assert numbers_of(found.twice) == sorted(set(again))
+    assert found.records == len(there) + len(again)
+
+
+RANGES = st.lists(
+    st.tuples(st.integers(0, 60), st.integers(0, 6)).map(lambda pair: Range(pair[0], sum(pair)))
+)
+
+
+@given(RANGES, RANGES)
+def test_sets_of_ranges(left: list[Range], right: list[Range]) -> None:
+    one, other = set(numbers_of(left)), set(numbers_of(right))
+    assert numbers_of(joined(left)) == sorted(one)
+    assert numbers_of(without(joined(left), joined(right))) == sorted(one - other)
+    assert numbers_of(within(joined(left), joined(right))) == sorted(one & other)
+
+
+@given(st.lists(st.integers(1, 40), max_size=200), st.integers(1, 50))
+def test_numbers_remember_what_came_again(added: list[int], merge_after: int) -> None:
+    numbers = Numbers()
+    for count, number in enumerate(added):
+        numbers.add(number)
+        if count % merge_after == 0:
+            numbers.settle()
+    assert numbers_of(numbers.ranges()) == sorted(set(added))
+    assert numbers_of(numbers.repeated()) == sorted(
+        number for number in set(added) if added.count(number) > 1
+    )
+    assert numbers.highest == max(added, default=0)
