@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import drivers
-from drivers import http, simulated
+from drivers import http, mqtt, simulated
 from gateway.driver import Manifest
 from gateway.settings import Address
 from gateway.testing.conformance import LINK_CHECKS, RUN_CHECKS, Bench, Check, Link, Peer
@@ -49,6 +49,45 @@ class HttpPeer:
         return HttpLink(*await asyncio.open_connection(*address))
 
 
+class MqttLink:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._number = 0
+
+    async def send(self, body: bytes) -> None:
+        self._number += 1
+        packet = b"\0\x04site" + self._number.to_bytes(2, "big") + body
+        self._writer.write(b"\x32" + bytes((len(packet) & 0x7F | 0x80, len(packet) >> 7)) + packet)
+        await self._writer.drain()
+
+    async def acknowledged(self) -> bool:
+        try:
+            return (await self._reader.readexactly(4))[0] == 0x40
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return False
+
+    async def close(self) -> None:
+        self._writer.transport.abort()
+
+
+class MqttPeer:
+    _clients = 0
+
+    def config(self, address: Address) -> mqtt.Config:
+        return mqtt.Config(listen=address, anonymous=True)
+
+    async def connect(self, address: Address) -> Link:
+        MqttPeer._clients += 1
+        reader, writer = await asyncio.open_connection(*address)
+        name = b"bench-%d" % MqttPeer._clients
+        writer.write(
+            bytes((0x10, 12 + len(name))) + b"\0\x04MQTT\x04\x02\0\x3c\0" + bytes((len(name),)) + name
+        )
+        assert await reader.readexactly(4) == b"\x20\x02\0\0"
+        return MqttLink(reader, writer)
+
+
 class SimulatedPeer:
     connect: Callable[[Address], Awaitable[Link]] | None = None
 
@@ -56,7 +95,7 @@ class SimulatedPeer:
         return simulated.Config(devices=2, interval=0.01)
 
 
-PEERS: dict[str, Peer] = {"http": HttpPeer(), "simulated": SimulatedPeer()}
+PEERS: dict[str, Peer] = {"http": HttpPeer(), "mqtt": MqttPeer(), "simulated": SimulatedPeer()}
 
 
 def cases() -> list[Any]:

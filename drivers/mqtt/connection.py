@@ -1,0 +1,562 @@
+"""One client: packets in, records to the queue, acknowledgements out in order, and only after the fsync."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, cast
+
+from drivers.mqtt import Config
+from drivers.mqtt import protocol as mqtt
+from drivers.mqtt.access import Access, Rights
+from drivers.mqtt.protocol import V5, Connect, Malformed, Packet, Property, Publish, Reason, Will
+from drivers.mqtt.sessions import CLIENT_ID_BYTES_MAX, Sessions
+from drivers.mqtt.subscribers import Message, Subscribers
+from gateway.clock import Clock
+from gateway.driver import Emit, Mark, MarkKey
+from gateway.errors import Refused
+from gateway.record import Record
+
+if TYPE_CHECKING:
+    from drivers.mqtt.broker import Link
+
+DUP = ("tg.dup", b"1")
+RETAINED = ("tg.retained", b"1")
+WILL = ("tg.will", b"1")
+DISCONNECT_WITH_WILL = 0x04
+USER_HEADERS_MAX = 8
+HEADER_BYTES_MAX = 256
+REQUESTS_MAX = 100
+"""SUBSCRIBE and UNSUBSCRIBE packets that wait while the broker for subscribers starts."""
+
+
+@dataclass(frozen=True)
+class Door:
+    """What all connections of a driver share."""
+
+    name: str
+    config: Config
+    clock: Clock
+    emit: Emit
+    access: Access
+    sessions: Sessions
+    subscribers: Subscribers
+
+
+class Batch:
+    """What one read of a socket brought: stored together, acknowledged in one write."""
+
+    __slots__ = ("acks", "bytes", "done", "forget", "messages", "promised", "records", "remember")
+
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+        self.remember: list[Mark] = []
+        self.forget: list[MarkKey] = []
+        self.messages: list[Message] = []
+        self.acks = bytearray()
+        self.promised = 0
+        self.bytes = 0
+        self.done = False
+
+
+class Connection(asyncio.Protocol):
+    """States: before CONNECT (`_rights` is None), serving, and `_ending`, in which nothing is read any more."""
+
+    def __init__(self, door: Door, connections: "set[Connection]") -> None:
+        self._door = door
+        self._connections = connections
+        self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._rest = b""
+        self._version = mqtt.V311
+        self._rights: Rights | None = None
+        self._will: Will | None = None
+        self._admission: asyncio.Task[None] | None = None
+        self._link: Link | None = None
+        self._linking: asyncio.Task[None] | None = None
+        self._requests: list[Callable[[Link], None]] = []
+        self.lasting = False
+        self._unfinished: set[int] = set()
+        self._batches: deque[Batch] = deque()
+        self._waiting_bytes = 0
+        self._ending = False
+        self._silent_reads = False
+        self.client_id = ""
+        self.keep_alive_s = 0.0
+        self.heard = True
+        self.heard_at = self.began_at = door.clock.monotonic()
+
+    @property
+    def serving(self) -> bool:
+        return self._rights is not None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(1 << 16)
+        if len(self._connections) >= self._door.config.connections_max:
+            self._transport.abort()
+        else:
+            self._connections.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        self.heard = True
+        if self._ending:
+            return
+        if self._rest:
+            data = self._rest + data
+            self._rest = b""
+        if self._rights is None:
+            if self._admission is not None:
+                self._rest = data
+            else:
+                self._begin(data)
+            return
+        try:
+            packets, used = mqtt.split(data, self._door.config.packet_bytes_max)
+            self._take(data, packets)
+        except Malformed as error:
+            self.fail(error.reason, str(error))
+            return
+        if used < len(data) and not self._ending:
+            self._rest = data[used:]
+
+    def eof_received(self) -> None:
+        return None
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._ending = True
+        if self._admission is not None:
+            self._admission.cancel()
+        if self._linking is not None:
+            self._linking.cancel()
+        if self._link is not None:
+            self._link.end()
+        sessions = self._door.sessions
+        if sessions.connected.get(self.client_id) is self:
+            del sessions.connected[self.client_id]
+            if self._unfinished and not self.lasting:
+                self._door.emit((), forget=sessions.forget(self.client_id), waits=False)
+            sessions.left(self.client_id)
+        self._publish_will()
+        self._connections.discard(self)
+        self.gone.set_result(None)
+
+    def pause_writing(self) -> None:
+        """A client that doesn't read its acknowledgements isn't read either."""
+        self._silent_reads = True
+        self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        self._silent_reads = False
+        self._resume_reading()
+
+    def fail(self, reason: Reason, message: str) -> None:
+        """Close, telling an MQTT 5 client why. What is being stored stays stored; its acknowledgement is lost."""
+        if self._ending:
+            return
+        self._door.emit.device_failed(self.client_id or self._peer(), message)
+        if self.serving and self._version == V5:
+            self._transport.write(mqtt.encode_disconnect(reason))
+        self._close()
+
+    def take_over(self) -> None:
+        """Another connection has this client id: nothing of this one is read any more."""
+        if self._version == V5:
+            self._transport.write(mqtt.encode_disconnect(Reason.TAKEN_OVER))
+        self._rest = b""
+        self._close()
+
+    def finish(self) -> None:
+        """The driver ends: read nothing more, acknowledge what is being stored, then close."""
+        self._will = None
+        self._ending = True
+        self._transport.pause_reading()
+        if not self._batches:
+            self._transport.close()
+
+    def abort(self) -> None:
+        self._batches.clear()
+        self._transport.abort()
+
+    def _close(self) -> None:
+        self._ending = True
+        self._transport.close()
+
+    def _peer(self) -> str:
+        peer = self._transport.get_extra_info("peername")
+        return str(peer[0]) if peer else "unknown"
+
+    # CONNECT
+
+    def _begin(self, data: bytes) -> None:
+        """The first packet must be CONNECT; what follows it waits until the client is let in."""
+        try:
+            packets, used = mqtt.split(data, self._door.config.packet_bytes_max)
+            if not packets:
+                if data and data[0] >> 4 != Packet.CONNECT:
+                    raise Malformed("the first packet is not CONNECT", Reason.PROTOCOL_ERROR)
+                self._rest = data[used:]
+                return
+            first, start, end = packets[0]
+            if first >> 4 != Packet.CONNECT:
+                raise Malformed("the first packet is not CONNECT", Reason.PROTOCOL_ERROR)
+            connect = mqtt.connect(data, first, start, end)
+        except Malformed as error:
+            self._door.emit.device_failed(self._peer(), str(error))
+            if error.reason is Reason.UNSUPPORTED_VERSION:
+                self._transport.write(mqtt.encode_connack(mqtt.V311, False, error.reason, {}))
+            self._close()
+            return
+        self._rest = data[end:]
+        self._version = connect.version
+        self._transport.pause_reading()
+        self._admission = asyncio.create_task(self._admit(connect))
+
+    async def _admit(self, connect: Connect) -> None:
+        door, version = self._door, connect.version
+        properties: mqtt.Properties = {}
+        client_id, reason = connect.client_id, Reason.SUCCESS
+        if not client_id and (connect.clean or version == V5):
+            client_id = f"auto-{id(self):x}-{door.clock.boottime_ms():x}"
+            properties[Property.ASSIGNED_CLIENT_ID] = client_id
+        rights = await door.access.rights(client_id, connect.user, connect.password)
+        if Property.AUTHENTICATION_METHOD in connect.properties:
+            reason = Reason.BAD_AUTHENTICATION_METHOD
+        elif not client_id or len(client_id.encode()) > CLIENT_ID_BYTES_MAX:
+            reason = Reason.CLIENT_ID_NOT_VALID
+        elif rights is None:
+            reason = Reason.NOT_AUTHORIZED if connect.user is None else Reason.BAD_CREDENTIALS
+        elif connect.will is not None and rights.channel(connect.will.topic) is None:
+            reason = Reason.NOT_AUTHORIZED
+        if reason or rights is None:
+            await self._refuse(connect, client_id, reason)
+            return
+        await self._take_session(connect, client_id)
+        present = door.sessions.present(client_id, door.subscribers.has_session(client_id))
+        if version == V5:
+            properties |= {
+                Property.RECEIVE_MAXIMUM: door.config.qos2_in_flight_max,
+                Property.MAXIMUM_PACKET_SIZE: door.config.packet_bytes_max,
+                Property.SUBSCRIPTION_IDS_AVAILABLE: 0,
+                Property.SHARED_SUBSCRIPTIONS_AVAILABLE: 0,
+                Property.SESSION_EXPIRY: min(
+                    connect.properties.get(Property.SESSION_EXPIRY, 0), int(door.config.session_expiry)
+                ),
+            }
+        if self._ending:
+            return
+        self._will = connect.will
+        self._rights = rights
+        self._transport.write(
+            mqtt.encode_connack(version, present and not connect.clean, Reason.SUCCESS, properties)
+        )
+        if self.lasting and door.subscribers.has_session(client_id):
+            await self._attach()
+        self._admission = None
+        self._resume_reading()
+        if self._rest:
+            self.data_received(b"")
+
+    async def _refuse(self, connect: Connect, client_id: str, reason: Reason) -> None:
+        self._door.emit.device_failed(client_id or self._peer(), f"not let in: {reason.name.lower()}")
+        self._transport.write(mqtt.encode_connack(connect.version, False, reason, {}))
+        self._close()
+
+    async def _take_session(self, connect: Connect, client_id: str) -> None:
+        """A clean session's marks are gone from the disk before CONNACK: its packet ids mean new messages."""
+        sessions = self._door.sessions
+        before = sessions.connected.pop(client_id, None)
+        if before is not None:
+            before.take_over()
+        sessions.connected[client_id] = self
+        self.client_id = client_id
+        expiry = connect.properties.get(Property.SESSION_EXPIRY, 0)
+        self.lasting = expiry > 0 if connect.version == V5 else not connect.clean
+        self.keep_alive_s = connect.keep_alive * 1.5 or self._door.config.silence_max
+        if connect.clean or (before is not None and not before.lasting):
+            keys = sessions.forget(client_id)
+            if keys:
+                await self._door.emit((), forget=keys)
+        self._unfinished = sessions.unfinished(client_id)
+
+    # Packets of a client that was let in
+
+    def _take(self, data: bytes, packets: Sequence[tuple[int, int, int]]) -> None:
+        batch = Batch()
+        now_ms = self._door.clock.wall_ms()
+        rights, version, client_id = cast(Rights, self._rights), self._version, self.client_id
+        wanted = self._door.subscribers.wanted
+        records, acks, channel_of = batch.records, batch.acks, rights.channel
+        try:
+            for first, start, end in packets:
+                if first & 0xF0 == 0x30:
+                    message = mqtt.publish(data, first, start, end, version)
+                    topic, payload, qos, retain, dup, _, properties = message
+                    channel = channel_of(topic)
+                    if channel is None or qos == 2 or retain or properties:
+                        batch = self._take_unusual(message, channel, batch, now_ms)
+                        records, acks = batch.records, batch.acks
+                        if self._ending:
+                            return
+                        continue
+                    records.append(
+                        Record(channel, client_id, payload, now_ms, "", (DUP,))
+                        if dup
+                        else Record(channel, client_id, payload, now_ms)
+                    )
+                    if qos:
+                        acks += b"\x40\x02" + data[start + 2 + len(topic) : start + 4 + len(topic)]
+                        batch.promised += 1
+                    if wanted:
+                        batch.messages.append(Message(channel, payload, qos, False))
+                else:
+                    batch = self._take_other(data, first, start, end, batch)
+                    records, acks = batch.records, batch.acks
+                    if self._ending:
+                        return
+        finally:
+            # What came before a malformed packet is stored: its bytes were right.
+            self._store(batch)
+
+    def _take_unusual(self, message: Publish, channel: str | None, batch: Batch, now_ms: int) -> Batch:
+        """QoS 2, retained, with properties, or forbidden."""
+        _, payload, qos, retain, dup, number, properties = message
+        if properties and Property.TOPIC_ALIAS in properties:
+            raise Malformed("a topic alias, and none were offered", Reason.TOPIC_ALIAS_INVALID)
+        if channel is None:
+            return self._forbid(message, batch)
+        if qos == 2:
+            if number in self._unfinished:
+                batch.acks += mqtt.encode_ack(Packet.PUBREC, number)
+                return batch
+            if len(self._unfinished) >= self._door.config.qos2_in_flight_max:
+                raise Malformed(
+                    f"more than {self._door.config.qos2_in_flight_max} unfinished QoS 2 messages",
+                    Reason.RECEIVE_MAXIMUM_EXCEEDED,
+                )
+            key = self._door.sessions.mark_key(self.client_id, number)
+            if key in batch.forget:  # released and used again in one read: two steps, so two transactions
+                self._store(batch)
+                batch = Batch()
+            self._unfinished.add(number)
+            batch.remember.append(self._door.sessions.mark(self.client_id, number))
+            batch.acks += mqtt.encode_ack(Packet.PUBREC, number)
+            batch.promised += 1
+        elif qos:
+            batch.acks += mqtt.encode_ack(Packet.PUBACK, number)
+            batch.promised += 1
+        headers = [*_headers(properties)]
+        if dup and qos == 1:
+            headers.append(DUP)
+        if retain:
+            headers.append(RETAINED)
+        content_type = str(properties.get(Property.CONTENT_TYPE, ""))
+        batch.records.append(Record(channel, self.client_id, payload, now_ms, content_type, tuple(headers)))
+        batch.messages.append(Message(channel, payload, qos, retain))
+        return batch
+
+    def _forbid(self, message: Publish, batch: Batch) -> Batch:
+        """MQTT 5 has a word for it; an older client would take any answer for a yes, so it gets none."""
+        name = message.topic.decode(errors="replace")
+        self._door.emit.device_failed(self.client_id, f"may not publish to {name[:100]}")
+        if self._version != V5:
+            self._store(batch)
+            self.fail(Reason.NOT_AUTHORIZED, f"may not publish to {name[:100]}")
+            return Batch()
+        if message.qos:
+            kind = Packet.PUBACK if message.qos == 1 else Packet.PUBREC
+            batch.acks += mqtt.encode_ack(kind, message.packet_id, Reason.NOT_AUTHORIZED)
+        return batch
+
+    def _take_other(self, data: bytes, first: int, start: int, end: int, batch: Batch) -> Batch:
+        kind = first >> 4
+        if kind == Packet.PUBREL:
+            number = mqtt.packet_id(data, first, start, end, self._version)
+            known = number in self._unfinished
+            if known:
+                self._unfinished.discard(number)
+                batch.forget.append(self._door.sessions.mark_key(self.client_id, number))
+            unknown = Reason.PACKET_ID_NOT_FOUND if self._version == V5 else None
+            batch.acks += mqtt.encode_ack(Packet.PUBCOMP, number, None if known else unknown)
+        elif kind == Packet.PINGREQ:
+            if end != start:
+                raise Malformed("a PINGREQ with a body")
+            self._transport.write(b"\xd0\0")
+        elif kind == Packet.DISCONNECT:
+            reason, _ = mqtt.disconnect(data, first, start, end, self._version)
+            if reason != DISCONNECT_WITH_WILL:
+                self._will = None
+            self._store(batch)
+            self._close()
+            return Batch()
+        elif kind == Packet.SUBSCRIBE:
+            self._subscribe(mqtt.subscribe(data, first, start, end, self._version))
+        elif kind == Packet.UNSUBSCRIBE:
+            self._unsubscribe(mqtt.unsubscribe(data, first, start, end, self._version))
+        elif kind in (Packet.PUBACK, Packet.PUBREC, Packet.PUBCOMP):
+            number = mqtt.packet_id(data, first, start, end, self._version)
+            if self._link is not None:
+                self._link.feed(bytes((first, 2)) + number.to_bytes(2, "big"))
+        else:
+            raise Malformed(f"a {Packet(kind).name if kind else 'packet of type 0'}", Reason.PROTOCOL_ERROR)
+        return batch
+
+    # Storing and acknowledging
+
+    def _store(self, batch: Batch) -> None:
+        if not (batch.acks or batch.records):
+            return
+        try:
+            stored = self._door.emit(
+                batch.records,
+                remember=batch.remember,
+                forget=batch.forget,
+                waits=bool(batch.acks),
+            )
+        except Refused as refused:
+            self._refused(batch, refused)
+            return
+        batch.bytes = sum(len(record[2]) for record in batch.records)
+        self._batches.append(batch)
+        self._waiting_bytes += batch.bytes
+        if self._waiting_bytes > self._door.config.in_flight_bytes_max:
+            self._transport.pause_reading()
+        asyncio.ensure_future(stored).add_done_callback(partial(self._stored, batch))
+
+    def _refused(self, batch: Batch, refused: Refused) -> None:
+        """Nothing of the batch is stored. MQTT 5 gets 0x97 for each; for 3.1.1 silence and a closed connection."""
+        for mark in batch.remember:
+            self._unfinished.discard(int(mark.key.rpartition(b"\0")[2]))
+        for key in batch.forget:
+            self._unfinished.add(int(key.key.rpartition(b"\0")[2]))
+        if not batch.acks:
+            self._door.emit.device_failed(self.client_id, str(refused))
+            return
+        if self._version != V5 or batch.forget:
+            self.fail(Reason.QUOTA_EXCEEDED, str(refused))
+            return
+        self._door.emit.device_failed(self.client_id, str(refused))
+        answers, at = bytearray(), 0
+        while at < len(batch.acks):
+            size = 2 + batch.acks[at + 1]
+            ack = batch.acks[at : at + size]
+            answers += ack if size > 4 else bytes((ack[0], 3, ack[2], ack[3], Reason.QUOTA_EXCEEDED))
+            at += size
+        refusal = Batch()
+        refusal.acks, refusal.done = answers, True
+        self._batches.append(refusal)
+        self._acknowledge()
+
+    def _stored(self, batch: Batch, stored: "asyncio.Future[None]") -> None:
+        if stored.cancelled() or stored.exception() is not None:
+            self._ending = True
+            self._transport.abort()
+            return
+        batch.done = True
+        self._acknowledge()
+        for message in batch.messages:
+            self._door.subscribers.tell(message)
+
+    def _acknowledge(self) -> None:
+        """In the order in which the packets came."""
+        batches = self._batches
+        while batches and batches[0].done:
+            batch = batches.popleft()
+            self._waiting_bytes -= batch.bytes
+            unpromised = len(batch.records) - batch.promised
+            if not self._transport.is_closing():
+                self._transport.write(bytes(batch.acks))
+                self._door.emit.accepted(len(batch.records))
+            elif unpromised > 0:
+                self._door.emit.accepted(unpromised)
+        if self._ending:
+            if not batches:
+                self._transport.close()
+        elif self._waiting_bytes * 2 <= self._door.config.in_flight_bytes_max:
+            self._resume_reading()
+
+    def _resume_reading(self) -> None:
+        if not (self._ending or self._silent_reads or self._transport.is_closing()):
+            self._transport.resume_reading()
+
+    def _publish_will(self) -> None:
+        will, self._will = self._will, None
+        if will is None or self._rights is None:
+            return
+        channel = self._rights.channel(will.topic)
+        if channel is None:
+            return
+        headers = (*_headers(will.properties), WILL, *((RETAINED,) if will.retain else ()))
+        content_type = str(will.properties.get(Property.CONTENT_TYPE, ""))
+        now_ms = self._door.clock.wall_ms()
+        record = Record(channel, self.client_id, will.payload, now_ms, content_type, headers)
+        try:
+            stored = self._door.emit([record], waits=False)
+        except Refused as refused:
+            self._door.emit.device_failed(self.client_id, f"its will could not be stored: {refused}")
+            return
+        message = Message(channel, will.payload, will.qos, will.retain)
+        asyncio.ensure_future(stored).add_done_callback(partial(self._will_stored, message))
+
+    def _will_stored(self, message: Message, stored: "asyncio.Future[None]") -> None:
+        if not stored.cancelled() and stored.exception() is None:
+            self._door.emit.accepted(1)
+            self._door.subscribers.tell(message)
+
+    # Subscribing
+
+    def _subscribe(self, asked: mqtt.Subscribe) -> None:
+        rights = cast(Rights, self._rights)
+        allowed = [
+            not topic.startswith("$share/") and rights.may_subscribe(topic) for topic, _ in asked.filters
+        ]
+        if not any(allowed):
+            codes = bytes(Reason.NOT_AUTHORIZED if self._version == V5 else 0x80 for _ in allowed)
+            self._transport.write(mqtt.encode_suback(self._version, asked.packet_id, codes))
+            return
+        if self.lasting:
+            marks = self._door.sessions.subscribed(self.client_id)
+            if marks:
+                self._door.emit((), remember=marks, waits=False)
+        self._linked(lambda link: link.subscribe(asked, allowed))
+
+    def _unsubscribe(self, asked: mqtt.Unsubscribe) -> None:
+        self._linked(lambda link: link.unsubscribe(asked))
+
+    def _linked(self, request: "Callable[[Link], None]") -> None:
+        """Now, or once the client is known to the broker for subscribers, which the first request starts."""
+        if self._link is not None:
+            request(self._link)
+            return
+        if len(self._requests) >= REQUESTS_MAX:
+            self.fail(Reason.QUOTA_EXCEEDED, "too many subscriptions at once")
+            return
+        self._requests.append(request)
+        if self._linking is None:
+            self._linking = asyncio.create_task(self._attach())
+
+    async def _attach(self) -> None:
+        self._link = await self._door.subscribers.connect(
+            self.client_id, not self.lasting, self._version, self._write_out, self._given_up
+        )
+        requests, self._requests = self._requests, []
+        for request in requests:
+            request(self._link)
+
+    def _write_out(self, data: bytes) -> None:
+        if not self._transport.is_closing():
+            self._transport.write(data)
+
+    def _given_up(self) -> None:
+        self.fail(Reason.SERVER_UNAVAILABLE, "its subscriptions could not be served")
+
+
+def _headers(properties: mqtt.Properties) -> Sequence[tuple[str, bytes]]:
+    """MQTT 5 user properties travel as headers, but for those too large and those that look like ours."""
+    pairs = properties.get(Property.USER_PROPERTY, ()) if properties else ()
+    fit = [
+        (name, value.encode())
+        for name, value in pairs
+        if not name.startswith("tg.") and len(name) + len(value) <= HEADER_BYTES_MAX
+    ]
+    return fit[:USER_HEADERS_MAX]

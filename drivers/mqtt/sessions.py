@@ -1,0 +1,64 @@
+"""What is remembered of clients beyond a connection: who is connected, and packet ids of unfinished QoS 2 messages."""
+
+from typing import TYPE_CHECKING
+
+from gateway.driver import Emit, Mark, MarkKey
+
+if TYPE_CHECKING:
+    from drivers.mqtt.connection import Connection
+
+CLIENT_ID_BYTES_MAX = 256
+
+
+class Sessions:
+    """Marks: scope mqtt/<driver>/qos2, key client id, NUL, packet id; scope mqtt/<driver>/subscribers, key client id."""
+
+    def __init__(self, driver: str, emit: Emit, lifetime_s: float) -> None:
+        self.connected: dict[str, Connection] = {}
+        self._qos2 = f"mqtt/{driver}/qos2"
+        self._subscribers = f"mqtt/{driver}/subscribers"
+        self._lifetime_s = int(lifetime_s)
+        self._unfinished: dict[str, set[int]] = {}
+        for key in emit.recall(self._qos2):
+            client, _, number = key.rpartition(b"\0")
+            self._unfinished.setdefault(client.decode(), set()).add(int(number))
+        self._had_subscriptions = {key.decode() for key in emit.recall(self._subscribers)}
+
+    def unfinished(self, client_id: str) -> set[int]:
+        """Packet ids whose message is stored, or on its way, and not released by the client yet. To be changed."""
+        return self._unfinished.setdefault(client_id, set())
+
+    def mark(self, client_id: str, packet_id: int) -> Mark:
+        return Mark(self._qos2, self._key(client_id, packet_id), b"", self._lifetime_s)
+
+    def mark_key(self, client_id: str, packet_id: int) -> MarkKey:
+        return MarkKey(self._qos2, self._key(client_id, packet_id))
+
+    def forget(self, client_id: str) -> list[MarkKey]:
+        """The client's session ends; these marks are to be deleted."""
+        keys = [self.mark_key(client_id, number) for number in self._unfinished.pop(client_id, ())]
+        if client_id in self._had_subscriptions:
+            self._had_subscriptions.discard(client_id)
+            keys.append(MarkKey(self._subscribers, client_id.encode()))
+        return keys
+
+    def subscribed(self, client_id: str) -> list[Mark]:
+        """A lasting session has subscriptions now, which don't outlive this process: the next one must know."""
+        if client_id in self._had_subscriptions:
+            return []
+        self._had_subscriptions.add(client_id)
+        return [Mark(self._subscribers, client_id.encode(), b"", self._lifetime_s)]
+
+    def present(self, client_id: str, subscriptions_kept: bool) -> bool:
+        """Session Present: false if anything of the client's session was lost."""
+        if client_id in self._had_subscriptions:
+            return subscriptions_kept
+        return bool(self._unfinished.get(client_id))
+
+    def left(self, client_id: str) -> None:
+        if not self._unfinished.get(client_id):
+            self._unfinished.pop(client_id, None)
+
+    @staticmethod
+    def _key(client_id: str, packet_id: int) -> bytes:
+        return b"%s\0%d" % (client_id.encode(), packet_id)
