@@ -7,7 +7,7 @@ acknowledged. The message's body is JSON and carries the same `id`, `device` and
 Readings {"device": "line-1", "values": {"count": 17, ...}} count themselves: DIRECTORY/<driver>.readings holds the bodies
 that are known to be stored.
 
-    judge.py --bootstrap 127.0.0.1:9092 --journals DIRECTORY [--continuous] [--json] TOPIC...
+    judge.py --bootstrap 127.0.0.1:9092 --journals DIRECTORY [--continuous] [--watch] [--json] TOPIC...
 
 lost          acknowledged, not in Kafka
 twice         in Kafka more often than it may be. A message that its device sent again because no acknowledgement came
@@ -15,6 +15,10 @@ twice         in Kafka more often than it may be. A message that its device sent
 out of order  in Kafka behind a later message of the same device, or in another partition than the device's others
 unasked       in Kafka, but in no journal: nobody was told, so this is no failure
 --continuous  the numbers that the gateway gave (headers tg.queue, tg.lane, tg.seq) must be there from 1 on, each once
+--watch       first look on: twice a second a line {"in_kafka": {driver: n}, "drained": {driver: s}}, until standard
+              input ends; then the verdict, as the last line. `in_kafka` counts each message once. Anything written to
+              standard input starts a clock: `drained` says after how many seconds all was there that had been
+              acknowledged when it started, null before
 
 Exit code 0: clean. 1: not clean. 2: could not judge.
 """
@@ -22,6 +26,8 @@ Exit code 0: clean. 1: not clean. 2: could not judge.
 import argparse
 import dataclasses
 import json
+import os
+import select
 import sys
 import time
 from collections import Counter, defaultdict
@@ -30,8 +36,12 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import Message as KafkaMessage
 
 READ_S = 120.0
+REPORT_S = 0.5
+POLL_S = 0.1
+POLL_MESSAGES = 1000
 
 
 class Message(NamedTuple):
@@ -51,6 +61,7 @@ class Account:
     again: int = 0
     out_of_order: int = 0
     unasked: int = 0
+    drain_s: float | None = None
 
     def clean(self) -> bool:
         return not (self.lost or self.twice or self.out_of_order)
@@ -86,33 +97,21 @@ class Copies:
 
 
 def read_journals(directory: Path) -> Iterator[dict[str, Any]]:
+    """What is told in whole lines; somebody may be writing the next one."""
     for path in sorted(directory.glob("*.jsonl")):
-        for line in path.read_text().splitlines():
+        for line in path.read_text().split("\n")[:-1]:
             yield json.loads(line)
     for path in sorted(directory.glob("*.readings")):
-        for line in path.read_text().splitlines():
+        for line in path.read_text().split("\n")[:-1]:
             identity, _, _ = _identity(json.loads(line))
             yield {"driver": path.stem, "id": identity, "sends": 1}
 
 
 def read_topics(bootstrap: str, topics: Sequence[str]) -> Iterator[Message]:
     """All that is committed now, each partition in order."""
-    consumer = Consumer(
-        {
-            "bootstrap.servers": bootstrap,
-            "group.id": "judge",
-            "enable.auto.commit": False,
-            "enable.partition.eof": True,
-            "isolation.level": "read_committed",
-            "auto.offset.reset": "earliest",
-            "log_level": 0,
-        }
-    )
+    consumer = _consumer(bootstrap)
     try:
-        known = consumer.list_topics(timeout=10).topics
-        partitions = [(topic, number) for topic in topics for number in known[topic].partitions]
-        consumer.assign([TopicPartition(topic, number, 0) for topic, number in partitions])
-        unfinished = set(partitions)
+        unfinished = _assign(consumer, topics)
         deadline = time.monotonic() + READ_S
         while unfinished:
             if time.monotonic() > deadline:
@@ -125,15 +124,94 @@ def read_topics(bootstrap: str, topics: Sequence[str]) -> Iterator[Message]:
             if message.error():
                 unfinished.discard((message.topic() or "", message.partition() or 0))
                 continue
-            yield Message(
-                message.topic() or "",
-                message.partition() or 0,
-                message.offset() or 0,
-                dict(cast(list[tuple[str, bytes]], message.headers() or [])),
-                message.value() or b"",
-            )
+            yield _read(message)
     finally:
         consumer.close()
+
+
+def _consumer(bootstrap: str) -> Consumer:
+    return Consumer(
+        {
+            "bootstrap.servers": bootstrap,
+            "group.id": "judge",
+            "enable.auto.commit": False,
+            "enable.partition.eof": True,
+            "isolation.level": "read_committed",
+            "auto.offset.reset": "earliest",
+            "log_level": 0,
+        }
+    )
+
+
+def _assign(consumer: Consumer, topics: Sequence[str]) -> set[tuple[str, int]]:
+    known = consumer.list_topics(timeout=10).topics
+    partitions = [(topic, number) for topic in topics for number in known[topic].partitions]
+    consumer.assign([TopicPartition(topic, number, 0) for topic, number in partitions])
+    return set(partitions)
+
+
+def _read(message: KafkaMessage) -> Message:
+    return Message(
+        message.topic() or "",
+        message.partition() or 0,
+        message.offset() or 0,
+        dict(cast(list[tuple[str, bytes]], message.headers() or [])),
+        message.value() or b"",
+    )
+
+
+class Watch:
+    """Counts what arrives, and how long it takes until all is there that was acknowledged when the clock started."""
+
+    def __init__(self, journals: Path) -> None:
+        self.drained: dict[str, float | None] = {}
+        self._journals = journals
+        self._seen: dict[str, set[str]] = defaultdict(set)
+        self._awaited: dict[str, set[str]] = {}
+        self._started = 0.0
+
+    def run(self, bootstrap: str, topics: Sequence[str]) -> None:
+        """Until standard input ends."""
+        consumer = _consumer(bootstrap)
+        try:
+            _assign(consumer, topics)
+            report_at = time.monotonic()
+            while True:
+                for message in consumer.consume(POLL_MESSAGES, POLL_S):
+                    if not message.error():
+                        self._see(_read(message))
+                if select.select([sys.stdin], [], [], 0)[0]:
+                    if not os.read(sys.stdin.fileno(), 4096):
+                        return
+                    self._start_clock()
+                if time.monotonic() >= report_at:
+                    report_at += REPORT_S
+                    counts = {driver: len(seen) for driver, seen in self._seen.items()}
+                    print(json.dumps({"in_kafka": counts, "drained": self.drained}), flush=True)
+        finally:
+            consumer.close()
+
+    def _see(self, message: Message) -> None:
+        try:
+            identity, _, _ = _identity(json.loads(message.body))
+        except (ValueError, KeyError, TypeError):
+            return
+        driver = message.headers.get("tg.driver", b"?").decode()
+        self._seen[driver].add(identity)
+        awaited = self._awaited.get(driver)
+        if awaited and identity in awaited:
+            awaited.discard(identity)
+            if not awaited:
+                self.drained[driver] = round(time.monotonic() - self._started, 2)
+
+    def _start_clock(self) -> None:
+        self._started = time.monotonic()
+        self._awaited = defaultdict(set)
+        for line in read_journals(self._journals):
+            self._awaited[line["driver"]].add(line["id"])
+        for driver, awaited in self._awaited.items():
+            awaited -= self._seen[driver]
+            self.drained[driver] = None if awaited else 0.0
 
 
 class Judge:
@@ -204,14 +282,15 @@ def _identity(content: dict[str, Any]) -> tuple[str, str, int]:
     return f"{content['device']}/{count}", content["device"], count
 
 
-COLUMNS = ("accepted", "in_kafka", "lost", "twice", "again", "out_of_order", "unasked")
+COLUMNS = ("accepted", "in_kafka", "lost", "twice", "again", "out_of_order", "unasked", "drain_s")
 
 
 def as_text(judge: Judge, continuous: bool) -> str:
     lines = ["driver".ljust(12) + "".join(column.replace("_", " ").rjust(14) for column in COLUMNS)]
     for driver, account in sorted(judge.accounts.items()):
         values = dataclasses.asdict(account)
-        lines.append(driver.ljust(12) + "".join(f"{values[column]:,}".rjust(14) for column in COLUMNS))
+        cells = ("-" if values[column] is None else f"{values[column]:,}" for column in COLUMNS)
+        lines.append(driver.ljust(12) + "".join(cell.rjust(14) for cell in cells))
     if continuous:
         numbers = judge.numbers
         lines.append(
@@ -228,17 +307,23 @@ def main() -> int:
     parser.add_argument("--bootstrap", required=True)
     parser.add_argument("--journals", required=True, type=Path)
     parser.add_argument("--continuous", action="store_true", help="check the gateway's sequence numbers, too")
+    parser.add_argument("--watch", action="store_true", help="look on until standard input ends, then judge")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("topics", nargs="+", metavar="TOPIC")
     options = parser.parse_args()
     judge = Judge()
+    watch = Watch(options.journals)
     try:
+        if options.watch:
+            watch.run(options.bootstrap, options.topics)
         for message in read_topics(options.bootstrap, options.topics):
             judge.read(message)
         judge.compare(read_journals(options.journals))
     except (KafkaException, OSError, KeyError, ValueError) as error:
         print(f"could not judge: {error!r}", file=sys.stderr)
         return 2
+    for driver, drain_s in watch.drained.items():
+        judge.accounts[driver].drain_s = drain_s
     clean = all(account.clean() for account in judge.accounts.values())
     clean &= judge.numbers.clean() or not options.continuous
     if options.json:

@@ -13,7 +13,7 @@ from confluent_kafka import Producer
 from gateway.testing.kafka import KafkaBroker
 
 JUDGE = Path(__file__).parent / "judge.py"
-CLEAN = {"lost": 0, "twice": 0, "again": 0, "out_of_order": 0, "unasked": 0}
+CLEAN = {"lost": 0, "twice": 0, "again": 0, "out_of_order": 0, "unasked": 0, "drain_s": None}
 Told = tuple[int, int]
 """(n, how often it was sent)"""
 There = tuple[int, bool, int]
@@ -75,6 +75,46 @@ def test_partitions_of_one_device_have_no_order(
         producer.produce(topic, body, partition=n, headers=dict(headers))
     producer.flush(10)
     assert judge(kafka, topic, tmp_path)[1]["drivers"]["floor"]["out_of_order"] == 1
+
+
+@pytest.mark.kafka
+def test_a_watching_judge_counts_and_says_when_all_was_there(
+    kafka: KafkaBroker, topic: str, tmp_path: Path
+) -> None:
+    command = [sys.executable, str(JUDGE), "--bootstrap", kafka.bootstrap, "--journals", str(tmp_path)]
+    producer = Producer({"bootstrap.servers": kafka.bootstrap})
+    with subprocess.Popen(
+        [*command, "--watch", "--json", topic], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as judge:
+        assert judge.stdin
+        assert judge.stdout
+        news = (json.loads(line) for line in judge.stdout)
+
+        def send(n: int) -> None:
+            body = json.dumps({"device": "press", "id": f"press/{n}", "n": n})
+            producer.produce(topic, body, headers={"tg.driver": "floor"})
+            producer.flush(10)
+
+        def acknowledge(n: int) -> None:
+            told = {"driver": "floor", "device": "press", "id": f"press/{n}", "n": n, "sends": 1}
+            with (tmp_path / "press.jsonl").open("a") as journal:
+                journal.write(json.dumps(told) + "\n")
+
+        acknowledge(1)
+        acknowledge(2)
+        send(1)
+        assert next(line for line in news if line["in_kafka"] == {"floor": 1})["drained"] == {}
+        judge.stdin.write("now\n")
+        judge.stdin.flush()
+        next(line for line in news if line["drained"] == {"floor": None})
+        acknowledge(3)
+        send(2)
+        drained = next(line for line in news if line["drained"]["floor"] is not None)
+        assert drained["in_kafka"] == {"floor": 2}
+        judge.stdin.close()
+        verdict = list(news)[-1]
+    assert verdict["drivers"]["floor"]["lost"] == 1
+    assert verdict["drivers"]["floor"]["drain_s"] == drained["drained"]["floor"] > 0
 
 
 @pytest.mark.slow
