@@ -213,7 +213,8 @@ def read(path: Path, kind: Format) -> Iterator[Row]:
 
 def _read_sqlite(path: Path) -> Iterator[Mapping[str, Any]]:
     with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
-        for fields in sqlite_utils.Database(connection)[TABLE].rows_where(order_by="queue_id, lane, seq"):
+        query = f"SELECT * FROM {TABLE} ORDER BY queue_id, lane, seq"  # noqa: S608 the name is ours
+        for fields in sqlite_utils.Database(connection).query(query):
             for name in ("key", "value"):
                 if isinstance(fields[name], bytes):
                     fields |= bytes_to_json(name, fields[name])

@@ -43,11 +43,14 @@ class Client:
         return self._get("/metrics").decode()
 
     def tail(self, driver: str | None, device: str | None) -> Iterator[Mapping[str, Any]]:
-        """Without end. The keys are those of /tail; "lost" counts records left out before this one."""
+        """Until the gateway ends, which is an error. The keys are those of /tail; "lost" counts records left out before."""
         query = {name: value for name, value in (("driver", driver), ("device", device)) if value is not None}
         with self._request("GET", "/tail", query, timeout_s=None) as response:
             for line in response:
                 yield json.loads(line)
+        raise CommandError(
+            f"{self._path}: the gateway has ended, or given up a reader as slow as this", UNAVAILABLE
+        )
 
     def contents(self) -> Contents:
         return self._typed(Contents, "/queue")

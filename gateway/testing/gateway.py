@@ -38,6 +38,7 @@ class FakeGateway:
         self.gateway_id = gateway_id
         self.drivers: Mapping[str, DriverStatus] = {}
         self.link = DOWN
+        self.drain_s: float | None = None
         self.needs_restart: tuple[str, ...] = ()
         self.accepted = self.stored = 0
         self.lost = 0
@@ -70,7 +71,7 @@ class FakeGateway:
             drivers=dict(self.drivers),
             queue=self.queue.stats(),
             oldest_ms=await self.queue.oldest_ms("main"),
-            drain_s=None,
+            drain_s=self.drain_s,
             link=self.link,
             wear=WearStatus(4096, 12.5, "mmcblk0", 25.0),
             loss=LossWindows(0.0, 5.0),

@@ -22,6 +22,7 @@ from gateway.control.transfer import (
     records,
     segment_frame,
 )
+from gateway.errors import CommandError
 from gateway.queue import Queue
 from gateway.testing.gateway import FakeGateway
 from tests.control.test_server import records as device_records
@@ -132,3 +133,14 @@ def test_frames_may_be_cut_anywhere() -> None:
         return (whole[at : at + size] for at in range(0, len(whole), size))
 
     assert list(read_frames(pieces(1))) == list(read_frames(pieces(7))) == list(read_frames([whole]))
+
+
+async def test_an_export_whose_gateway_goes_away_is_an_error(
+    gateway: FakeGateway, server: ControlServer, client: Client
+) -> None:
+    await gateway.accept("floor", device_records(5000, size=1000))
+    export = client.export()
+    await asyncio.to_thread(next, export)
+    await server.close()
+    with pytest.raises(CommandError, match="the connection to the gateway broke"):
+        await asyncio.to_thread(list, export)

@@ -1,0 +1,85 @@
+"""init, check, schema, reference, drivers."""
+
+import asyncio
+import json
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from gateway.config import driver_types, load
+from tests.cli.conftest import Run
+
+pytestmark = pytest.mark.slow
+
+
+async def test_init_writes_what_check_finds_no_mistake_in(tidegate: Run, site: Path) -> None:
+    (site / "tidegate.toml").unlink()
+    assert (await tidegate("init", "-d", "simulated", "-d", "http")).code == 0
+    config = load(site / "tidegate.toml")
+    assert sorted(driver.manifest.name for driver in config.drivers.values()) == ["http", "simulated"]
+    checked = await tidegate("check")
+    assert (checked.code, checked.out) == (0, "tidegate.toml: no mistakes; 2 drivers, 1 routes\n")
+
+
+async def test_init_writes_over_nothing_unless_told_to(tidegate: Run, site: Path) -> None:
+    before = (site / "tidegate.toml").read_text()
+    code, _, err = await tidegate("init")
+    assert (code, err) == (73, "tidegate: tidegate.toml exists; --force writes over it\n")
+    assert (site / "tidegate.toml").read_text() == before
+    assert (await tidegate("init", "--force", "--id", "plant-8")).code == 0
+    assert load(site / "tidegate.toml").gateway.id == "plant-8"
+
+
+async def test_two_boards_with_one_host_name_get_two_ids(tidegate: Run) -> None:
+    one, other = await asyncio.gather(tidegate("init", "-"), tidegate("init", "-"))
+    ids = {tomllib.loads(end.out)["gateway"]["id"] for end in (one, other)}
+    assert len(ids) == 2
+
+
+async def test_what_init_can_not_do(tidegate: Run) -> None:
+    ends = await asyncio.gather(
+        tidegate("init", "x.toml", "-d", "htp"),
+        tidegate("init", "x.toml", "--id", "a b"),
+        tidegate("init", "not/there.toml"),
+    )
+    assert [end.code for end in ends] == [2, 64, 73]
+    assert "no driver of type 'htp'; the types are" in " ".join(ends[0].err.replace("│", "").split())
+    assert "--id 'a b' must be 1 to 64 letters" in ends[1].err
+    assert ends[2].err == "tidegate: not/there.toml: No such file or directory\n"
+
+
+async def test_check_warns_of_secrets_that_can_not_be_read_here_and_shows_none(
+    tidegate: Run, site: Path
+) -> None:
+    with (site / "tidegate.toml").open("a") as file:
+        file.write('[kafka.sasl]\nmechanism = "PLAIN"\nuser = "u"\npassword = { env = "PASSWORD" }\n')
+    without, with_it = await asyncio.gather(
+        tidegate("check"), tidegate("check", "--show", PASSWORD="hunter2")
+    )
+    assert without.code == 0
+    assert without.err == "warning: kafka.sasl.password: environment variable PASSWORD is not set\n"
+    assert with_it.err == ""
+    assert tomllib.loads(with_it.out)["kafka"]["sasl"]["password"] == "***"
+    assert "hunter2" not in with_it.out
+
+
+async def test_schema_and_reference(tidegate: Run) -> None:
+    schema, reference = await asyncio.gather(tidegate("schema"), tidegate("reference"))
+    assert "gateway" in json.loads(schema.out)["properties"]
+    assert "| `max_bytes` |" in reference.out
+
+
+async def test_drivers_are_listed_and_each_prints_its_sample_and_its_settings(tidegate: Run) -> None:
+    listed = await tidegate("drivers")
+    assert all(name in listed.out for name in driver_types())
+    sample, reference, unknown, whole = await asyncio.gather(
+        tidegate("drivers", "http"),
+        tidegate("drivers", "http", "--reference"),
+        tidegate("drivers", "htp"),
+        tidegate("drivers", "--reference"),
+    )
+    assert tomllib.loads(sample.out)["drivers"]["web"]["type"] == "http"
+    assert "| `listen` |" in reference.out
+    assert (unknown.code, whole.code) == (64, 64)
+    assert "no driver of type 'htp'; the types are" in unknown.err

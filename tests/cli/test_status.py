@@ -1,0 +1,150 @@
+"""status and tail against a gateway, and without one."""
+
+import asyncio
+import json
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from gateway.record import Record
+from gateway.runtime.status import DeviceStatus, DriverStatus
+from gateway.runtime.supervisor import DriverHealth
+from gateway.sync import LinkState
+from gateway.testing.gateway import FakeGateway
+from tests.cli.conftest import Run, start
+
+
+def record(number: int, device: str = "press-4") -> Record:
+    return Record(f"site/{device}", device, b'{"n": %d}' % number, 1_700_000_000_000 + number)
+
+
+async def test_status_shows_all_an_operator_asks_for(gateway: FakeGateway, tidegate: Run) -> None:
+    devices = {f"press-{n}": DeviceStatus(n, 1_700_000_000_000, None, None) for n in range(20)}
+    devices["pump-1"] = DeviceStatus(0, None, "no answer", 1_700_000_000_000)
+    gateway.drivers = {
+        "floor": DriverStatus("mqtt", DriverHealth(True, 0, None, 0), 1234, 1200, devices, 0),
+        "bus": DriverStatus("modbus", DriverHealth(False, 0, "/dev/ttyUSB0: gone", 3), 0, 0, {}, 0),
+    }
+    gateway.link = replace(
+        gateway.link, alarm="another gateway has this id", parked={"audit": "not authorised"}
+    )
+    gateway.needs_restart = ("queue.max_bytes",)
+    await gateway.accept("floor", [record(n) for n in range(3)])
+    text, as_json, every = await asyncio.gather(
+        tidegate("status"), tidegate("status", "--json", "--verify"), tidegate("status", "--devices")
+    )
+    assert [text.code, as_json.code, every.code] == [0, 0, 0]
+    for shown in (
+        "plant-7  tidegate 0.1.0, up",
+        "1,234",
+        "failed, restarted 3 times",
+        "/dev/ttyUSB0: gone",
+        "no answer",
+        "and 11 more; --devices shows all",
+        "3 records wait, 24 B; the oldest came",
+        "nothing is being delivered",
+        "down since 1970-01-01",
+        "last error: kafka-1:9092: connection refused",
+        "needs you: another gateway has this id",
+        "topic audit is not written: not authorised",
+        "25 MB/day to mmcblk0",
+        "12 MB/day by tidegate itself",
+        "a power cut loses: of what devices were told is accepted nothing; of what no device waits for at most the last 5 s",
+        "only a restart brings it in: queue.max_bytes",
+    ):
+        assert shown in text.out
+    assert "more; --devices" not in every.out
+    assert "press-19" in every.out
+    told = json.loads(as_json.out)
+    assert (told["running"], told["gateway_id"], told["queue"]["lanes"]["main"]["pending"]) == (
+        True,
+        "plant-7",
+        3,
+    )
+    assert told["verification"]["holds"] is True
+
+
+async def test_status_of_a_link_that_delivers(gateway: FakeGateway, tidegate: Run) -> None:
+    gateway.link = replace(
+        gateway.link, state=LinkState.LIVE, error=None, records_per_s=2.0, delivered={"main": 7}
+    )
+    await gateway.accept("floor", [record(n) for n in range(10)])
+    gateway.drain_s = 5.0
+    _, out, _ = await tidegate("status")
+    assert "delivered in 5 s at the present 2 records/s" in out
+    assert "delivered since the start: main 7 in 0 transactions" in out
+
+
+async def test_a_broken_conservation_law_is_shown_and_is_exit_code_1(
+    gateway: FakeGateway, tidegate: Run
+) -> None:
+    await gateway.accept("floor", [record(n) for n in range(3)])
+    gateway.lost = 1
+    code, out, _ = await tidegate("status", "--verify")
+    assert code == 1
+    assert "BROKEN: -1" in out
+
+
+@pytest.mark.slow
+async def test_without_a_gateway_status_shows_the_queue_and_says_so(site: Path, tidegate: Run) -> None:
+    nothing = await tidegate("status")
+    assert nothing == (66, "", "tidegate: data: no gateway runs here, and there is no queue either\n")
+    gateway = await FakeGateway.open(site / "data")
+    await gateway.accept("floor", [record(1)])
+    busy = await tidegate("status")
+    assert busy.code == 75
+    assert busy.err == "tidegate: data: in use by another tidegate process\n"
+    await gateway.queue.close()
+    text, tail = await tidegate("status"), await tidegate("tail")
+    assert text.code == 69
+    assert text.out.startswith("No gateway runs with data_dir data. Its queue")
+    assert (tail.code, tail.err) == (69, "tidegate: no gateway runs with data_dir data\n")
+    as_json = await tidegate("status", "--json")
+    told = json.loads(as_json.out)
+    assert (told["running"], told["queue"]["stats"]["lanes"]["main"]["pending"]) == (False, 1)
+    assert (await tidegate("status", "--verify")).code == 69
+
+
+async def test_tail_shows_records_until_it_is_interrupted(gateway: FakeGateway, site: Path) -> None:
+    text = await start(site, "tail", "floor", "--device", "press-4")
+    as_json = await start(site, "tail", "--json")
+    async with asyncio.timeout(30):
+        while len(gateway.tap.onlookers) < 2:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    await gateway.accept("roof", [record(1)])
+    await gateway.accept(
+        "floor", [record(2), record(3, "press-5"), record(4)._replace(body=b"\x1b[2J\n\xc3\xa9")]
+    )
+    assert text.stdout is not None
+    assert as_json.stdout is not None
+    async with asyncio.timeout(30):
+        lines = [(await text.stdout.readline()).decode() for _ in range(2)]
+        told = [json.loads(await as_json.stdout.readline()) for _ in range(4)]
+    assert lines[0].endswith(' floor press-4 site/press-4 {"n": 2}\n')
+    assert lines[1].endswith(" floor press-4 site/press-4 \\x1b[2J\\né\n")
+    assert [one["driver"] for one in told] == ["roof", "floor", "floor", "floor"]
+    for process in (text, as_json):
+        process.send_signal(signal.SIGINT)
+        _, err = await process.communicate()
+        assert (process.returncode, err) == (130, b"")
+
+
+@pytest.mark.slow
+async def test_tail_ends_with_its_gateway_in_one_sentence(site: Path) -> None:
+    with (site / "tidegate.toml").open("a") as file:
+        file.write('[drivers.demo]\ntype = "simulated"\ninterval = "50 ms"\n')
+    run = await start(site, "run")
+    async with asyncio.timeout(60):
+        while not (site / "data/control.sock").exists():  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+        tail = await start(site, "tail")
+        assert tail.stdout is not None
+        assert b" demo demo-1 simulated/1 {" in await tail.stdout.readline()
+        run.kill()
+        await run.communicate()
+        _, err = await tail.communicate()
+    assert tail.returncode == 69
+    assert err.decode().startswith("tidegate: data/control.sock: the ")
+    assert len(err.splitlines()) == 1
