@@ -80,6 +80,7 @@ class Connection(asyncio.Protocol):
         self._batches: deque[Batch] = deque()
         self._waiting_bytes = 0
         self._ending = False
+        self._farewell = b""
         self._silent_reads = False
         self.client_id = ""
         self.keep_alive_s = 0.0
@@ -151,13 +152,11 @@ class Connection(asyncio.Protocol):
         self._resume_reading()
 
     def fail(self, reason: Reason, message: str) -> None:
-        """Close, telling an MQTT 5 client why. What is being stored stays stored; its acknowledgement is lost."""
+        """Acknowledge what is being stored, tell an MQTT 5 client why, close."""
         if self._ending:
             return
         self._door.emit.device_failed(self.client_id or self._peer(), message)
-        if self.serving and self._version == V5:
-            self._transport.write(mqtt.encode_disconnect(reason))
-        self._close()
+        self._leave(mqtt.encode_disconnect(reason) if self.serving and self._version == V5 else b"")
 
     def take_over(self) -> None:
         """Another connection has this client id: nothing of this one is read any more."""
@@ -169,14 +168,23 @@ class Connection(asyncio.Protocol):
     def finish(self) -> None:
         """The driver ends: read nothing more, acknowledge what is being stored, then close."""
         self._will = None
-        self._ending = True
-        self._transport.pause_reading()
-        if not self._batches:
-            self._transport.close()
+        self._leave(b"")
 
     def abort(self) -> None:
         self._batches.clear()
         self._transport.abort()
+
+    def _leave(self, farewell: bytes) -> None:
+        self._ending = True
+        self._farewell = farewell
+        self._transport.pause_reading()
+        if not self._batches:
+            self._part()
+
+    def _part(self) -> None:
+        if self._farewell and not self._transport.is_closing():
+            self._transport.write(self._farewell)
+        self._transport.close()
 
     def _close(self) -> None:
         self._ending = True
@@ -387,7 +395,7 @@ class Connection(asyncio.Protocol):
             if reason != DISCONNECT_WITH_WILL:
                 self._will = None
             self._store(batch)
-            self._close()
+            self._leave(b"")
             return Batch()
         elif kind == Packet.SUBSCRIBE:
             self._subscribe(mqtt.subscribe(data, first, start, end, self._version))
@@ -471,7 +479,7 @@ class Connection(asyncio.Protocol):
                 self._door.emit.accepted(unpromised)
         if self._ending:
             if not batches:
-                self._transport.close()
+                self._part()
         elif self._waiting_bytes * 2 <= self._door.config.in_flight_bytes_max:
             self._resume_reading()
 

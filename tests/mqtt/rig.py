@@ -120,9 +120,10 @@ class Gateway:
     async def start(self, **queue: Any) -> None:
         clock = SystemClock()
         self.folder = self._folder / str(self._lives)
-        quick = {"min_free_bytes": 0, "commit_interval": 0.001} | queue
+        quick: dict[str, Any] = {"min_free_bytes": 0, "commit_interval": 0.001} | queue
         self.queue = await Queue.open(self.folder / "queue.db", QueueSettings(**quick), clock)
-        config = Config(**({"listen": Address("127.0.0.1", self.port), "anonymous": True} | self._settings))
+        chosen: dict[str, Any] = {"listen": Address("127.0.0.1", self.port), "anonymous": True}
+        config = Config(**(chosen | self._settings))
         self.emit = QueueEmit("floor", self.queue, Router([], "all"), Tap(), Metrics(), clock)
         self._driver = asyncio.create_task(MqttDriver(config, Context("floor", clock)).run(self.emit))
         async with asyncio.timeout(WITHIN_S):
