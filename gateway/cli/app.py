@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from gateway import __version__
-from gateway.cli import adopt, configuration, doctor, drivers, queue, run, status, tail
+from gateway.cli import adopt, audit, configuration, doctor, drivers, password, queue, run, status, tail
 from gateway.cli.options import Configuration
 
 app = typer.Typer(
@@ -48,6 +48,8 @@ queue.add_to(app)
 drivers.add_to(app)
 doctor.add_to(app)
 adopt.add_to(app)
+audit.add_to(app)
+password.add_to(app)
 
 
 def command(arguments: Sequence[str]) -> int:

@@ -16,7 +16,7 @@ from gateway.config import describe, driver_types, reference, schema, template, 
 from gateway.errors import CommandError
 
 CANT_CREATE, USAGE = 73, 64
-FIRST_DRIVERS = ["http"]
+FIRST_DRIVERS = ["mqtt"]
 
 
 def _known_type(name: str) -> str:

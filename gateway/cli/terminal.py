@@ -32,8 +32,8 @@ class Counting:
         self._progress = progress
         self._task = progress.add_task(doing, total=total)
 
-    def __call__(self, done: int) -> None:
-        self._progress.update(self._task, completed=done)
+    def __call__(self, done: int, total: int | None = None) -> None:
+        self._progress.update(self._task, completed=done, total=total)
 
 
 @contextmanager

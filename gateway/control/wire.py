@@ -1,4 +1,4 @@
-"""Typed data as JSON and back: dataclasses and named tuples are objects, bytes are text where they are text."""
+"""Typed data as JSON and back: dataclasses are objects, bytes are text where they are text."""
 
 import base64
 import dataclasses
@@ -21,11 +21,13 @@ class StoredRecord(NamedTuple):
 
 
 def to_json(value: Any) -> Any:
-    """What json.dumps takes; for the dataclasses that `from_json` reads."""
+    """What json.dumps takes."""
     if dataclasses.is_dataclass(value):
         return {field.name: to_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
         return {str(key): to_json(item) for key, item in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        return to_json(value._asdict())
     if isinstance(value, list | tuple):
         return [to_json(item) for item in value]
     return value

@@ -1,14 +1,16 @@
 """init, check, schema, reference, drivers."""
 
 import asyncio
+import hashlib
 import json
 import tomllib
+from asyncio.subprocess import PIPE
 from pathlib import Path
 
 import pytest
 
 from gateway.config import driver_types, load
-from tests.cli.conftest import Run
+from tests.cli.conftest import CONFIGURATION, TIDEGATE, Run
 
 pytestmark = pytest.mark.slow
 
@@ -83,3 +85,26 @@ async def test_drivers_are_listed_and_each_prints_its_sample_and_its_settings(ti
     assert "| `listen` |" in reference.out
     assert (unknown.code, whole.code) == (64, 64)
     assert "no driver of type 'htp'; the types are" in unknown.err
+
+
+async def test_a_password_becomes_a_hash_that_is_accepted(site: Path) -> None:
+    printed = []
+    for entered in (b"hunter2\n", b"hunter2", b"\n"):
+        process = await asyncio.create_subprocess_exec(
+            TIDEGATE, "password", stdin=PIPE, stdout=PIPE, stderr=PIPE
+        )
+        out, _ = await process.communicate(entered)
+        printed.append((process.returncode, out.decode().strip()))
+    assert printed[2] == (65, "")
+    assert printed[0] != printed[1]
+    for code, line in printed[:2]:
+        _, cost, block, parallel, salt, digest = line.split(":")
+        assert code == 0
+        expected = hashlib.scrypt(
+            b"hunter2", salt=bytes.fromhex(salt), n=int(cost), r=int(block), p=int(parallel), dklen=32
+        )
+        assert digest == expected.hex()
+    (site / "tidegate.toml").write_text(
+        f'{CONFIGURATION}[drivers.floor]\ntype = "mqtt"\nlisten = "127.0.0.1:1"\nusers.a.password = "{printed[0][1]}"\n'
+    )
+    load(site / "tidegate.toml")
