@@ -8,6 +8,7 @@ from an empty one.
 import csv
 import hashlib
 import json
+import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
@@ -52,8 +53,6 @@ PART_BYTES = 512 << 10
 
 FIELD_CHARS_MAX = 8 << 20
 
-DATA_ERROR, NO_INPUT, CANT_CREATE = 65, 66, 73
-"""Exit codes of sysexits.h."""
 
 COLUMNS: Mapping[str, type] = {
     "gateway_id": str,
@@ -87,23 +86,24 @@ def format_of(path: Path) -> Format:
         return SUFFIXES[path.suffix.lower()]
     except KeyError:
         raise CommandError(
-            f"{path}: what format is this? Name it with one of {', '.join(SUFFIXES)}, or say --format", 64
+            f"{path}: what format is this? Name it with one of {', '.join(SUFFIXES)}, or say --format",
+            os.EX_USAGE,
         ) from None
 
 
 def write(path: Path, kind: Format, chunks: Iterable[bytes], progress: Progress) -> int:
     """Write a transfer to a new file; returns the number of records. Raises CommandError; then there is no file."""
     if path.exists():
-        raise CommandError(f"{path} exists already; an export makes a new file", CANT_CREATE)
+        raise CommandError(f"{path} exists already; an export makes a new file", os.EX_CANTCREAT)
     part = path.with_name(f"{path.name}.part")
     try:
         part.unlink(missing_ok=True)
         count = _WRITERS[kind](part, _counted(_rows(chunks), progress))
         part.rename(path)
     except (OSError, sqlite3.Error) as error:
-        raise CommandError(f"{path}: {error}", CANT_CREATE) from error
+        raise CommandError(f"{path}: {error}", os.EX_CANTCREAT) from error
     except BadTransfer as error:
-        raise CommandError(f"the export broke off: {error}", DATA_ERROR) from error
+        raise CommandError(f"the export broke off: {error}", os.EX_DATAERR) from error
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
@@ -197,18 +197,18 @@ _WRITERS: Mapping[Format, Callable[[Path, Iterable[Row]], int]] = {
 def read(path: Path, kind: Format) -> Iterator[Row]:
     """Rows in the order of the file, by number in SQLite. Raises CommandError."""
     if not path.is_file():
-        raise CommandError(f"{path}: there is no such file", NO_INPUT)
+        raise CommandError(f"{path}: there is no such file", os.EX_NOINPUT)
     number = 1
     try:
         for fields in _READERS[kind](path):
             yield Row(Origin(str(fields["gateway_id"]), str(fields["queue_id"])), record_from_json(fields))
             number += 1
     except (OSError, sqlite3.Error) as error:
-        raise CommandError(f"{path}: {error}", NO_INPUT) from error
+        raise CommandError(f"{path}: {error}", os.EX_NOINPUT) from error
     except KeyError as error:
-        raise CommandError(f"{path}: record {number} has no {error.args[0]!r}", DATA_ERROR) from error
+        raise CommandError(f"{path}: record {number} has no {error.args[0]!r}", os.EX_DATAERR) from error
     except (ValueError, TypeError, csv.Error) as error:
-        raise CommandError(f"{path}: record {number} can't be read: {error}", DATA_ERROR) from error
+        raise CommandError(f"{path}: record {number} can't be read: {error}", os.EX_DATAERR) from error
 
 
 def _read_sqlite(path: Path) -> Iterator[Mapping[str, Any]]:

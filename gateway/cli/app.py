@@ -9,9 +9,15 @@ from gateway import __version__
 from gateway.cli import adopt, audit, configuration, doctor, drivers, password, queue, run, status, tail
 from gateway.cli.options import Configuration
 
+EXIT_CODES = """\
+Exit codes: 0 done; 1 something is not as it should be (status --verify, audit, doctor); 2 no such command or option;
+64 to 78 as in sysexits.h: 64 usage, 65 bad data, 66 no such input, 69 no gateway runs, 73 can't write a file,
+74 the disk failed, 75 try again later, 77 not permitted, 78 mistakes in the configuration."""
+
 app = typer.Typer(
     name="tidegate",
     help="Edge gateway: devices to Apache Kafka, exactly once.",
+    epilog=EXIT_CODES.replace("\n", " "),
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -1,6 +1,7 @@
 """`init`, `check`, `schema`, `reference`: what is written before a gateway runs."""
 
 import json
+import os
 import re
 import secrets
 import socket
@@ -15,7 +16,6 @@ from gateway.cli.options import Configuration, configured
 from gateway.config import describe, driver_types, reference, schema, template, unreadable_secrets
 from gateway.errors import CommandError
 
-CANT_CREATE, USAGE = 73, 64
 FIRST_DRIVERS = ["mqtt"]
 
 
@@ -52,7 +52,7 @@ def init(
     name = f"{host}-{secrets.token_hex(2)}" if gateway_id is None else gateway_id
     if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", name):
         raise CommandError(
-            f"--id {name!r} must be 1 to 64 letters, digits, dots, dashes or underscores", USAGE
+            f"--id {name!r} must be 1 to 64 letters, digits, dots, dashes or underscores", os.EX_USAGE
         )
     text = template(driver or FIRST_DRIVERS, name)
     if str(path) == "-":
@@ -62,9 +62,9 @@ def init(
         with path.open("w" if force else "x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError as error:
-        raise CommandError(f"{path} exists; --force writes over it", CANT_CREATE) from error
+        raise CommandError(f"{path} exists; --force writes over it", os.EX_CANTCREAT) from error
     except OSError as error:
-        raise CommandError(f"{path}: {error.strerror}", CANT_CREATE) from error
+        raise CommandError(f"{path}: {error.strerror}", os.EX_CANTCREAT) from error
     typer.echo(f"Wrote {path}. Now name your Kafka brokers in it, then: tidegate check -c {path}")
 
 

@@ -1,5 +1,6 @@
 """`doctor`: is this a place where a gateway can keep its promise?"""
 
+import os
 import sys
 import time
 from collections.abc import Iterable
@@ -15,7 +16,6 @@ from gateway.doctor import Finding, Verdict, clock, disk, flush, kafka, look, pu
 from gateway.errors import CommandError
 from gateway.runtime.runtime import QUEUE_FILE
 
-NO_INPUT, IO_ERROR = 66, 74
 FOUND_FAILURES = 1
 PULL_S = 600
 """Long enough to walk to the plug; each second wears the card."""
@@ -81,7 +81,7 @@ def pull_plug(config: Configuration = None) -> None:
             if time.monotonic() > end:
                 break
     except OSError as error:
-        raise CommandError(f"{folder}: {error.strerror}", IO_ERROR) from error
+        raise CommandError(f"{folder}: {error.strerror}", os.EX_IOERR) from error
     print(f"\nNobody pulled the plug in {PULL_S // 60} minutes; nothing is shown by that.")
 
 
@@ -96,7 +96,7 @@ def after_plug(
         kept = look(folder)
     except (OSError, ValueError) as error:
         raise CommandError(
-            f"{folder}: nothing of step one is here ({error}); run `tidegate doctor pull-plug`", NO_INPUT
+            f"{folder}: nothing of step one is here ({error}); run `tidegate doctor pull-plug`", os.EX_NOINPUT
         ) from error
     if kept.last < number:
         lost = number - kept.last
@@ -105,7 +105,8 @@ def after_plug(
         raise typer.Exit(FOUND_FAILURES)
     if not kept.rebooted:
         raise CommandError(
-            "this machine has not been off since step one: the disk has not been put to the test", NO_INPUT
+            "this machine has not been off since step one: the disk has not been put to the test",
+            os.EX_NOINPUT,
         )
     print(f"Number {number} is on the disk (the last is {kept.last}): it kept all that it had acknowledged.")
 

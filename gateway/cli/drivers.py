@@ -1,5 +1,6 @@
 """`drivers`: what there is, and how each is configured."""
 
+import os
 from typing import Annotated
 
 import typer
@@ -7,8 +8,6 @@ import typer
 from gateway.cli.terminal import output, table
 from gateway.config import driver_reference, driver_types, load_manifest, sample
 from gateway.errors import CommandError
-
-USAGE, SOFTWARE = 64, 70
 
 
 def drivers(
@@ -25,7 +24,9 @@ def drivers(
     """List the drivers, or print the sample configuration of one."""
     if name is None:
         if reference:
-            raise CommandError("--reference needs a driver's type; `tidegate reference` prints all", USAGE)
+            raise CommandError(
+                "--reference needs a driver's type; `tidegate reference` prints all", os.EX_USAGE
+            )
         listed = table("type", "")
         for driver_type in driver_types():
             listed.add_row(driver_type, _summary(driver_type))
@@ -35,9 +36,9 @@ def drivers(
         typer.echo(driver_reference(name) if reference else sample(name), nl=False)
     except LookupError as error:
         known = ", ".join(driver_types())
-        raise CommandError(f"no driver of type {name!r}; the types are {known}", USAGE) from error
+        raise CommandError(f"no driver of type {name!r}; the types are {known}", os.EX_USAGE) from error
     except (ImportError, OSError) as error:
-        raise CommandError(f"driver {name!r} can't be loaded: {error}", SOFTWARE) from error
+        raise CommandError(f"driver {name!r} can't be loaded: {error}", os.EX_SOFTWARE) from error
 
 
 def _summary(driver_type: str) -> str:

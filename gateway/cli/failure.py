@@ -7,10 +7,6 @@ from collections.abc import Callable, Sequence
 
 from gateway.errors import CommandError, ConfigError, StorageError, TidegateError
 
-EX_SOFTWARE = 70
-EX_IOERR = 74
-EX_TEMPFAIL = 75
-EX_CONFIG = 78
 INTERRUPTED = 130
 BROKEN_PIPE = 141
 """As a shell says it of programs that ended by SIGINT and SIGPIPE."""
@@ -23,16 +19,16 @@ def exit_code_of(command: Callable[[Sequence[str]], int], arguments: Sequence[st
         return code
     except ConfigError as error:
         _say(str(error))
-        return EX_CONFIG
+        return os.EX_CONFIG
     except CommandError as error:
         _say(f"tidegate: {error}")
         return error.exit_code
     except StorageError as error:
         _say(f"tidegate: {error}")
-        return EX_IOERR
+        return os.EX_IOERR
     except TidegateError as error:
         _say(f"tidegate: {error}")
-        return EX_TEMPFAIL
+        return os.EX_TEMPFAIL
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
@@ -42,7 +38,7 @@ def exit_code_of(command: Callable[[Sequence[str]], int], arguments: Sequence[st
     except Exception:  # noqa: BLE001 everything that is left is a bug, and is shown as one
         traceback.print_exc()
         _say("tidegate: this is a bug; please report it with the lines above")
-        return EX_SOFTWARE
+        return os.EX_SOFTWARE
 
 
 def _say(text: str) -> None:

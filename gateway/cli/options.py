@@ -1,5 +1,6 @@
 """What several commands take, and what they begin with."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +10,7 @@ import typer
 
 from gateway.cli.location import RULE, VARIABLE, configuration_path
 from gateway.config import Config, load
-from gateway.control.client import UNAVAILABLE, Client, running
+from gateway.control.client import Client, running
 from gateway.control.local import LocalQueue
 from gateway.errors import CommandError
 
@@ -27,7 +28,7 @@ def configured(given: Path | None) -> Config:
         raise CommandError(
             f"no configuration: neither ./tidegate.toml nor {path} is there; name one with -c or ${VARIABLE}, "
             "or write one with `tidegate init`",
-            66,
+            os.EX_NOINPUT,
         )
     return load(path)
 
@@ -36,7 +37,7 @@ def live(config: Config) -> Client:
     """Raises CommandError if no gateway runs."""
     client = running(config.gateway.id, config.gateway.data_dir)
     if client is None:
-        raise CommandError(f"no gateway runs with data_dir {config.gateway.data_dir}", UNAVAILABLE)
+        raise CommandError(f"no gateway runs with data_dir {config.gateway.data_dir}", os.EX_UNAVAILABLE)
     return client
 
 

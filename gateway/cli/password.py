@@ -1,13 +1,12 @@
 """`password`: the hash that an MQTT user's password is configured as."""
 
 import getpass
+import os
 import sys
 
 import typer
 
 from gateway.errors import CommandError
-
-DATA_ERROR = 65
 
 
 def password() -> None:
@@ -17,11 +16,11 @@ def password() -> None:
     if sys.stdin.isatty():
         entered = getpass.getpass("Password: ")
         if getpass.getpass("Once more: ") != entered:
-            raise CommandError("the two are not the same", DATA_ERROR)
+            raise CommandError("the two are not the same", os.EX_DATAERR)
     else:
         entered = sys.stdin.readline().rstrip("\r\n")
     if not entered:
-        raise CommandError("an empty password is none", DATA_ERROR)
+        raise CommandError("an empty password is none", os.EX_DATAERR)
     typer.echo(hashed(entered))
 
 

@@ -1,6 +1,7 @@
 """`queue`: what waits for Kafka; its way out of one gateway and into another."""
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -17,7 +18,6 @@ from gateway.control.transfer import LANE
 from gateway.control.wire import StoredRecord, record_to_json, to_json
 from gateway.errors import CommandError
 
-USAGE, NO_INPUT = 64, 66
 RETRY_AT_ONCE = 8
 """Dead letters may each be as large as a record may be, and one transaction takes them all."""
 
@@ -127,7 +127,8 @@ def import_(
     with queue_of(configured(config)) as opened:
         if opened.contents().queue_id in content.queues:
             raise CommandError(
-                f"{file} came out of this very queue; importing it would deliver its records twice", USAGE
+                f"{file} came out of this very queue; importing it would deliver its records twice",
+                os.EX_USAGE,
             )
         with counting("importing", content.records) as progress:
             added = export.send(file, chosen, content, opened, progress)
@@ -172,7 +173,7 @@ def dead_retry(
 ) -> None:
     """Send dead letters again, as new records that name the old ones in a header tg.retry."""
     if bool(ids) == every:
-        raise CommandError("say which dead letters: their ids, or --all", USAGE)
+        raise CommandError("say which dead letters: their ids, or --all", os.EX_USAGE)
     with queue_of(configured(config)) as opened:
         chosen = ids or [one.id for one in opened.dead(10_000)]
         retried = sum(opened.retry(part) for part in _parts(chosen))
@@ -183,7 +184,7 @@ def dead_retry(
             f"tidegate: {missing} of them could not be sent again: no such id, or not given up yet",
             file=sys.stderr,
         )
-        raise typer.Exit(NO_INPUT)
+        raise typer.Exit(os.EX_NOINPUT)
 
 
 def _parts(ids: list[int]) -> Iterator[list[int]]:

@@ -1,6 +1,7 @@
 """`status`: how a running gateway is, or what lies in its queue while none runs."""
 
 import json
+import os
 from collections.abc import Iterator
 from typing import Annotated, Any
 
@@ -13,7 +14,7 @@ from gateway.cli.options import Configuration, Json, configured
 from gateway.cli.queue import lanes
 from gateway.cli.terminal import output, table
 from gateway.config import Config
-from gateway.control.client import UNAVAILABLE, running
+from gateway.control.client import running
 from gateway.control.local import LocalQueue
 from gateway.control.wire import to_json
 from gateway.errors import CommandError
@@ -46,9 +47,9 @@ def status(
     client = running(loaded.gateway.id, loaded.gateway.data_dir)
     if client is None:
         if verify:
-            raise CommandError("no gateway runs; only a running one can be verified", UNAVAILABLE)
+            raise CommandError("no gateway runs; only a running one can be verified", os.EX_UNAVAILABLE)
         _without_gateway(loaded, as_json)
-        raise typer.Exit(UNAVAILABLE)
+        raise typer.Exit(os.EX_UNAVAILABLE)
     verification = client.verify() if verify else None
     found = client.status()
     if as_json:

@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import os
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -22,9 +23,6 @@ T = TypeVar("T")
 TIMEOUT_S = 30.0
 VERIFY_TIMEOUT_S = 3600.0
 READ_BYTES = 256 << 10
-
-UNAVAILABLE, PROTOCOL, NO_PERMISSION = 69, 76, 77
-"""Exit codes of sysexits.h."""
 
 
 class Client:
@@ -49,7 +47,7 @@ class Client:
             for line in response:
                 yield json.loads(line)
         raise CommandError(
-            f"{self._path}: the gateway has ended, or given up a reader as slow as this", UNAVAILABLE
+            f"{self._path}: the gateway has ended, or given up a reader as slow as this", os.EX_UNAVAILABLE
         )
 
     def contents(self) -> Contents:
@@ -92,7 +90,7 @@ class Client:
             return from_json(cls, data)
         except (KeyError, TypeError, ValueError) as error:
             raise CommandError(
-                f"the gateway is another version than this command: {error}", PROTOCOL
+                f"the gateway is another version than this command: {error}", os.EX_PROTOCOL
             ) from error
 
     def _get(self, path: str, timeout_s: float = TIMEOUT_S) -> bytes:
@@ -118,9 +116,11 @@ class Client:
         except PermissionError as error:
             raise _not_permitted(self._path) from error
         except TimeoutError as error:
-            raise CommandError(f"{self._path}: the gateway doesn't answer", UNAVAILABLE) from error
+            raise CommandError(f"{self._path}: the gateway doesn't answer", os.EX_UNAVAILABLE) from error
         except (OSError, http.client.HTTPException) as error:
-            raise CommandError(f"{self._path}: the connection to the gateway broke", UNAVAILABLE) from error
+            raise CommandError(
+                f"{self._path}: the connection to the gateway broke", os.EX_UNAVAILABLE
+            ) from error
         finally:
             connection.close()
 
@@ -142,7 +142,7 @@ def _refusal(response: http.client.HTTPResponse) -> CommandError:
         message = str(json.loads(response.read())["error"])
     except (ValueError, KeyError, TypeError):
         message = f"the gateway answered {response.status} {response.reason}"
-    return CommandError(message, UNAVAILABLE if response.status in (503, 507) else 1)
+    return CommandError(message, os.EX_UNAVAILABLE if response.status in (503, 507) else 1)
 
 
 def running(gateway_id: str, data_dir: Path) -> Client | None:
@@ -157,4 +157,4 @@ def running(gateway_id: str, data_dir: Path) -> Client | None:
 
 
 def _not_permitted(path: Path) -> CommandError:
-    return CommandError(f"{path}: not permitted; be root, or in the group of this file", NO_PERMISSION)
+    return CommandError(f"{path}: not permitted; be root, or in the group of this file", os.EX_NOPERM)

@@ -1,6 +1,7 @@
 """The queue while no gateway runs: the same file lock, the same code, one command long."""
 
 import asyncio
+import os
 from collections.abc import Coroutine, Iterator
 from types import TracebackType
 from typing import Any, TypeVar
@@ -19,9 +20,6 @@ from gateway.sync import Assume, adopt
 
 T = TypeVar("T")
 
-NO_INPUT, TRY_AGAIN = 66, 75
-"""Exit codes of sysexits.h."""
-
 
 class LocalQueue:
     """Methods as those of gateway.control.client.Client; they raise CommandError."""
@@ -30,7 +28,7 @@ class LocalQueue:
         folder = config.gateway.data_dir
         path = folder / QUEUE_FILE
         if not path.exists():
-            raise CommandError(f"{folder}: no gateway runs here, and there is no queue either", NO_INPUT)
+            raise CommandError(f"{folder}: no gateway runs here, and there is no queue either", os.EX_NOINPUT)
         self._gateway_id = config.gateway.id
         self._runner = asyncio.Runner()
         ledger = Shape(config.kafka.ledger_topic, config.gateway.id.encode(), ())
@@ -82,6 +80,6 @@ class LocalQueue:
         try:
             return self._runner.run(work)
         except (Refused, StorageError) as error:
-            raise CommandError(str(error), TRY_AGAIN) from error
+            raise CommandError(str(error), os.EX_TEMPFAIL) from error
         except BadTransfer as error:
             raise CommandError(str(error)) from error
