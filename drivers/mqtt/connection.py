@@ -295,6 +295,7 @@ class Connection(asyncio.Protocol):
         rights, version, client_id = cast(Rights, self._rights), self._version, self.client_id
         wanted = self._door.subscribers.wanted
         records, acks, channel_of = batch.records, batch.acks, rights.channel
+        new = tuple.__new__  # half the time of calling Record, and this is the hot loop
         try:
             for first, start, end in packets:
                 if first & 0xF0 == 0x30:
@@ -307,11 +308,8 @@ class Connection(asyncio.Protocol):
                         if self._ending:
                             return
                         continue
-                    records.append(
-                        Record(channel, client_id, payload, now_ms, "", (DUP,))
-                        if dup
-                        else Record(channel, client_id, payload, now_ms)
-                    )
+                    own = (DUP,) if dup else ()
+                    records.append(new(Record, (channel, client_id, payload, now_ms, "", own)))
                     if qos:
                         acks += b"\x40\x02" + data[start + 2 + len(topic) : start + 4 + len(topic)]
                         batch.promised += 1

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from gateway.queue.segments import Segment
 
-RECENT_BYTES_MAX = 2 << 20
+RECENT_BYTES_MAX = 4 << 20
 
 
 class Recent:

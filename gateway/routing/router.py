@@ -46,7 +46,7 @@ class Router:
             shape = self._shape(driver, channel, device, content_type)
         if headers:
             shape = shape._replace(headers=shape.headers + headers)
-        return Entry(shape, time_ms, body)
+        return tuple.__new__(Entry, (shape, time_ms, body))  # half the time of calling Entry
 
     def _shape(self, driver: str, channel: str, device: str, content_type: str) -> Shape:
         topic, key = self.destination(driver, channel, device)

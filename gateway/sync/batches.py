@@ -73,6 +73,9 @@ class Batches:
         self._batch_bytes = batch_bytes
         self._keyless = keyless
         self._targets: dict[tuple[str, Shape], _Target] = {}
+        # By the shape's id, which the shape kept here keeps from being given to another one.
+        self._prepared: dict[int, tuple[Shape, _Target, list[tuple[str, bytes]], _Open]] = {}
+        self._prepared_for = ("", "")
         self._open: dict[tuple[str, str, int], _Open] = {}
         self._done: dict[tuple[str, str, int], list[Batch]] = {}
 
@@ -100,7 +103,10 @@ class Batches:
     def _add(
         self, lane: str, run: str, first: int, entries: Sequence[Entry], takes: Callable[[str], bool]
     ) -> None:
-        prepared: dict[int, tuple[_Target, list[tuple[str, bytes]], _Open]] = {}
+        if (lane, run) != self._prepared_for:
+            self._prepared_for = (lane, run)
+            self._prepared.clear()
+        prepared = self._prepared
         seq = first
         for shape, time_ms, value in entries:
             found = prepared.get(id(shape))
@@ -110,8 +116,8 @@ class Batches:
                     continue
                 target = self._target(lane, run, shape)
                 batch = self._batch(lane, target, seq)
-                found = prepared[id(shape)] = (target, [*target.headers, ("tg.seq", b"")], batch)
-            target, headers, batch = found
+                found = prepared[id(shape)] = (shape, target, [*target.headers, ("tg.seq", b"")], batch)
+            _, target, headers, batch = found
             if target.earliest_ms <= time_ms <= target.latest_ms:
                 headers[-1] = ("tg.seq", b"%d" % seq)
                 appended = batch.builder.append(
@@ -172,6 +178,7 @@ class Batches:
         return batch
 
     def _close(self, place: tuple[str, str, int]) -> None:
+        self._prepared.clear()
         batch = self._open.pop(place, None)
         if batch is not None and batch.records:
             batch.builder.close()
