@@ -3,6 +3,7 @@
 # make fix      what the tools can put right by themselves
 # make test     every test, with a real Apache Kafka (Java 17 and Maven)
 # make demo     devices -> gateway -> Kafka through a cut link and a killed gateway, and the verdict
+#               DEMO_SECONDS=40 DEMO_DEVICES=40 DEMO_RATE=20; SABOTAGE=ack-early breaks the promise on purpose
 # make lock     newest versions that pyproject.toml allows, with hashes
 
 PYTHON ?= python3
@@ -35,6 +36,10 @@ fix: setup
 
 test: setup tools
 	$(BIN)/pytest -q
+
+demo: setup tools
+	@$(BIN)/python -m tests.demo.demo $(if $(DEMO_SECONDS),--seconds $(DEMO_SECONDS)) $(if $(DEMO_DEVICES),--devices $(DEMO_DEVICES)) \
+		$(if $(DEMO_RATE),--rate $(DEMO_RATE)) $(if $(SABOTAGE),--sabotage $(SABOTAGE))
 
 # Java and Maven run the real Kafka; root on a Debian may fetch them, anybody else is told.
 tools:

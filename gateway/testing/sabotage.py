@@ -1,0 +1,68 @@
+"""A gateway with a fault put in on purpose, to see that tests and the demo notice: the promise broken in one place.
+
+    python -m gateway.testing.sabotage MODE run --config FILE
+
+ack-early         devices are told that their records are stored before they are
+ignore-positions  what was delivered is not remembered on disk, and Kafka is not asked after a crash
+"""
+
+import asyncio
+import sys
+from collections.abc import Callable, Mapping, Sequence
+
+from gateway.cli import main as tidegate
+from gateway.driver import Mark, MarkKey
+from gateway.queue import queue
+from gateway.record import Record
+from gateway.runtime.emit import QueueEmit
+from gateway.sync import sync
+from gateway.sync.position import Key
+from gateway.sync.reconcile import Assume, Local, Seen, Verdict
+
+NEVER = 1 << 60
+
+
+def ack_early() -> None:
+    """The awaitable resolves at once; the commit comes after `unacked_interval`."""
+    store = QueueEmit.__call__
+
+    def emit(
+        self: QueueEmit,
+        records: Sequence[Record],
+        *,
+        remember: Sequence[Mark] = (),
+        forget: Sequence[MarkKey] = (),
+        waits: bool = True,
+    ) -> asyncio.Future[None]:
+        store(self, records, remember=remember, forget=forget, waits=False)
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        done.set_result(None)
+        return done
+
+    QueueEmit.__call__ = emit  # type: ignore[method-assign]
+
+
+def ignore_positions() -> None:
+    def believe_the_disk(
+        local: Local, seen: Mapping[Key, Seen], gateway_id: str, assume: Assume | None = None
+    ) -> Verdict:
+        return Verdict(local.position)
+
+    sync.reconcile = believe_the_disk  # type: ignore[attr-defined]
+    queue.CONFIRM_INTERVAL_S = queue.CONFIRM_RECORDS = NEVER
+
+
+MODES: Mapping[str, Callable[[], None]] = {"ack-early": ack_early, "ignore-positions": ignore_positions}
+
+
+def main() -> None:
+    mode, *arguments = sys.argv[1:] or ["none"]
+    if mode not in MODES:
+        sys.exit(f"usage: python -m gateway.testing.sabotage {{{'|'.join(MODES)}}} run --config FILE")
+    MODES[mode]()
+    sys.argv = ["tidegate", *arguments]
+    tidegate()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""What the demo shows: a live table on a terminal, a line now and then anywhere else."""
+
+import time
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+PLAIN_INTERVAL_S = 2.0
+PLAIN_WIDTH = 120
+VERDICT = {
+    "accepted": "accepted",
+    "in_kafka": "in Kafka",
+    "lost": "lost",
+    "twice": "twice",
+    "again": "sent again",
+    "out_of_order": "out of order",
+    "drain_s": "drained in",
+}
+
+
+class Counts(NamedTuple):
+    """Of one driver: told to devices, and distinct messages that a read_committed consumer has seen."""
+
+    accepted: int
+    in_kafka: int
+
+    @property
+    def waiting(self) -> int:
+        return max(0, self.accepted - self.in_kafka)
+
+
+class Screen:
+    def __init__(self) -> None:
+        self._console = Console(highlight=False)
+        if not self._console.is_terminal:
+            self._console = Console(width=PLAIN_WIDTH, highlight=False)
+        self._live = Live(console=self._console, auto_refresh=False, transient=True)
+        self._started = self._shown = time.monotonic()
+
+    def live(self) -> AbstractContextManager[object]:
+        return self._live if self._console.is_terminal else nullcontext()
+
+    def say(self, text: str, style: str = "bold") -> None:
+        self._console.print(f"{self._elapsed():5.1f} s  {text}", style=style, soft_wrap=True)
+
+    def show(self, state: str, drivers: Mapping[str, Counts]) -> None:
+        if self._console.is_terminal:
+            self._live.update(self._table(state, drivers), refresh=True)
+        elif time.monotonic() - self._shown >= PLAIN_INTERVAL_S:
+            self._shown = time.monotonic()
+            parts = (
+                f"{name} {one.accepted} accepted, {one.waiting} waiting, {one.in_kafka} in Kafka"
+                for name, one in drivers.items()
+            )
+            self._console.print(f"{self._elapsed():5.1f} s  {state}: {'; '.join(parts)}", soft_wrap=True)
+
+    def verdict(self, verdict: Mapping[str, Any]) -> None:
+        table = Table(title="The judge: devices' journals against a read_committed consumer")
+        table.add_column("driver")
+        for heading in VERDICT.values():
+            table.add_column(heading, justify="right")
+        for driver, account in sorted(verdict["drivers"].items()):
+            table.add_row(driver, *(_cell(key, account[key]) for key in VERDICT))
+        self._console.print(table)
+        numbers = verdict["numbers"]
+        self._console.print(
+            f"the gateway's own numbers: 1 to {numbers['highest']:,}, {numbers['missing']:,} missing, "
+            f"{numbers['twice']:,} twice"
+        )
+        if verdict["clean"]:
+            self._console.print("CLEAN: nothing lost, nothing twice, all in order", style="bold green")
+        else:
+            self._console.print("NOT CLEAN", style="bold red")
+
+    def _elapsed(self) -> float:
+        return time.monotonic() - self._started
+
+    def _table(self, state: str, drivers: Mapping[str, Counts]) -> Table:
+        table = Table(title=f"{self._elapsed():.0f} s · {state}", min_width=60)
+        table.add_column("driver")
+        for heading in ("accepted", "waiting", "in Kafka"):
+            table.add_column(heading, justify="right")
+        for name, one in drivers.items():
+            table.add_row(name, f"{one.accepted:,}", f"{one.waiting:,}", f"{one.in_kafka:,}")
+        return table
+
+
+def _cell(key: str, value: float | None) -> str:
+    if key == "drain_s":
+        return "never" if value is None else f"{value:.1f} s"
+    return f"{value:,}"
