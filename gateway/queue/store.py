@@ -87,8 +87,13 @@ class Store:
         return Loaded(meta, lanes, holes, sizes, marks)
 
     def start_run(self, run: tuple[str, str, int, int], firsts: Mapping[str, int]) -> list[tuple[int, Run]]:
-        """`run` is (run id, boot id, wall ms, boot ms). Returns all runs with their row ids, oldest first."""
+        """`run` is (run id, boot id, wall ms, boot ms). Returns all runs with their row ids, oldest first.
+
+        A run that gave no number is named nowhere, neither here nor in Kafka. It makes room, so that those that are
+        named stay known however often the queue is opened.
+        """
         with self._transaction():
+            self._db.execute("DELETE FROM run WHERE main=? AND ledger=?", (firsts["main"], firsts["ledger"]))
             self._db.execute(
                 "INSERT INTO run(run_id,boot_id,wall_ms,boot_ms,main,ledger) VALUES(?,?,?,?,?,?)",
                 (*run, firsts["main"], firsts["ledger"]),
