@@ -1,0 +1,98 @@
+"""The wheel in a clean root, started as the unit starts it, under another user: it says READY, stores, and ends."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gateway.testing.kafka import free_ports
+from tests.deploy import unit
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+NOBODY = 65_534
+CONFIG = """
+[gateway]
+id = "installed"
+data_dir = "{data}"
+default_topic = "telemetry"
+[queue]
+min_free_bytes = "1 MiB"
+[kafka]
+bootstrap_servers = ["127.0.0.1:1"]
+[drivers.web]
+type = "http"
+listen = "127.0.0.1:{port}"
+anonymous = true
+"""
+
+
+@pytest.fixture
+def root() -> Iterator[Path]:
+    """Not pytest's own directory: the other user couldn't enter it."""
+    folder = Path(tempfile.mkdtemp(prefix="tidegate-root-", dir="/var/tmp"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+def install(root: Path, action: str, *more: str) -> None:
+    script = unit.ROOT / "deploy" / "install.sh"
+    subprocess.run(["sh", str(script), action, "--root", str(root), *more], check=True, timeout=200)
+
+
+def test_the_wheel_runs_as_the_unit_says(root: Path, tmp_path: Path) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(tmp_path), str(unit.ROOT)],
+        check=True,
+    )
+    [wheel] = tmp_path.glob("*.whl")
+    install(root, "install", "--wheel", str(wheel))
+    assert "tidegate.toml" in os.listdir(root / "etc/tidegate")
+    [port] = free_ports(1)
+    data = root / "var/lib/tidegate"
+    config = root / "etc/tidegate/tidegate.toml"
+    config.write_text(CONFIG.format(data=data, port=port))
+    for path in (root / "etc/tidegate", config, data):
+        os.chown(path, *user())
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(root / "notify"))
+        (root / "notify").chmod(0o777)
+        systemd.settimeout(30)
+        command = [str(root) + word if word.startswith("/") else word for word in unit.exec_start()]
+        environment = {"PATH": os.defpath, "NOTIFY_SOCKET": str(root / "notify"), "WATCHDOG_USEC": "2000000"}
+        started = subprocess.Popen(
+            command, env=environment, user=user()[0], group=user()[1], extra_groups=[], stderr=subprocess.PIPE
+        )
+        try:
+            told = systemd.recv(4096)
+            while b"READY=1" not in told:
+                told = systemd.recv(4096)
+            with urllib.request.urlopen(
+                f"http://127.0.0.1:{port}/ingest/press/4", data=b"1", timeout=10
+            ) as answer:
+                assert answer.status == 200
+            while b"WATCHDOG=1" not in told:
+                told = systemd.recv(4096)
+        finally:
+            started.send_signal(signal.SIGTERM)
+            _, errors = started.communicate(timeout=5)
+        assert started.returncode == 0, errors.decode()
+        while b"STOPPING=1" not in told:
+            told = systemd.recv(4096)
+    install(root, "uninstall")
+    assert (data / "queue.db").exists()
+    assert not (root / "opt/tidegate").exists()
+
+
+def user() -> tuple[int, int]:
+    """Only root may become another user."""
+    return (NOBODY, NOBODY) if os.getuid() == 0 else (os.getuid(), os.getgid())
