@@ -111,3 +111,19 @@ def test_parts_are_small_and_of_one_origin(tmp_path: Path) -> None:
         9001,
         9002,
     ]
+
+
+def test_parts_that_are_in_already_are_not_sent_again(tmp_path: Path) -> None:
+    shape = Shape("t", b"k", ())
+    path = tmp_path / "records.jsonl"
+    whole = segment_frame("main", 1, "r", [Entry(shape, 1, b"x")] * 2500)
+    export.write(path, "jsonl", [frame(Origin("g", "q")), whole], nothing)
+
+    class HasAll(Target):
+        def import_part(self, file: str, start: int, transfer: bytes) -> Imported:
+            self.parts.append(transfer)
+            return Imported(2500, 0)
+
+    target = HasAll()
+    assert export.send(path, "jsonl", export.inspect(path, "jsonl", nothing), target, nothing) == 0
+    assert len(target.parts) == 1
