@@ -2,7 +2,8 @@
 
 The timeline, in quarters of --seconds: devices deliver; the link to Kafka is cut, and after a quarter of outage the
 gateway is killed with -9 and started again; the link returns; devices deliver on, and end. When all that waits is in
-Kafka, or nothing moves any more, the judge compares the devices' own journals with what a read_committed consumer sees.
+Kafka, or nothing moves any more, the judge compares the devices' own journals with what a read_committed consumer sees,
+and the audit says whether the gateway's numbers are complete.
 
 Exit code 0: clean. 1: not clean, or something ended by itself. 2: no Kafka to run with.
 """
@@ -20,6 +21,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from gateway.audit import audit
+from gateway.errors import SinkUnavailable
+from gateway.sync.settings import KafkaSettings
 from gateway.testing.kafka import BrokerError, KafkaBroker, free_ports
 from gateway.testing.proxy import Proxy
 from tests.demo.screen import Counts, Screen
@@ -105,13 +109,14 @@ class Demo:
                 with self._screen.live():
                     judge = await self._timeline(link)
                 verdict = await judge.verdict()
+                audited = await audit(KafkaSettings(bootstrap_servers=[self._kafka.bootstrap]))
         finally:
             for child in self._children.values():
                 if child.returncode is None:
                     child.kill()
                 await child.wait()
-        self._screen.verdict(verdict)
-        return bool(verdict["clean"])
+        self._screen.verdict(verdict, audited)
+        return bool(verdict["clean"]) and audited.sound
 
     async def _timeline(self, link: Proxy) -> Judge:
         quarter = self._options.seconds / 4
@@ -278,7 +283,7 @@ def main() -> int:
         return 2
     except KeyboardInterrupt:
         clean = False
-    except Ended as error:
+    except (Ended, SinkUnavailable) as error:
         screen.say(str(error), "bold red")
         clean = False
     if clean:

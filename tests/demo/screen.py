@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from gateway.audit import Report
+
 PLAIN_INTERVAL_S = 2.0
 PLAIN_WIDTH = 120
 VERDICT = {
@@ -58,7 +60,7 @@ class Screen:
             )
             self._console.print(f"{self._elapsed():5.1f} s  {state}: {'; '.join(parts)}", soft_wrap=True)
 
-    def verdict(self, verdict: Mapping[str, Any]) -> None:
+    def verdict(self, verdict: Mapping[str, Any], audited: Report) -> None:
         table = Table(title="The judge: devices' journals against a read_committed consumer")
         table.add_column("driver")
         for heading in VERDICT.values():
@@ -66,12 +68,13 @@ class Screen:
         for driver, account in sorted(verdict["drivers"].items()):
             table.add_row(driver, *(_cell(key, account[key]) for key in VERDICT))
         self._console.print(table)
-        numbers = verdict["numbers"]
-        self._console.print(
-            f"the gateway's own numbers: 1 to {numbers['highest']:,}, {numbers['missing']:,} missing, "
-            f"{numbers['twice']:,} twice"
-        )
-        if verdict["clean"]:
+        for lane in audited.lanes:
+            missing = ", ".join(f"{count:,} missing ({cause})" for cause, count in lane.counts.items())
+            self._console.print(
+                f"audit of gateway {lane.gateway}, lane {lane.lane}: numbers 1 to {lane.judged:,}, "
+                f"{missing or 'complete'}, {lane.twice_records:,} twice"
+            )
+        if verdict["clean"] and audited.sound:
             self._console.print("CLEAN: nothing lost, nothing twice, all in order", style="bold green")
         else:
             self._console.print("NOT CLEAN", style="bold red")
