@@ -95,9 +95,9 @@ class Ingest:
             return _accepted(len(records))
         replies = self._replies[permit.sender.name]
         request = _fingerprint(permit, body)
-        reply = replies.find(permit.key, request, now_ms)
+        reply = replies.find(permit.key, request)
         if reply is None:
-            mark, forget, end = replies.begin(permit.key, request, len(records), now_ms)
+            mark, forget, end = replies.begin(permit.key, request, len(records))
             await self._commit(records, mark, forget, end)
             return _accepted(len(records))
         return _accepted(reply.accepted)
