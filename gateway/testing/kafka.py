@@ -283,7 +283,8 @@ class KafkaBroker:
     def _format(self, classpath: str, properties: Path) -> None:
         command = [
             *("java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", classpath),
-            *("kafka.tools.StorageTool", "format", "-t", self.cluster_id, "-c", str(properties)),
+            # With "=", because an id may begin with "-".
+            *("kafka.tools.StorageTool", "format", f"--cluster-id={self.cluster_id}", "-c", str(properties)),
         ]
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
         if done.returncode:
