@@ -4,6 +4,7 @@
 # make test     every test, with a real Apache Kafka (Java 17 and Maven)
 # make demo     devices -> gateway -> Kafka through a cut link and a killed gateway, and the verdict
 #               DEMO_SECONDS=40 DEMO_DEVICES=40 DEMO_RATE=20; SABOTAGE=ack-early breaks the promise on purpose
+# make bench    the design's figures, on this machine; BENCH_COUNT=100000 and BENCH="drain wear" make it smaller
 # make lock     newest versions that pyproject.toml allows, with hashes
 
 PYTHON ?= python3
@@ -40,6 +41,9 @@ test: setup tools
 demo: setup tools
 	@$(BIN)/python -m tests.demo.demo $(if $(DEMO_SECONDS),--seconds $(DEMO_SECONDS)) $(if $(DEMO_DEVICES),--devices $(DEMO_DEVICES)) \
 		$(if $(DEMO_RATE),--rate $(DEMO_RATE)) $(if $(SABOTAGE),--sabotage $(SABOTAGE))
+
+bench: setup tools
+	@$(BIN)/python -m tests.bench.bench $(if $(BENCH_COUNT),--count $(BENCH_COUNT)) $(BENCH)
 
 # Java and Maven run the real Kafka; root on a Debian may fetch them, anybody else is told.
 tools:
