@@ -1,5 +1,6 @@
 """`init`, `check`, `schema`, `reference`: what is written before a gateway runs."""
 
+import asyncio
 import json
 import os
 import re
@@ -13,10 +14,11 @@ import typer
 
 from gateway.cli.location import HERE, configuration_path
 from gateway.cli.options import Configuration, configured
-from gateway.config import describe, driver_types, reference, schema, template, unreadable_secrets
+from gateway.config import Config, describe, driver_types, reference, schema, template, unreadable_secrets
 from gateway.errors import CommandError
 
 FIRST_DRIVERS = ["mqtt"]
+LACKING = 1
 
 
 def _known_type(name: str) -> str:
@@ -73,8 +75,16 @@ def check(
     show: Annotated[
         bool, typer.Option("--show", help="Print the settings in force, defaults included.")
     ] = False,
+    kafka: Annotated[
+        bool,
+        typer.Option(
+            "--kafka",
+            help="Also ask the brokers: names, TLS, login, ACLs, topics, and how to put right what is not. "
+            "Changes nothing. Exit code 1 if something is lacking.",
+        ),
+    ] = False,
 ) -> None:
-    """Find every mistake in a configuration, without touching devices or the network."""
+    """Find every mistake in a configuration, without touching devices or (but for --kafka) the network."""
     loaded = configured(config)
     for path, why in unreadable_secrets(loaded):
         print(f"warning: {path}: {why}", file=sys.stderr)
@@ -84,6 +94,25 @@ def check(
     typer.echo(
         f"{configuration_path(config)}: no mistakes; {len(loaded.drivers)} drivers, {len(loaded.routes)} routes"
     )
+    if kafka and not asyncio.run(_ask_kafka(loaded)):
+        raise typer.Exit(LACKING)
+
+
+async def _ask_kafka(config: Config) -> bool:
+    """Topics whose names come from the records can't be asked for."""
+    # The Kafka client is imported only here: it takes longer than all the rest.
+    from gateway.sync.kafka.probe import probe
+
+    topics = {route.topic for route in config.routes if "{" not in route.topic}
+    if config.gateway.default_topic is not None:
+        topics.add(config.gateway.default_topic)
+    good = True
+    async for finding in probe(config.kafka, config.gateway.id, topics):
+        good = good and finding.good
+        typer.echo(f"{'ok' if finding.good else 'LACKING':8} {finding.text}")
+        if finding.command is not None:
+            typer.echo(f"         {finding.command}")
+    return good
 
 
 def print_schema() -> None:

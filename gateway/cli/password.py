@@ -10,7 +10,7 @@ from gateway.errors import CommandError
 
 
 def password() -> None:
-    """Hash a password for [drivers.NAME.users.USER] of an mqtt driver; asked for twice, or one line of a pipe."""
+    """Hash a password for a user of an mqtt driver; asked for twice, or one line of a pipe."""
     from drivers.mqtt.access import hashed
 
     if sys.stdin.isatty():
