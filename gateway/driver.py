@@ -53,6 +53,12 @@ class Emit(Protocol):
     def device_failed(self, device: str, reason: str) -> None:
         """Show in status that a device failed; its next record clears it."""
 
+    def count(self, event: str, amount: int = 1) -> None:
+        """Count something beside records that an operator may look for, e.g. "frames with a wrong checksum".
+
+        In status and metrics under this very name; a driver has few of them, all written in its source.
+        """
+
 
 class Driver(Protocol):
     async def run(self, emit: Emit) -> None:
@@ -71,7 +77,8 @@ class Manifest:
     """`config` is a frozen dataclass of gateway.settings fields; `factory` is "module:class", imported only to run.
 
     The class is called as `cls(config, context)`. `channels` tells `check` which channels a configuration will emit,
-    None if devices choose them; `problems` finds what no single field can, each (path below the driver, message).
+    None if devices choose them; `problems` finds what no single field can, each (path below the driver, message);
+    `notes` are sentences that `check` prints about a sound configuration, such as the load of a bus.
     """
 
     name: str
@@ -80,6 +87,7 @@ class Manifest:
     factory: str
     channels: Callable[[Any], Sequence[str] | None] = lambda config: None
     problems: Callable[[Any], Sequence[tuple[str, str]]] = lambda config: ()
+    notes: Callable[[Any], Sequence[str]] = lambda config: ()
 
     def load(self) -> Callable[[Any, Context], Driver]:
         module, _, name = self.factory.partition(":")

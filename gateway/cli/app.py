@@ -6,7 +6,19 @@ from typing import Annotated
 import typer
 
 from gateway import __version__
-from gateway.cli import adopt, audit, configuration, doctor, drivers, password, queue, run, status, tail
+from gateway.cli import (
+    adopt,
+    audit,
+    configuration,
+    doctor,
+    drivers,
+    password,
+    queue,
+    run,
+    status,
+    tail,
+    trial,
+)
 from gateway.cli.options import Configuration
 
 EXIT_CODES = """\
@@ -52,6 +64,7 @@ status.add_to(app)
 tail.add_to(app)
 queue.add_to(app)
 drivers.add_to(app)
+trial.add_to(app)
 doctor.add_to(app)
 adopt.add_to(app)
 audit.add_to(app)

@@ -94,6 +94,9 @@ def check(
     typer.echo(
         f"{configuration_path(config)}: no mistakes; {len(loaded.drivers)} drivers, {len(loaded.routes)} routes"
     )
+    for name, driver in loaded.drivers.items():
+        for note in driver.manifest.notes(driver.settings):
+            typer.echo(f"drivers.{name}: {note}")
     if kafka and not asyncio.run(_ask_kafka(loaded)):
         raise typer.Exit(LACKING)
 

@@ -128,7 +128,13 @@ def _drivers(console: Console, status: Status, every_device: bool) -> None:
             health.error or "",
         )
     console.print(listed if status.drivers else "No drivers are configured.")
-    shown = table("device", "driver", "records", "last record", "error", right=("records",))
+    for name, driver in status.drivers.items():
+        if driver.events:
+            counted = ", ".join(f"{event} {words.count(times)}" for event, times in driver.events.items())
+            console.print(f"{name} counted: {counted}")
+    shown = table(
+        "device", "driver", "records", "failures", "last record", "error", right=("records", "failures")
+    )
     hidden = 0
     for name, driver in status.drivers.items():
         hidden += _devices(shown, name, driver, status.now_ms, None if every_device else DEVICES_SHOWN)
@@ -146,7 +152,8 @@ def _devices(shown: Any, name: str, driver: DriverStatus, now_ms: int, limit: in
     )
     for device, one in by_failure[:limit]:
         seen = "never" if one.seen_ms is None else words.ago(one.seen_ms, now_ms)
-        shown.add_row(device, name, words.count(one.records), seen, Text(one.error or "", _BAD))
+        row = (device, name, words.count(one.records), words.count(one.failures), seen)
+        shown.add_row(*row, Text(one.error or "", _BAD))
     return max(0, len(by_failure) - (limit or len(by_failure)))
 
 

@@ -25,10 +25,10 @@ def tail(
         lost = line.get("lost")
         if lost:
             print(f"({words.count(lost)} records not shown: this reader was too slow)", file=sys.stderr)
-        print(json.dumps(line) if as_json else _shown(line), flush=True)
+        print(json.dumps(line) if as_json else shown(line), flush=True)
 
 
-def _shown(line: Mapping[str, Any]) -> str:
+def shown(line: Mapping[str, Any]) -> str:
     origin = " ".join(words.content(str(line[name]).encode()) for name in ("driver", "device", "channel"))
     return f"{words.clock(line['time_ms'])} {origin} {words.content(bytes_from_json('body', line))}"
 

@@ -25,14 +25,14 @@ async def send_tail(exchange: Exchange, onlooker: Onlooker) -> None:
             if gone.done():
                 coming.cancel()
                 return
-            await exchange.write(_line(coming.result()))
+            await exchange.write(json.dumps(seen_to_json(coming.result())).encode() + b"\n")
             if number % PAUSE_RECORDS == 0:
                 await asyncio.sleep(PAUSE_S)
     finally:
         gone.cancel()
 
 
-def _line(seen: Seen) -> bytes:
+def seen_to_json(seen: Seen) -> dict[str, Any]:
     record = seen.record
     shown: dict[str, Any] = {
         "driver": seen.driver,
@@ -45,4 +45,4 @@ def _line(seen: Seen) -> bytes:
     }
     if seen.lost:
         shown["lost"] = seen.lost
-    return json.dumps(shown).encode() + b"\n"
+    return shown

@@ -8,9 +8,10 @@ DEVICES_MAX = 10_000
 
 @dataclass(slots=True)
 class Device:
-    """`seen_ms` is wall time of the last record, None before the first; `failed_ms` of the last failure."""
+    """`seen_ms` is wall time of the last record, None before the first; `failed_ms` of the last of `failures`."""
 
     records: int = 0
+    failures: int = 0
     seen_ms: int | None = None
     error: str | None = None
     failed_ms: int | None = None
@@ -30,5 +31,6 @@ class Devices:
 
     def failed(self, name: str, reason: str, now_ms: int) -> None:
         device = self.by_name.get(name) or self.add(name)
+        device.failures += 1
         device.error = reason
         device.failed_ms = now_ms

@@ -24,6 +24,7 @@ class QueueEmit:
         self.driver = driver
         self.router = router
         self.devices = Devices()
+        self.events: dict[str, Counter] = {}
         self.stored = metrics.counter("tidegate_stored_total", "Records on disk.", driver=driver)
         self.told = metrics.counter(
             "tidegate_accepted_total", "Records whose device was told that they are accepted.", driver=driver
@@ -60,6 +61,17 @@ class QueueEmit:
 
     def device_failed(self, device: str, reason: str) -> None:
         self.devices.failed(device, reason, self._clock.wall_ms())
+
+    def count(self, event: str, amount: int = 1) -> None:
+        counter = self.events.get(event)
+        if counter is None:
+            counter = self.events[event] = self._metrics.counter(
+                "tidegate_driver_events_total",
+                "What a driver counts beside records.",
+                driver=self.driver,
+                event=event,
+            )
+        counter.value += amount
 
     def _stored(self, records: Sequence[Record], stored: asyncio.Future[None]) -> None:
         """A future that a driver cancelled is counted too: its records are in the group all the same."""

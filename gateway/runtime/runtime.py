@@ -199,10 +199,11 @@ def _driver_status(supervisor: Supervisor) -> DriverStatus:
         stored=emit.stored.value,
         accepted=emit.told.value,
         devices={
-            name: DeviceStatus(one.records, one.seen_ms, one.error, one.failed_ms)
+            name: DeviceStatus(one.records, one.failures, one.seen_ms, one.error, one.failed_ms)
             for name, one in emit.devices.by_name.items()
         },
         devices_forgotten=emit.devices.forgotten,
+        events={event: counter.value for event, counter in emit.events.items()},
     )
 
 

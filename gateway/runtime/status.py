@@ -11,6 +11,7 @@ from gateway.sync import SyncStatus
 @dataclass(frozen=True)
 class DeviceStatus:
     records: int
+    failures: int
     seen_ms: int | None
     error: str | None
     failed_ms: int | None
@@ -18,7 +19,8 @@ class DeviceStatus:
 
 @dataclass(frozen=True)
 class DriverStatus:
-    """`accepted` is what devices were told, counted by the driver; `stored` what reached the disk, both since the start."""
+    """`accepted` is what devices were told, counted by the driver; `stored` what reached the disk; `events` what else it
+    counts. All since the start."""
 
     type: str
     health: DriverHealth
@@ -26,6 +28,7 @@ class DriverStatus:
     accepted: int
     devices: dict[str, DeviceStatus]
     devices_forgotten: int
+    events: dict[str, int]
 
 
 @dataclass(frozen=True)

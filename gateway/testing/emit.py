@@ -5,7 +5,7 @@ disk, `release()` its fsync, `refuse` a full queue, `fail()` a failing disk, `re
 """
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -34,7 +34,8 @@ class Disk:
 class FakeEmit:
     """Satisfies gateway.driver.Emit.
 
-    `records` are stored, in order; `held` are calls that wait; `told` counts what the driver said was acknowledged.
+    `records` are stored, in order; `held` are calls that wait; `told` counts what the driver said was acknowledged,
+    `events` what else it counted.
     """
 
     def __init__(self, disk: Disk | None = None) -> None:
@@ -44,6 +45,7 @@ class FakeEmit:
         self.refuse: Refused | None = None
         self.told = 0
         self.failures: list[tuple[str, str]] = []
+        self.events: Counter[str] = Counter()
         self._holding = False
         self._at_start = dict(self.disk.marks)
         self._waiters: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
@@ -76,6 +78,10 @@ class FakeEmit:
 
     def device_failed(self, device: str, reason: str) -> None:
         self.failures.append((device, reason))
+        self._look()
+
+    def count(self, event: str, amount: int = 1) -> None:
+        self.events[event] += amount
         self._look()
 
     @property

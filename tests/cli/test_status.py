@@ -21,11 +21,13 @@ def record(number: int, device: str = "press-4") -> Record:
 
 
 async def test_status_shows_all_an_operator_asks_for(gateway: FakeGateway, tidegate: Run) -> None:
-    devices = {f"press-{n}": DeviceStatus(n, 1_700_000_000_000, None, None) for n in range(20)}
-    devices["pump-1"] = DeviceStatus(0, None, "no answer", 1_700_000_000_000)
+    devices = {f"press-{n}": DeviceStatus(n, 0, 1_700_000_000_000, None, None) for n in range(20)}
+    devices["pump-1"] = DeviceStatus(0, 1, None, "no answer", 1_700_000_000_000)
     gateway.drivers = {
-        "floor": DriverStatus("mqtt", DriverHealth(True, 0, None, 0), 1234, 1200, devices, 0),
-        "bus": DriverStatus("modbus", DriverHealth(False, 0, "/dev/ttyUSB0: gone", 3), 0, 0, {}, 0),
+        "floor": DriverStatus(
+            "mqtt", DriverHealth(True, 0, None, 0), 1234, 1200, devices, 0, {"late answers": 3}
+        ),
+        "bus": DriverStatus("modbus", DriverHealth(False, 0, "/dev/ttyUSB0: gone", 3), 0, 0, {}, 0, {}),
     }
     gateway.link = replace(
         gateway.link, alarm="another gateway has this id", parked={"audit": "not authorised"}
@@ -40,6 +42,7 @@ async def test_status_shows_all_an_operator_asks_for(gateway: FakeGateway, tideg
         "plant-7  tidegate 0.1.0, up",
         "1,234",
         "failed, restarted 3 times",
+        "floor counted: late answers 3",
         "/dev/ttyUSB0: gone",
         "no answer",
         "and 11 more; --devices shows all",

@@ -23,8 +23,9 @@ async def test_status_and_verification_arrive_typed(gateway: FakeGateway, client
             DriverHealth(False, 5, "no", 2),
             10,
             9,
-            {"press-4": DeviceStatus(1, None, "silent", 4)},
+            {"press-4": DeviceStatus(1, 1, None, "silent", 4)},
             0,
+            {"late answers": 3},
         )
     }
     await gateway.accept("floor", records(2))
