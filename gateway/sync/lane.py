@@ -74,9 +74,10 @@ class Lane:
         return self._queue.pending(self.name)[1]
 
     def catch_up(self, usable: Set[str]) -> str | None:
-        """A parked topic that can be written again; every second time none, so that the front goes on too."""
+        """A parked topic that can be written again; if the front has records too, they take turns."""
         ready = [topic for topic in self.progress.parked if topic in usable]
-        self._catching_up = bool(ready) and not self._catching_up
+        front_waits = self._queue.next_seq(self.name) - 1 > self.front
+        self._catching_up = bool(ready) and not (self._catching_up and front_waits)
         return ready[0] if self._catching_up else None
 
     async def read(

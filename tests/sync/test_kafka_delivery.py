@@ -2,60 +2,21 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from gateway.clock import SystemClock
 from gateway.codec import Entry, Shape
-from gateway.queue import Queue, QueueSettings
-from gateway.sync import LinkState, Sync, kafka_sync
-from gateway.sync.settings import KafkaSettings
-from gateway.testing.kafka import Delivered, KafkaBroker
+from gateway.sync import LinkState
+from gateway.testing.kafka import KafkaBroker
 from gateway.testing.proxy import Direction, Proxy
+from tests.sync.rig import delivered, entries, numbers, open_queue, running, until
 
 pytestmark = pytest.mark.kafka
 
 HOUR_MS = 3_600_000
-
-
-async def open_queue(folder: Path) -> Queue:
-    settings = QueueSettings(min_free_bytes=0, commit_interval=0.001)
-    return await Queue.open(folder / "queue.db", settings, SystemClock())
-
-
-@asynccontextmanager
-async def running(queue: Queue, bootstrap: str, gateway_id: str, **changes: object) -> AsyncIterator[Sync]:
-    settings = KafkaSettings(bootstrap_servers=[bootstrap], linger=0.01, **changes)  # type: ignore[arg-type]
-    sync = kafka_sync(queue, settings, gateway_id, SystemClock())
-    task = asyncio.create_task(sync.run())
-    try:
-        yield sync
-    finally:
-        task.cancel()
-        await asyncio.wait([task])
-
-
-def entries(topic: str, *numbers: int, device: str = "press", time_ms: int | None = None) -> list[Entry]:
-    shape = Shape(topic, device.encode(), (("tg.device", device.encode()),))
-    now = SystemClock().wall_ms() if time_ms is None else time_ms
-    return [Entry(shape, now, b"%d" % number) for number in numbers]
-
-
-async def until(condition: Callable[[], bool], within_s: float = 60) -> None:
-    async with asyncio.timeout(within_s):
-        while not condition():  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
-
-
-async def delivered(queue: Queue) -> None:
-    await until(lambda: queue.position("main") == queue.next_seq("main") - 1)
-
-
-def numbers(records: list[Delivered]) -> list[int]:
-    return [int(record.value) for record in sorted(records, key=lambda one: (one.partition, one.offset))]
 
 
 async def test_records_arrive_once_in_order_and_say_where_they_come_from(

@@ -147,7 +147,7 @@ def _explain_one(error: BaseException, server: str, settings: KafkaSettings) -> 
     if isinstance(error, ssl.SSLCertVerificationError):
         return SinkRefused(f"{server}: {_certificate(error, server)}")
     if isinstance(error, ssl.SSLError):
-        return SinkRefused(f"{server}: {_handshake(error)}")
+        return SinkRefused(f"{server}: {_handshake(error, settings)}")
     if isinstance(error, socket.gaierror):
         return SinkUnavailable(
             f"{server}: the name doesn't resolve ({error.strerror}): wrong name, or no DNS"
@@ -168,7 +168,9 @@ def _explain_one(error: BaseException, server: str, settings: KafkaSettings) -> 
         wants = (
             "user and password, or TLS"
             if settings.sasl is None and settings.tls is None
-            else "other security"
+            else "no TLS"
+            if settings.tls is not None
+            else "another login, or TLS"
         )
         return SinkUnavailable(
             f"{server}: the connection was closed during the first exchange; perhaps this port wants {wants}"
@@ -189,9 +191,10 @@ def _certificate(error: ssl.SSLCertVerificationError, server: str) -> str:
     return f"its certificate is refused: {error.verify_message}"
 
 
-def _handshake(error: ssl.SSLError) -> str:
+def _handshake(error: ssl.SSLError, settings: KafkaSettings) -> str:
     reason = error.reason or str(error)
-    if "CERTIFICATE_REQUIRED" in reason or "HANDSHAKE_FAILURE" in reason:
+    shown = settings.tls is not None and settings.tls.cert is not None
+    if "CERTIFICATE_REQUIRED" in reason or "HANDSHAKE_FAILURE" in reason or ("CERT" in reason and not shown):
         return "it wants a client certificate: set kafka.tls.cert and kafka.tls.key"
     if "UNKNOWN_CA" in reason or "BAD_CERTIFICATE" in reason or "CERTIFICATE_UNKNOWN" in reason:
         return "it doesn't accept our client certificate"

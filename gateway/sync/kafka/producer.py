@@ -69,6 +69,12 @@ class Producer:
     def age_s(self) -> float:
         return asyncio.get_running_loop().time() - self._started
 
+    @property
+    def failure(self) -> "asyncio.Future[Any] | None":
+        """Of the transaction under way: it fails when Kafka refuses one of its partitions, and then nothing else does:
+        batches that were to be sent stay unanswered."""
+        return self.kafka._txn_manager and self.kafka._txn_manager._transaction_waiter  # type: ignore[no-any-return]  # noqa: SLF001
+
     async def start(self) -> None:
         with self._owner:
             await self.kafka.start()
@@ -87,6 +93,5 @@ class Producer:
         await self._owner.cancel()
         with contextlib.suppress(TimeoutError, OSError, errors.KafkaError):
             await asyncio.wait_for(self.kafka.client.close(), CLOSE_TIMEOUT_S)
-        transaction = self.kafka._txn_manager and self.kafka._txn_manager._transaction_waiter  # noqa: SLF001
-        if transaction is not None and transaction.done() and not transaction.cancelled():
-            transaction.exception()
+        if self.failure is not None and self.failure.done() and not self.failure.cancelled():
+            self.failure.exception()

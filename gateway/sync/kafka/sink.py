@@ -156,13 +156,13 @@ class KafkaSink:
             for batch in batches:
                 answers.append(await kafka.send_batch(batch.builder, batch.topic, partition=batch.partition))
             if not self._transactional:
-                await self._settle(batches, answers)
+                await self._settle(producer, batches, answers)
             note = BatchBuilder(1 << 20, CODECS["none"], is_transactional=self._transactional)
             for key, value in positions:
                 note.append(timestamp=None, key=key, value=value)
             note.close()
             answers.append(await kafka.send_batch(note, self._place[0], partition=self._place[1]))
-            await self._settle(batches, answers)
+            await self._settle(producer, batches, answers)
             if self._transactional:
                 await kafka.commit_transaction()
         finally:
@@ -185,9 +185,19 @@ class KafkaSink:
             sum(batch.builder.size() for batch in batches) + note.size(),
         )
 
-    async def _settle(self, batches: Sequence[Batch], answers: Sequence["asyncio.Future[Any]"]) -> None:
+    async def _settle(
+        self, producer: Producer, batches: Sequence[Batch], answers: Sequence["asyncio.Future[Any]"]
+    ) -> None:
         """Wait for every answer; a commit would succeed although a batch failed. Raises the failure to act upon."""
-        results = await asyncio.gather(*answers, return_exceptions=True)
+        whole: asyncio.Future[list[Any]] = asyncio.gather(*answers, return_exceptions=True)
+        broken = producer.failure if self._transactional else None
+        await asyncio.wait(
+            [whole] if broken is None else [whole, broken], return_when=asyncio.FIRST_COMPLETED
+        )
+        if broken is not None and broken.done():
+            whole.cancel()
+            broken.result()
+        results = await whole
         failures = [
             (index, result) for index, result in enumerate(results) if isinstance(result, BaseException)
         ]
