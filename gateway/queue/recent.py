@@ -25,7 +25,7 @@ class Recent:
         if self._segments and self._segments[-1].last + 1 != segment.first:
             self.clear()
         self._segments.append(segment)
-        self._bytes += segment.payload_bytes
+        self._bytes += segment.size
         while self._bytes > RECENT_BYTES_MAX:
             self._pop()
 
@@ -38,4 +38,4 @@ class Recent:
         self._bytes = 0
 
     def _pop(self) -> None:
-        self._bytes -= self._segments.popleft().payload_bytes
+        self._bytes -= self._segments.popleft().size
