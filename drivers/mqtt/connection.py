@@ -430,31 +430,39 @@ class Connection(asyncio.Protocol):
         asyncio.ensure_future(stored).add_done_callback(partial(self._stored, batch))
 
     def _refused(self, batch: Batch, refused: Refused) -> None:
-        """Nothing of the batch is stored. MQTT 5 gets 0x97 for each; for 3.1.1 silence and a closed connection."""
-        for mark in batch.remember:
-            self._unfinished.discard(int(mark.key.rpartition(b"\0")[2]))
-        for key in batch.forget:
-            self._unfinished.add(int(key.key.rpartition(b"\0")[2]))
+        """Nothing of the batch is stored. MQTT 5 gets 0x97 for each message; for 3.1.1, and where there are answers to
+        what was stored before, silence and a closed connection."""
+        self._not_stored(batch)
         if not batch.acks:
             self._door.emit.device_failed(self.client_id, str(refused))
             return
-        if self._version != V5 or batch.forget:
-            self.fail(Reason.QUOTA_EXCEEDED, str(refused))
-            return
-        self._door.emit.device_failed(self.client_id, str(refused))
-        answers, at = bytearray(), 0
+        answers, refusals, at = bytearray(), 0, 0
         while at < len(batch.acks):
             size = 2 + batch.acks[at + 1]
             ack = batch.acks[at : at + size]
             answers += ack if size > 4 else bytes((ack[0], 3, ack[2], ack[3], Reason.QUOTA_EXCEEDED))
+            refusals += size == 4
             at += size
+        if self._version != V5 or refusals > batch.promised:
+            self.fail(Reason.QUOTA_EXCEEDED, str(refused))
+            return
+        self._door.emit.device_failed(self.client_id, str(refused))
         refusal = Batch()
         refusal.acks, refusal.done = answers, True
         self._batches.append(refusal)
         self._acknowledge()
 
+    def _not_stored(self, batch: Batch) -> None:
+        """The client will send it again: packet ids stand as they do on the disk."""
+        for mark in batch.remember:
+            self._unfinished.discard(int(mark.key.rpartition(b"\0")[2]))
+        for key in batch.forget:
+            self._unfinished.add(int(key.key.rpartition(b"\0")[2]))
+
     def _stored(self, batch: Batch, stored: "asyncio.Future[None]") -> None:
         if stored.cancelled() or stored.exception() is not None:
+            if not stored.cancelled():
+                self._not_stored(batch)
             self._ending = True
             self._transport.abort()
             return
