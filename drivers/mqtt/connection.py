@@ -16,6 +16,7 @@ from drivers.mqtt.subscribers import Message, Subscribers
 from gateway.clock import Clock
 from gateway.driver import Emit, Mark, MarkKey
 from gateway.errors import Refused
+from gateway.limits import RECORD_OVERHEAD_BYTES
 from gateway.record import Record
 
 if TYPE_CHECKING:
@@ -412,17 +413,19 @@ class Connection(asyncio.Protocol):
     def _store(self, batch: Batch) -> None:
         if not (batch.acks or batch.records):
             return
+        batch.bytes = sum(len(record[2]) for record in batch.records) + len(batch.acks)
+        batch.bytes += RECORD_OVERHEAD_BYTES * len(batch.records)
+        crowded = self._waiting_bytes + batch.bytes > self._door.config.in_flight_bytes_max // 2
         try:
             stored = self._door.emit(
                 batch.records,
                 remember=batch.remember,
                 forget=batch.forget,
-                waits=bool(batch.acks),
+                waits=bool(batch.acks) or crowded,
             )
         except Refused as refused:
             self._refused(batch, refused)
             return
-        batch.bytes = sum(len(record[2]) for record in batch.records)
         self._batches.append(batch)
         self._waiting_bytes += batch.bytes
         if self._waiting_bytes > self._door.config.in_flight_bytes_max:

@@ -13,7 +13,7 @@ from gateway.clock import Clock, boot_id
 from gateway.codec import Entry, Shape
 from gateway.driver import Mark, MarkKey
 from gateway.errors import QueueFull, Refused, StorageFailing, TooLarge
-from gateway.limits import EMIT_RECORDS_MAX, RECORD_BYTES_MAX
+from gateway.limits import EMIT_RECORDS_MAX, RECORD_BYTES_MAX, RECORD_OVERHEAD_BYTES
 from gateway.queue.census import Census, Count
 from gateway.queue.lock import FileLock
 from gateway.queue.marks import Marks
@@ -29,10 +29,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 GROUP_BYTES_MAX = 8 << 20
-"""Payload bytes that may wait for the disk; beyond it the disk is too slow and devices are refused."""
-
-GROUP_FULL_BYTES = 2 << 20
-"""A group of so many bytes is committed without waiting for the interval's end."""
+"""Bytes that may wait for the disk; beyond it the disk is too slow and devices are refused."""
 
 CONFIRM_INTERVAL_S = 5.0
 CONFIRM_RECORDS = 20_000
@@ -67,7 +64,7 @@ class Queue:
         self._readers: list[tuple[str, int, asyncio.Future[None]]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._committing: asyncio.Future[Outcome] | None = None
-        self._committing_bytes = 0
+        self._committing_bytes = self._committing_records = 0
         self._last_commit = self._last_confirm = float("-inf")
         self._refusing: str | None = None
         self._recent = Recent()
@@ -140,9 +137,10 @@ class Queue:
         group.marks += forget
         future: asyncio.Future[None] = self._loop.create_future()
         self._waiters.append(future)
-        if waits:
-            full = group.bytes >= GROUP_FULL_BYTES
-            self._commit_at(0 if full else self._last_commit + self._settings.commit_interval)
+        if group.full:
+            self._commit_at(0)
+        elif waits:
+            self._commit_at(self._last_commit + self._settings.commit_interval)
         else:
             self._commit_at(self._clock.monotonic() + self._settings.unacked_interval)
         return future
@@ -331,7 +329,9 @@ class Queue:
             )
         size = sum(sizes)
         waiting = self._group.bytes + self._committing_bytes
-        if waiting and waiting + size > GROUP_BYTES_MAX:
+        others = self._group.records + self._committing_records
+        crowd = waiting + size + RECORD_OVERHEAD_BYTES * (others + len(entries))
+        if others and crowd > GROUP_BYTES_MAX:
             raise QueueFull("the disk is slower than the devices")
         self._refusing = self._full(waiting + size)
         if self._refusing is not None:
@@ -339,6 +339,7 @@ class Queue:
                 self._commit_at(0)
             raise QueueFull(self._refusing)
         self._group.bytes += size
+        self._group.records += len(entries)
 
     def _full(self, size: int) -> str | None:
         room = self._room
@@ -391,7 +392,7 @@ class Queue:
         if self._settings.when_full == "drop_oldest":
             group.evict_after = self._evict_after()
         self._last_commit = now
-        self._committing_bytes = group.bytes
+        self._committing_bytes, self._committing_records = group.bytes, group.records
         next_seq = {lane: state.next_seq for lane, state in self._lanes.items()}
         wall = (self._clock.wall_ms(), self._clock.boottime_ms())
         self._committing = self._loop.run_in_executor(self._thread, self._store.commit, group, next_seq, wall)
@@ -401,7 +402,7 @@ class Queue:
         self, commit: asyncio.Future[Outcome], group: Group, waiters: list[asyncio.Future[None]]
     ) -> None:
         self._committing = None
-        self._committing_bytes = 0
+        self._committing_bytes = self._committing_records = 0
         error = commit.exception()
         if error is None:
             self._apply(commit.result(), group)
@@ -415,8 +416,7 @@ class Queue:
                     waiter.set_exception(error if isinstance(error, Refused) else self.failed.result())
                     waiter.exception()  # a driver may have left it unawaited
         if self._waiters:
-            full = self._group.bytes >= GROUP_FULL_BYTES
-            self._commit_at(0 if full else self._last_commit + self._settings.commit_interval)
+            self._commit_at(0 if self._group.full else self._last_commit + self._settings.commit_interval)
 
     def _apply(self, outcome: Outcome, group: Group) -> None:
         self._room = outcome

@@ -6,7 +6,11 @@ from typing import NamedTuple
 from gateway.codec import Entry
 from gateway.driver import Mark, MarkKey
 from gateway.errors import StorageFailing
+from gateway.limits import RECORD_OVERHEAD_BYTES
 from gateway.queue.segments import Gap
+
+FULL_BYTES = 2 << 20
+"""A group of so many bytes in memory is committed without waiting for the interval's end."""
 
 
 class StorageDamaged(StorageFailing):
@@ -54,7 +58,12 @@ class Group:
     evict_after: int | None = None
     exhume: list[int] = field(default_factory=list)
     bytes: int = 0
+    records: int = 0
     settle: bool = False
+
+    @property
+    def full(self) -> bool:
+        return self.bytes + RECORD_OVERHEAD_BYTES * self.records >= FULL_BYTES
 
 
 @dataclass

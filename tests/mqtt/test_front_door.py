@@ -135,6 +135,8 @@ async def test_take_over_closes_the_older_connection(tmp_path: Path) -> None:
 
 async def test_the_will_of_a_client_that_vanishes_and_only_of_such_a_one(tmp_path: Path) -> None:
     async with gateway(tmp_path, silence_max=1) as one:
+        await one.stop()
+        await one.start(unacked_interval=0.05)
         for name, leave in (("polite", True), ("rude", False)):
             client = await Client.open(one.port, connect(name, will=("state/" + name, "gone", True)))
             await client.expect(CONNACK)
@@ -327,6 +329,14 @@ async def test_a_client_that_sends_faster_than_the_disk_is_not_read(tmp_path: Pa
         await client.expect(*(ack(PUBACK, number) for number in range(1, 301)))
         await sending
         assert [body[:3] for body in await one.bodies()] == [b"%03d" % number for number in range(1, 301)]
+
+
+async def test_a_client_that_waits_for_nothing_does_not_wait_for_the_interval_either(tmp_path: Path) -> None:
+    async with gateway(tmp_path, in_flight_bytes_max=4096) as one:
+        client = await Client.open(one.port, connect("fast"))
+        await client.expect(CONNACK)
+        await client.send(*(publish("a", b"%04d" % number + bytes(1000), 0) for number in range(2000)))
+        assert [int(body[:4]) for body in await one.stored(2000)] == list(range(2000))
 
 
 @pytest.mark.parametrize(

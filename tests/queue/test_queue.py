@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ import pytest
 from gateway.driver import Mark, MarkKey
 from gateway.errors import QueueFull, StorageError, TooLarge
 from gateway.limits import RECORD_BYTES_MAX
-from gateway.queue import Queue
+from gateway.queue import Queue, Segment
+from gateway.queue.recent import Recent
 from tests.queue.rig import copy_as_killed, drain, entries, open_queue
 
 
@@ -52,6 +54,36 @@ async def test_records_that_nobody_waits_for_are_on_disk_after_the_interval_or_a
     queue = await open_queue(tmp_path)
     assert [body for _, body in await drain(queue)] == [b"rides", b"stop"]
     await queue.close()
+
+
+async def test_many_records_that_nobody_waits_for_do_not_wait_for_the_interval(tmp_path: Path) -> None:
+    queue = await open_queue(tmp_path, unacked_interval=60.0)
+    puts = [queue.put(entries(bytes(50_000)), waits=False) for _ in range(50)]
+    await asyncio.wait_for(puts[-1], 10)
+    await queue.close()
+
+
+async def test_records_without_a_body_take_memory_too(tmp_path: Path) -> None:
+    queue = await open_queue(tmp_path)
+    gate = threading.Event()
+    disk = asyncio.ensure_future(queue._call(gate.wait))  # noqa: SLF001 it stands still
+    empty = entries(*[b""] * 10_000)
+    for _ in range(6):
+        queue.put(empty)
+    with pytest.raises(QueueFull, match="slower"):
+        queue.put(empty)
+    gate.set()
+    await disk
+    await queue.close()
+
+
+def test_the_newest_records_are_kept_within_a_bound_however_small_they_are() -> None:
+    recent = Recent()
+    for index in range(200):
+        recent.add(Segment("main", 1 + 1000 * index, "run", entries(*[b"1"] * 1000)))
+    kept = recent.segments()
+    assert sum(len(segment.entries) for segment in kept) < 50_000
+    assert kept[-1].last == 200_000
 
 
 async def test_a_cancelled_caller_does_not_cancel_its_neighbours(tmp_path: Path) -> None:
