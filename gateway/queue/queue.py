@@ -31,6 +31,9 @@ T = TypeVar("T")
 GROUP_BYTES_MAX = 8 << 20
 """Bytes that may wait for the disk; beyond it the disk is too slow and devices are refused."""
 
+LOOK_AGAIN_S = 1.0
+"""While devices are refused a commit with nothing in it looks so often whether there is room by now."""
+
 CONFIRM_INTERVAL_S = 5.0
 CONFIRM_RECORDS = 20_000
 """A delivered position is written with the next commit once one of these is reached."""
@@ -98,7 +101,7 @@ class Queue:
     async def _load(self, vfs: str | None) -> None:
         now = (self._clock.wall_ms(), self._clock.boottime_ms())
         self._store = await self._call(
-            open_store, self._path, self._settings.max_bytes, self._ledger, self._lock.read(), now, vfs
+            open_store, self._path, self._settings, self._ledger, self._lock.read(), now, vfs
         )
         loaded = await self._call(self._store.load)
         self.queue_id = loaded.meta["queue_id"]
@@ -335,15 +338,14 @@ class Queue:
             raise QueueFull("the disk is slower than the devices")
         self._refusing = self._full(waiting + size)
         if self._refusing is not None:
-            if self._confirm_is_due():
-                self._commit_at(0)
+            self._commit_at(0 if self._confirm_is_due() else self._last_commit + LOOK_AGAIN_S)
             raise QueueFull(self._refusing)
         self._group.bytes += size
         self._group.records += len(entries)
 
     def _full(self, size: int) -> str | None:
         room = self._room
-        if size - room.reusable_bytes > room.disk_free_bytes - self._settings.min_free_bytes:
+        if room.lowers_floor(size, self._settings.min_free_bytes):
             if self._settings.when_full == "reject" or not self._evictable():
                 return f"less than {self._settings.min_free_bytes} bytes would stay free on the disk"
         elif room.used_bytes + size <= self._settings.max_bytes:
@@ -406,7 +408,9 @@ class Queue:
         error = commit.exception()
         if error is None:
             self._apply(commit.result(), group)
-        elif not isinstance(error, QueueFull):
+        elif isinstance(error, QueueFull):
+            self._commit_at(self._last_commit + LOOK_AGAIN_S)
+        else:
             self._fail(error if isinstance(error, StorageFailing) else StorageFailing(repr(error)))
         for waiter in waiters:
             if not waiter.done():

@@ -77,6 +77,11 @@ class Outcome:
     reusable_bytes: int = 0
     disk_free_bytes: int = 0
 
+    def lowers_floor(self, size: int, min_free_bytes: int) -> bool:
+        """Whether `size` more would take of what must stay free on the disk. Pages that SQLite keeps take nothing."""
+        growth = size - self.reusable_bytes
+        return growth >= 0 and growth > self.disk_free_bytes - min_free_bytes
+
 
 class Loaded(NamedTuple):
     """What is on the disk. `holes` are (first, last) numbers behind the position that are gone; marks are

@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,6 +14,7 @@ from gateway.driver import Mark, MarkKey
 from gateway.errors import QueueFull, StorageFailing
 from gateway.queue.schema import FORMAT, LANES, TABLES, connect, format_of
 from gateway.queue.segments import Gap, Segment, Segments, Stored
+from gateway.queue.settings import QueueSettings
 from gateway.queue.state import DeadLetter, Group, LaneState, Loaded, Outcome, Run, StorageDamaged
 
 PAGE_BYTES = 4096
@@ -22,15 +23,14 @@ WAL_BYTES_MAX = 4 << 20
 
 DEAD_MAX = 10_000
 RUNS_MAX = 1_000
-GAP_ROWS_MAX = 1_000
 
 
 class Store:
     """`ledger` is the shape of the ledger's records. Methods raise StorageFailing; commit may raise QueueFull."""
 
-    def __init__(self, path: Path, max_bytes: int, ledger: Shape, vfs: str | None = None) -> None:
+    def __init__(self, path: Path, settings: QueueSettings, ledger: Shape, vfs: str | None = None) -> None:
         self._path = path
-        self._max_bytes = max_bytes
+        self._max_bytes, self._min_free_bytes = settings.max_bytes, settings.min_free_bytes
         self._ledger = ledger
         self.commits = 0
         with _translated():
@@ -243,9 +243,10 @@ class Store:
             return self._rows("SELECT lane,queue_id,old_first,count,first FROM salvage ORDER BY lane,first")
 
     def close(self) -> None:
-        """Fold the write-ahead log into the file, so that an empty log tells of a clean stop."""
+        """Fold the write-ahead log into the file, so that an empty log tells of a clean stop. On a full disk it stays."""
         with _translated():
-            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            with suppress(apsw.FullError):
+                self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             self._db.close()
 
     def abandon(self) -> None:
@@ -265,7 +266,8 @@ class Store:
     def _make_room(self, after: int, group: Group, outcome: Outcome) -> None:
         while True:
             self.measure(outcome)
-            if outcome.used_bytes + group.bytes <= self._max_bytes:
+            fits = outcome.used_bytes + group.bytes <= self._max_bytes
+            if fits and not outcome.lowers_floor(group.bytes, self._min_free_bytes):
                 return
             gap = self._segments.evict("main", after, "queue full: oldest dropped")
             if gap is None:

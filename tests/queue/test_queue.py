@@ -174,6 +174,44 @@ async def test_drop_oldest_spares_the_pin_and_tells_the_ledger(tmp_path: Path) -
     await queue.close()
 
 
+async def test_drop_oldest_takes_no_more_of_a_disk_that_others_filled(tmp_path: Path) -> None:
+    queue = await open_queue(tmp_path)
+    for _ in range(40):
+        await queue.put(entries(os.urandom(50_000)))
+    await queue.close()
+    before = (tmp_path / "queue.db").stat().st_size
+    queue = await open_queue(tmp_path, min_free_bytes=1 << 60, when_full="drop_oldest")
+    for lane in ("main", "ledger"):
+        queue.advance(lane, 0)
+    for _ in range(30):
+        await queue.put(entries(os.urandom(50_000)))
+    assert [number for number, _ in await drain(queue)][-1] == 70
+    assert 28 <= queue.stats().lanes["main"].dropped <= 32
+    await queue.close()
+    assert (tmp_path / "queue.db").stat().st_size < before + 500_000
+
+
+async def test_devices_are_accepted_again_once_the_disk_has_room(tmp_path: Path) -> None:
+    """Nothing is delivered meanwhile: only a look at the disk can tell."""
+    others = tmp_path / "others"
+    with others.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, 256 << 20)
+    disk = os.statvfs(tmp_path)
+    floor = disk.f_bavail * disk.f_frsize + (128 << 20)
+    queue = await open_queue(tmp_path / "queue", min_free_bytes=floor)
+    with pytest.raises(QueueFull, match="would stay free"):
+        await queue.put(entries(b"1"))
+    others.unlink()
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                await queue.put(entries(b"1"))
+                break
+            except QueueFull:
+                await asyncio.sleep(0.05)
+    await queue.close()
+
+
 async def test_small_segments_of_an_outage_are_merged(tmp_path: Path) -> None:
     queue = await open_queue(tmp_path)
     for index in range(150):
