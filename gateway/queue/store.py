@@ -89,8 +89,8 @@ class Store:
     def start_run(self, run: tuple[str, str, int, int], firsts: Mapping[str, int]) -> list[tuple[int, Run]]:
         """`run` is (run id, boot id, wall ms, boot ms). Returns all runs with their row ids, oldest first.
 
-        A run that gave no number is named nowhere, neither here nor in Kafka. It makes room, so that those that are
-        named stay known however often the queue is opened.
+        A run that gave no number is named nowhere, neither here nor in Kafka, and makes room. Of the others RUNS_MAX are
+        kept, and all since the position: Kafka's names one of them, and records that wait were given by them.
         """
         with self._transaction():
             self._db.execute("DELETE FROM run WHERE main=? AND ledger=?", (firsts["main"], firsts["ledger"]))
@@ -99,7 +99,8 @@ class Store:
                 (*run, firsts["main"], firsts["ledger"]),
             )
             self._run = self._db.last_insert_rowid()
-            self._db.execute("DELETE FROM run WHERE id<=?", (self._run - RUNS_MAX,))
+            named = min(self._named(lane) for lane in LANES)
+            self._db.execute("DELETE FROM run WHERE id<=? AND id<?", (self._run - RUNS_MAX, named))
         rows = self._rows("SELECT id,run_id,main,ledger FROM run ORDER BY id")
         return [
             (row[0], Run(row[1], lane, first))
@@ -252,6 +253,11 @@ class Store:
     def abandon(self) -> None:
         """Let go of the files without writing."""
         self._db.close(True)
+
+    def _named(self, lane: str) -> int:
+        """The row of the run that gave the number at the lane's position."""
+        query = f"SELECT coalesce(max(id),0) FROM run,lane WHERE name=? AND {lane}<=max(1,position)"  # noqa: S608
+        return int(self._rows(query, (lane,))[0][0])
 
     def _confirm(self, group: Group, outcome: Outcome) -> None:
         for lane, state in group.confirm.items():

@@ -13,6 +13,7 @@ from gateway.errors import QueueFull, StorageError, TooLarge
 from gateway.limits import RECORD_BYTES_MAX
 from gateway.queue import Queue, Segment
 from gateway.queue.recent import Recent
+from gateway.queue.store import RUNS_MAX
 from tests.queue.rig import copy_as_killed, drain, entries, open_queue
 
 
@@ -257,6 +258,30 @@ async def test_a_lost_confirmation_is_made_good_by_the_position_in_kafka(tmp_pat
     stats = queue.stats().lanes["main"]
     assert (stats.delivered, stats.pending) == (2, 1)
     assert await drain(queue) == [(3, b"c")]
+    await queue.close()
+
+
+@pytest.mark.slow
+async def test_runs_are_known_as_long_as_their_records_wait_and_only_so_many_beyond(tmp_path: Path) -> None:
+    """A gateway that starts again and again in an outage: an unknown run in Kafka's position would stop it."""
+    queue = await open_queue(tmp_path)
+    await queue.put(entries(b"delivered"))
+    queue.advance("main", 1)
+    before = queue.run_id
+    await queue.close()
+    runs = []
+    for _ in range(RUNS_MAX + 20):
+        queue = await open_queue(tmp_path)
+        runs.append(queue.run_id)
+        await queue.put(entries(b"waits"))
+        await queue.close()
+    queue = await open_queue(tmp_path)
+    assert [run.run_id for run in queue.runs("main")] == [before, *runs, queue.run_id]
+    queue.advance("main", RUNS_MAX + 21)
+    await queue.put(entries(b"one more"))
+    await queue.close()
+    queue = await open_queue(tmp_path)
+    assert len(queue.runs("main")) == RUNS_MAX
     await queue.close()
 
 
