@@ -75,6 +75,7 @@ class Queue:
         self._known: set[str] = set()
         self._gaps_open = False
         self._closing = False
+        self._retrying = asyncio.Lock()
         self.run_id = secrets.token_hex(4)
         self.failed: asyncio.Future[StorageFailing] = self._loop.create_future()
 
@@ -250,24 +251,29 @@ class Queue:
         if seq not in self._buried[lane]:
             self._buried[lane].append(seq)
 
+    def buried(self, lane: str) -> Sequence[int]:
+        """Numbers of dead letters that the position has not passed yet."""
+        return tuple(self._buried[lane])
+
     async def dead(self, limit: int) -> list[DeadLetter]:
         return await self._call(self._store.dead, limit)
 
     async def retry(self, ids: Sequence[int]) -> int:
         """Dead letters become new records that name the old one; returns how many were found. One that the position
         has not passed yet stays: it is still the record itself."""
-        found = await self._call(self._store.dead, len(ids), ids)
-        letters = [letter for letter in found if letter.seq <= self.position(letter.lane)]
-        entries = []
-        for letter in letters:
-            shape = letter.entry.shape
-            origin = ("tg.retry", f"{letter.lane}/{letter.seq}".encode())
-            entries.append(letter.entry._replace(shape=shape._replace(headers=(*shape.headers, origin))))
-        if entries:
-            future = self.put(entries)
-            self._group.exhume += [letter.id for letter in letters]
-            await future
-        return len(entries)
+        async with self._retrying:
+            found = await self._call(self._store.dead, len(ids), ids)
+            letters = [letter for letter in found if letter.seq <= self.position(letter.lane)]
+            entries = []
+            for letter in letters:
+                shape = letter.entry.shape
+                origin = ("tg.retry", f"{letter.lane}/{letter.seq}".encode())
+                entries.append(letter.entry._replace(shape=shape._replace(headers=(*shape.headers, origin))))
+            if entries:
+                future = self.put(entries)
+                self._group.exhume += [letter.id for letter in letters]
+                await future
+            return len(entries)
 
     def load(self, key: str) -> str | None:
         return self._meta.get(key)

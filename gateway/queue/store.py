@@ -189,12 +189,17 @@ class Store:
 
     def dead(self, limit: int, ids: Sequence[int] | None = None) -> list[DeadLetter]:
         with _translated():
-            rows = self._rows("SELECT id,lane,seq,time_ms,reason,body FROM dead ORDER BY id")
-        chosen = [row for row in rows if ids is None or row[0] in ids]
-        return [
-            DeadLetter(row_id, lane, seq, time_ms, reason, decode(body)[0])
-            for row_id, lane, seq, time_ms, reason, body in chosen[:limit]
-        ]
+            rows = (
+                [(row_id,) for row_id in ids]
+                if ids is not None
+                else self._rows("SELECT id FROM dead ORDER BY id")
+            )
+            query = "SELECT id,lane,seq,time_ms,reason,body FROM dead WHERE id=?"
+            return [
+                DeadLetter(row_id, lane, seq, time_ms, reason, decode(body)[0])
+                for chosen in sorted(set(rows))[:limit]
+                for row_id, lane, seq, time_ms, reason, body in self._rows(query, chosen)
+            ]
 
     def buried(self, lane: str, after: int) -> list[int]:
         with _translated():

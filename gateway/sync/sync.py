@@ -232,7 +232,7 @@ class Sync:
                 raise SinkHeld(verdict.hold)
             verdicts.append((lane, verdict))
         for lane, verdict in verdicts:
-            await lane.resume(verdict.position, verdict.beyond)
+            lane.resume(verdict.position, verdict.beyond)
             if verdict.note is not None:
                 _log.warning("%s", verdict.note)
                 await self._tell("note", lane.name, text=verdict.note)
