@@ -5,6 +5,7 @@ import hashlib
 import hmac
 import secrets
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 from drivers.mqtt import Config, User
 from drivers.mqtt.protocol import Malformed, decode_text
@@ -59,6 +60,14 @@ class Rights:
             self._known.clear()
         found = self._known[topic] = name if allowed else None
         return found
+
+    def channels(self, topics: Sequence[bytes]) -> list[str] | None:
+        """The topics' names, if all of them were asked for before and may be published to."""
+        try:
+            found = [self._known[topic] for topic in topics]
+        except KeyError:
+            return None
+        return None if None in found else cast(list[str], found)
 
     def may_subscribe(self, topic_filter: str) -> bool:
         return any(covers(allowed, topic_filter) for allowed in self._subscribe)

@@ -293,41 +293,39 @@ class Connection(asyncio.Protocol):
     def _take(self, data: bytes, packets: Sequence[tuple[int, int, int]]) -> None:
         batch = Batch()
         now_ms = self._door.clock.wall_ms()
-        rights, version, client_id = cast(Rights, self._rights), self._version, self.client_id
+        rights, client_id = cast(Rights, self._rights), self.client_id
         wanted = self._door.subscribers.wanted
-        records, acks, channel_of = batch.records, batch.acks, rights.channel
         new = tuple.__new__  # half the time of calling Record, and this is the hot loop
+        index = 0
         try:
-            for first, start, end in packets:
-                if first & 0xF0 == 0x30:
-                    message = mqtt.publish(data, first, start, end, version)
-                    topic, payload, qos, retain, dup, _, properties = message
-                    channel = channel_of(topic)
-                    if channel is None or qos == 2 or retain or properties:
-                        batch = self._take_unusual(message, channel, batch, now_ms)
-                        records, acks = batch.records, batch.acks
-                        if self._ending:
-                            return
-                        continue
-                    own = (DUP,) if dup else ()
-                    records.append(new(Record, (channel, client_id, payload, now_ms, "", own)))
-                    if qos:
-                        acks += b"\x40\x02" + data[start + 2 + len(topic) : start + 4 + len(topic)]
-                        batch.promised += 1
-                    if wanted:
-                        batch.messages.append(Message(channel, payload, qos, False))
-                else:
-                    batch = self._take_other(data, first, start, end, batch)
-                    records, acks = batch.records, batch.acks
+            while index < len(packets):
+                topics, payloads, acks, after = mqtt.plain(data, packets, index, self._version)
+                channels = None if wanted else rights.channels(topics)
+                if channels is not None:
+                    batch.records += [
+                        new(Record, (channel, client_id, payload, now_ms, "", ()))
+                        for channel, payload in zip(channels, payloads, strict=True)
+                    ]
+                    batch.acks += acks
+                    batch.promised += len(acks) // mqtt.ACK_BYTES
+                    index = after
+                    after += 1
+                for first, start, end in packets[index : max(after, index + 1)]:
+                    batch = self._take_one(data, first, start, end, batch, now_ms)
                     if self._ending:
                         return
+                    index += 1
         finally:
             # What came before a malformed packet is stored: its bytes were right.
             self._store(batch)
 
-    def _take_unusual(self, message: Publish, channel: str | None, batch: Batch, now_ms: int) -> Batch:
-        """QoS 2, retained, with properties, or forbidden."""
-        _, payload, qos, retain, dup, number, properties = message
+    def _take_one(self, data: bytes, first: int, start: int, end: int, batch: Batch, now_ms: int) -> Batch:
+        """Returns the batch that the next packet belongs to."""
+        if first & 0xF0 != 0x30:
+            return self._take_other(data, first, start, end, batch)
+        message = mqtt.publish(data, first, start, end, self._version)
+        topic, payload, qos, retain, dup, number, properties = message
+        channel = cast(Rights, self._rights).channel(topic)
         if properties and Property.TOPIC_ALIAS in properties:
             raise Malformed("a topic alias, and none were offered", Reason.TOPIC_ALIAS_INVALID)
         if channel is None:
@@ -359,7 +357,8 @@ class Connection(asyncio.Protocol):
             headers.append(RETAINED)
         content_type = str(properties.get(Property.CONTENT_TYPE, ""))
         batch.records.append(Record(channel, self.client_id, payload, now_ms, content_type, tuple(headers)))
-        batch.messages.append(Message(channel, payload, qos, retain))
+        if retain or self._door.subscribers.wanted:
+            batch.messages.append(Message(channel, payload, qos, retain))
         return batch
 
     def _forbid(self, message: Publish, batch: Batch) -> Batch:

@@ -73,6 +73,7 @@ _BYTES = {
 _STRINGS = frozenset((0x03, 0x08, 0x09, 0x12, 0x15, 0x16, 0x1A, 0x1C, 0x1F))
 _SUBSCRIPTION_ID = 0x0B
 _LENGTH_BYTES_MAX = 4
+ACK_BYTES = 4
 USER_PROPERTIES_MAX = 64
 
 V31, V311, V5 = 3, 4, 5
@@ -194,10 +195,40 @@ def publish(data: bytes, first: int, start: int, end: int, version: int) -> Publ
     properties = NO_PROPERTIES
     if version == V5:
         properties, at = _properties(data, at, end)
-    # tuple.__new__ takes half the time of calling Publish, and this is the hot path.
-    return tuple.__new__(
-        Publish, (topic, data[at:end], qos, bool(first & 1), bool(first & 8), packet_id, properties)
-    )
+    return Publish(topic, data[at:end], qos, bool(first & 1), bool(first & 8), packet_id, properties)
+
+
+def plain(
+    data: bytes, packets: Sequence[tuple[int, int, int]], index: int, version: int
+) -> tuple[list[bytes], list[bytes], bytearray, int]:
+    """The PUBLISH packets from packets[index] on that have QoS 0 or 1 and nothing more to them: (topics, payloads, their
+    PUBACKs, index of the first packet that is another, or malformed). A third of the time of `publish` for each."""
+    topics: list[bytes] = []
+    payloads: list[bytes] = []
+    acks = bytearray()
+    while index < len(packets):
+        first, start, end = packets[index]
+        begin = start + 2
+        if first not in (0x30, 0x32) or begin > end:
+            break
+        stop = at = begin + (data[start] << 8 | data[start + 1])
+        if first == 0x32:
+            at += 2
+            if at > end or not (data[stop] or data[stop + 1]):
+                break
+        if version == V5:
+            if at >= end or data[at]:
+                break
+            at += 1
+        if at > end:
+            break
+        if first == 0x32:
+            acks += b"\x40\x02"
+            acks += data[stop : stop + 2]
+        topics.append(data[begin:stop])
+        payloads.append(data[at:end])
+        index += 1
+    return topics, payloads, acks, index
 
 
 def connect(data: bytes, first: int, start: int, end: int) -> Connect:

@@ -106,9 +106,10 @@ def read_segment(content: Sequence[object]) -> Segment:
     match content:
         case [str() as lane, int() as first, str() as run, bytes() as body]:
             try:
-                return Segment(lane, first, run, decode(body))
+                entries = decode(body)
             except DecodeError as error:
                 raise BadTransfer(str(error)) from error
+            return Segment.of(lane, first, run, entries)
     raise BadTransfer("a frame is not a segment")
 
 

@@ -20,7 +20,7 @@ from gateway.queue.marks import Marks
 from gateway.queue.recent import Recent
 from gateway.queue.salvage import open_store
 from gateway.queue.schema import LANES
-from gateway.queue.segments import Gap, Segment, cut
+from gateway.queue.segments import Gap, Segment, cut, payload_bytes
 from gateway.queue.settings import QueueSettings
 from gateway.queue.state import DeadLetter, Group, LaneState, Outcome, Run
 from gateway.queue.stats import LaneStats, QueueStats
@@ -194,7 +194,8 @@ class Queue:
         for gap in damaged:
             self._lose(gap)
         segments = [
-            Segment(lane, row.first, self._run_ids.get(row.run, "unknown"), entries) for row, entries in rows
+            Segment(lane, row.first, self._run_ids.get(row.run, "unknown"), entries, row.size)
+            for row, entries in rows
         ]
         return cut(segments, after, max_records, max_bytes)
 
@@ -246,7 +247,7 @@ class Queue:
 
     async def bury(self, lane: str, seq: int, entry: Entry, reason: str) -> None:
         """A dead letter, on disk when this returns; the position may then pass it."""
-        letter = Segment(lane, seq, self.run_id, (entry,))
+        letter = Segment.of(lane, seq, self.run_id, (entry,))
         await self._call(self._store.bury, letter, self._clock.wall_ms(), reason)
         if seq not in self._buried[lane]:
             self._buried[lane].append(seq)
@@ -441,9 +442,10 @@ class Queue:
             self._lose(gap)
         for lane, entries in group.entries.items():
             first = outcome.next_seq[lane] - len(entries)
-            self._bytes[lane] += sum(len(entry[2]) for entry in entries)
+            size = payload_bytes(entries)
+            self._bytes[lane] += size
             if lane == "main" and entries:
-                self._recent.add(Segment(lane, first, self.run_id, entries))
+                self._recent.add(Segment(lane, first, self.run_id, entries, size))
         for lane, seq in outcome.next_seq.items():
             self._lanes[lane].next_seq = seq
         waiting, self._readers = self._readers, []

@@ -43,4 +43,4 @@ class Recent:
 
 
 def _size(segment: Segment) -> int:
-    return segment.payload_bytes + RECORD_OVERHEAD_BYTES * len(segment.entries)
+    return segment.size + RECORD_OVERHEAD_BYTES * len(segment.entries)

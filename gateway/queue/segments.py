@@ -17,20 +17,29 @@ MERGE_SEGMENTS = 64
 
 
 class Segment(NamedTuple):
-    """Records of one lane with contiguous sequence numbers: entries[i] is number first + i."""
+    """Records of one lane with contiguous sequence numbers: entries[i] is number first + i. `size`: their payload bytes."""
 
     lane: str
     first: int
     run: str
     entries: Sequence[Entry]
+    size: int
 
     @property
     def last(self) -> int:
         return self.first + len(self.entries) - 1
 
-    @property
-    def payload_bytes(self) -> int:
-        return sum(len(entry[2]) for entry in self.entries)
+    def part(self, start: int, end: int) -> "Segment":
+        """Of entries[start:end]."""
+        return Segment.of(self.lane, self.first + start, self.run, self.entries[start:end])
+
+    @classmethod
+    def of(cls, lane: str, first: int, run: str, entries: Sequence[Entry]) -> "Segment":
+        return cls(lane, first, run, entries, payload_bytes(entries))
+
+
+def payload_bytes(entries: Sequence[Entry]) -> int:
+    return sum([len(entry[2]) for entry in entries])
 
 
 class Gap(NamedTuple):
@@ -64,6 +73,9 @@ class Stored(NamedTuple):
 
 def slices(entries: Sequence[Entry]) -> Iterator[Sequence[Entry]]:
     """Cut into what fits one segment each."""
+    if 0 < len(entries) <= SEGMENT_RECORDS_MAX and payload_bytes(entries) <= SEGMENT_BYTES_MAX:
+        yield entries
+        return
     start = size = 0
     for index, entry in enumerate(entries):
         if index > start and (
@@ -83,13 +95,18 @@ def cut(segments: Sequence[Segment], after: int, records_max: int, bytes_max: in
         if segment.last <= after:
             continue
         skip = max(0, after + 1 - segment.first)
+        if not skip and len(segment.entries) <= records_max and segment.size <= bytes_max:
+            chosen.append(segment)
+            records_max -= len(segment.entries)
+            bytes_max -= segment.size
+            continue
         end = skip
         while end < len(segment.entries) and (records_max > 0 and bytes_max > 0):
             records_max -= 1
             bytes_max -= len(segment.entries[end][2])
             end += 1
         if end > skip:
-            chosen.append(segment._replace(first=segment.first + skip, entries=segment.entries[skip:end]))
+            chosen.append(segment.part(skip, end))
         if records_max <= 0 or bytes_max <= 0:
             break
     return chosen
@@ -104,7 +121,7 @@ class Segments:
     def append(self, lane: str, first: int, entries: Sequence[Entry], run: int, now: tuple[int, int]) -> int:
         """Returns the next free sequence number. `now` is (wall ms, boot ms)."""
         for part in slices(entries):
-            size = sum(len(entry.value) for entry in part)
+            size = payload_bytes(part)
             row = (segment_id(lane, first), len(part), run, size, *now, 0, encode(part))
             self._db.execute("INSERT INTO segment VALUES(?,?,?,?,?,?,?,?)", row)
             self._small += len(part) < SMALL_RECORDS

@@ -1,8 +1,10 @@
 """A driver's way into the queue: routing, counting and showing happen here, once a call."""
 
 import asyncio
+from collections import Counter as Counts
 from collections.abc import Mapping, Sequence
 from functools import partial
+from operator import itemgetter
 
 from gateway.clock import Clock
 from gateway.driver import Mark, MarkKey
@@ -13,6 +15,8 @@ from gateway.record import Record
 from gateway.routing import Router
 from gateway.runtime.devices import Devices
 from gateway.runtime.tap import Tap
+
+_DEVICE = itemgetter(Record._fields.index("device"))
 
 
 class QueueEmit:
@@ -42,9 +46,8 @@ class QueueEmit:
         forget: Sequence[MarkKey] = (),
         waits: bool = True,
     ) -> asyncio.Future[None]:
-        entry, driver = self.router.entry, self.driver
         try:
-            entries = [entry(driver, record) for record in records]
+            entries = self.router.entries(self.driver, records)
             stored = self._queue.put(entries, remember=remember, forget=forget, waits=waits)
         except Refused as refused:
             self._refused(type(refused).__name__).value += len(records)
@@ -80,11 +83,11 @@ class QueueEmit:
         self.stored.value += len(records)
         now_ms = self._clock.wall_ms()
         devices = self.devices.by_name
-        for record in records:
-            device = devices.get(record[1])
+        for name, count in Counts(map(_DEVICE, records)).items():
+            device = devices.get(name)
             if device is None:
-                device = self.devices.add(record[1])
-            device.records += 1
+                device = self.devices.add(name)
+            device.records += count
             device.seen_ms = now_ms
             if device.error is not None:
                 device.error = None

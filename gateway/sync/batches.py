@@ -5,6 +5,7 @@ This is the hot loop of the sync: what records share is prepared once per shape,
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from gateway.codec import Entry, Shape
@@ -24,6 +25,15 @@ class Identity(NamedTuple):
 
     gateway_id: str
     queue_id: str
+
+    @lru_cache(16)  # noqa: B019 one identity a process
+    def headers(self, lane: str, run: str) -> tuple[tuple[str, bytes], ...]:
+        return (
+            ("tg.gateway", self.gateway_id.encode()),
+            ("tg.queue", self.queue_id.encode()),
+            ("tg.run", run.encode()),
+            ("tg.lane", lane.encode()),
+        )
 
 
 class _Open:
@@ -199,13 +209,7 @@ class Batches:
         ) % topic.partitions
         earliest = 0 if topic.behind_ms is None else max(0, self._broker_ms - topic.behind_ms)
         latest = self._broker_ms + topic.ahead_ms
-        headers = (
-            *shape.headers,
-            ("tg.gateway", self._identity.gateway_id.encode()),
-            ("tg.queue", self._identity.queue_id.encode()),
-            ("tg.run", run.encode()),
-            ("tg.lane", lane.encode()),
-        )
+        headers = (*shape.headers, *self._identity.headers(lane, run))
         if topic.append_time:  # the broker overwrites the timestamp: no time is inside the limits
             earliest = latest + 1
         return _Target(shape.topic, partition, key, headers, earliest, latest)

@@ -12,12 +12,14 @@ ALONE_RECORDS = 64
 
 class Take(NamedTuple):
     """What one transaction takes of a lane: what is in `segments`, up to number `through`. Either the front, without
-    topics that are `parked` (with their first number here), or, to catch up, only the topic that was parked."""
+    topics that are `parked` (with their first number here), or, to catch up, only the topic that was parked.
+    `topics` are those that records of it are delivered to."""
 
     lane: str
     after: int
     through: int
     segments: Sequence[Segment]
+    topics: Set[str]
     parked: Mapping[str, int]
     only: str | None = None
 
@@ -83,7 +85,11 @@ class Lane:
         end = self._queue.next_seq(self.name) - 1 if through is None else through
         segments = await self._queue.peek(self.name, after, records, size)
         if through is not None:
-            segments = [_until(segment, through) for segment in segments if segment.first <= through]
+            segments = [
+                segment if segment.last <= through else segment.part(0, through - segment.first + 1)
+                for segment in segments
+                if segment.first <= through
+            ]
         return (segments[-1].last if segments else end), segments
 
     def pin(self, take: Take) -> None:
@@ -108,7 +114,3 @@ class Lane:
 
     def _pin(self, through: int) -> None:
         self._queue.pin(self.name, through)
-
-
-def _until(segment: Segment, last: int) -> Segment:
-    return segment._replace(entries=segment.entries[: last - segment.first + 1])

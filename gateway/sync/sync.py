@@ -277,20 +277,26 @@ class Sync:
         if through <= after:
             return None
         if only is not None:
-            return Take(lane.name, after, through, segments, {}, only)
+            return Take(lane.name, after, through, segments, {only}, {}, only)
         firsts: dict[str, int] = {}
         for segment in segments:
             for seq, entry in enumerate(segment.entries, segment.first):
                 firsts.setdefault(entry[0][0], seq)
         await self._topics.ask(name for name in firsts if name not in parked)
         unfit = {name: first for name, first in firsts.items() if name in self._topics.parked}
-        return Take(lane.name, after, through, segments, {**unfit, **parked})
+        return Take(
+            lane.name,
+            after,
+            through,
+            segments,
+            firsts.keys() - parked.keys() - unfit.keys(),
+            {**unfit, **parked},
+        )
 
     async def _announce(self, take: Take) -> None:
         """Before a lane's first record goes to a topic, the ledger says that it will."""
-        topics = {entry[0][0] for segment in take.segments for entry in segment.entries}
         told = self._memory.topics
-        new = {topic for topic in topics if take.takes(topic)} - told
+        new = take.topics - told
         if new:
             await self._tell("topics", MAIN, topics=sorted(new), from_seq=take.after + 1)
             await self._memory.set_topics(told | new)
@@ -325,7 +331,7 @@ class Sync:
             count = receipt.delivered.get(take.lane, 0)
             self._lanes[take.lane].delivered(take, count)
             self._delivered[take.lane] += count
-        size = sum(segment.payload_bytes for take in takes for segment in take.segments)
+        size = sum(segment.size for take in takes for segment in take.segments)
         self._pace.ended(self._clock.monotonic(), size, sum(counts.values()), receipt.bytes_sent)
         self._bytes_sent += receipt.bytes_sent
         self._transactions += 1

@@ -54,7 +54,7 @@ class FakeGateway:
         return cls(await Queue.open(folder / "queue.db", settings, SystemClock()), gateway_id)
 
     async def accept(self, driver: str, records: Sequence[Record]) -> None:
-        await self.queue.put([self._router.entry(driver, record) for record in records])
+        await self.queue.put(self._router.entries(driver, records))
         self.tap.show(driver, records)
         self.stored += len(records)
         self.accepted += len(records)

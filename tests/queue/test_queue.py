@@ -81,7 +81,7 @@ async def test_records_without_a_body_take_memory_too(tmp_path: Path) -> None:
 def test_the_newest_records_are_kept_within_a_bound_however_small_they_are() -> None:
     recent = Recent()
     for index in range(200):
-        recent.add(Segment("main", 1 + 1000 * index, "run", entries(*[b"1"] * 1000)))
+        recent.add(Segment.of("main", 1 + 1000 * index, "run", entries(*[b"1"] * 1000)))
     kept = recent.segments()
     assert sum(len(segment.entries) for segment in kept) < 50_000
     assert kept[-1].last == 200_000

@@ -40,8 +40,8 @@ def test_the_first_route_wins_and_fills_topic_key_and_headers() -> None:
     router = Router(
         [route(match="site/+/telemetry", topic="t.{driver}.{1}", key="{1}/{device}"), route()], None
     )
-    entry = router.entry(
-        "floor", Record("site/a b/telemetry", "dev-1", b"21", 5, "text/plain", (("x", b"y"),))
+    [entry] = router.entries(
+        "floor", [Record("site/a b/telemetry", "dev-1", b"21", 5, "text/plain", (("x", b"y"),))]
     )
     assert (entry.shape.topic, entry.shape.key, entry.time_ms, entry.value) == (
         "t.floor.a_b",
@@ -60,9 +60,9 @@ def test_the_first_route_wins_and_fills_topic_key_and_headers() -> None:
 
 def test_no_route_means_the_default_topic_or_a_refusal() -> None:
     record = Record("other", "dev-1", b"", 0)
-    assert Router([], "rest").entry("floor", record).shape.topic == "rest"
+    assert Router([], "rest").entries("floor", [record])[0].shape.topic == "rest"
     with pytest.raises(Unroutable, match="'other'"):
-        Router([route(match="site/#")], None).entry("floor", record)
+        Router([route(match="site/#")], None).entries("floor", [record])
 
 
 def test_problems_are_found_before_any_record() -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, cast
 
 from aiokafka import errors
@@ -36,11 +37,15 @@ TOPIC_AGE_MAX_S = 300.0
 PRODUCER_AGE_MAX_S = 24 * 3600.0
 """Batch sequence numbers must never reach 2**31 on a partition."""
 
+KEYS_MAX = 20_000
+"""Keys whose partition is remembered: murmur2 in Python costs more than all the rest of a record."""
+
 CODECS = {"none": 0, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
 
 _log = logging.getLogger(__name__)
 
 
+@lru_cache(KEYS_MAX)
 def partition_of(key: bytes, partitions: int) -> int:
     """As Kafka's default partitioner does."""
     return cast(int, (murmur2(key) & 0x7FFFFFFF) % partitions)
