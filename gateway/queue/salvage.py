@@ -97,14 +97,9 @@ def _salvage(
     store.create(secrets.token_hex(8))
     store.take_over(damaged.meta, damaged.rows("mark", 4), damaged.rows("dead", 6), old_id)
     for lane in LANES:
-        rows = list(damaged.segments(lane))
-        saved = store.save(lane, old_id, rows, now)
-        story[lane] = {
-            "records": saved,
-            "first": rows[0][0] if rows else None,
-            "last": rows[-1][0] + len(rows[-1][1]) - 1 if rows else None,
-            "position": damaged.positions.get(lane),
-        }
+        saved, first, last = store.save(lane, old_id, damaged.segments(lane), now)
+        position = damaged.positions.get(lane)
+        story[lane] = {"records": saved, "first": first, "last": last, "position": position}
     store.finish_salvage(json.dumps(story), now)
     sync_directory(path.parent)
     damaged.close()
@@ -133,20 +128,21 @@ class _Damaged:
         return found
 
     def segments(self, lane: str) -> Iterator[tuple[int, list[Entry]]]:
-        """(first, entries) of every undelivered segment with a good checksum, in order; read from both ends."""
+        """(first, entries) of every undelivered segment with a good checksum, in order; one at a time is in memory."""
         bounds = (segment_id(lane, 0), segment_id(lane, (1 << 56) - 1))
-        query = "SELECT id,body FROM segment WHERE id BETWEEN ? AND ? ORDER BY id"
-        bodies = dict(self._read(query, bounds))
-        for row_id, body in self._read(f"{query} DESC", bounds):
-            if row_id in bodies:
+        query = "SELECT id FROM segment WHERE id BETWEEN ? AND ? ORDER BY id"
+        ids = {row_id for (row_id,) in self._read(query, bounds)}
+        for (row_id,) in self._read(f"{query} DESC", bounds):
+            if row_id in ids:
                 break
-            bodies[row_id] = body
+            ids.add(row_id)
         last = self.positions.get(lane, 0)
-        for row_id in sorted(bodies):
+        for row_id in sorted(ids):
             first = segment_first(row_id)
             try:
-                entries = decode(bodies[row_id])
-            except DecodeError:
+                [(body,)] = self._read("SELECT body FROM segment WHERE id=?", (row_id,))
+                entries = decode(body)
+            except (DecodeError, ValueError):
                 continue
             skip = max(0, last + 1 - first)
             if skip < len(entries):

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
@@ -207,16 +207,19 @@ class Store:
         return [int(row[0]) for row in rows]
 
     def save(
-        self, lane: str, queue_id: str, rows: Sequence[tuple[int, list[Entry]]], now: tuple[int, int]
-    ) -> int:
-        """Take over another database's records, (first number there, entries) each; returns how many."""
+        self, lane: str, queue_id: str, rows: Iterable[tuple[int, list[Entry]]], now: tuple[int, int]
+    ) -> tuple[int, int | None, int | None]:
+        """Take over another database's records, (first number there, entries) each; returns how many, and the first
+        and the last number that they had."""
         first = 1
+        numbers: tuple[int | None, int | None] = (None, None)
         for old_first, entries in rows:
+            numbers = (numbers[0] or old_first, old_first + len(entries) - 1)
             self._db.execute(
                 "INSERT INTO salvage VALUES(?,?,?,?,?)", (lane, queue_id, old_first, len(entries), first)
             )
             first = self._segments.append(lane, first, entries, 0, now)
-        return first - 1
+        return first - 1, *numbers
 
     def take_over(
         self, meta: Mapping[str, str], marks: Sequence[Any], dead: Sequence[Any], queue_id: str

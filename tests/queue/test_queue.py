@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import threading
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -321,6 +322,20 @@ async def test_what_is_damaged_is_set_aside_and_the_rest_saved(
     await queue.close()
     queue = await open_queue(tmp_path)
     assert [body for _, body in await drain(queue)] == [b"collection goes on"]
+    await queue.close()
+
+
+async def test_a_queue_larger_than_the_memory_can_be_saved(tmp_path: Path) -> None:
+    queue = await open_queue(tmp_path)
+    for _ in range(100):
+        await queue.put(entries(os.urandom(200_000)))
+    await queue.close()
+    tracemalloc.start()
+    queue = await damaged(tmp_path, 60_000, 3_000)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert queue.stats().lanes["main"].stored == 99
+    assert peak < 5_000_000
     await queue.close()
 
 
