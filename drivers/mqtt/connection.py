@@ -77,6 +77,7 @@ class Connection(asyncio.Protocol):
         self._linking: asyncio.Task[None] | None = None
         self._requests: list[Callable[[Link], None]] = []
         self.lasting = False
+        self._expiry_s = 0.0
         self._unfinished: set[int] = set()
         self._batches: deque[Batch] = deque()
         self._waiting_bytes = 0
@@ -138,7 +139,7 @@ class Connection(asyncio.Protocol):
             del sessions.connected[self.client_id]
             if self._unfinished and not self.lasting:
                 self._door.emit((), forget=sessions.forget(self.client_id), waits=False)
-            sessions.left(self.client_id)
+            sessions.left(self.client_id, self._door.clock.monotonic() + self._expiry_s)
         self._publish_will()
         self._connections.discard(self)
         self.gone.set_result(None)
@@ -281,8 +282,11 @@ class Connection(asyncio.Protocol):
         self.client_id = client_id
         expiry = connect.properties.get(Property.SESSION_EXPIRY, 0)
         self.lasting = expiry > 0 if connect.version == V5 else not connect.clean
+        most = self._door.config.session_expiry
+        self._expiry_s = min(expiry, most) if connect.version == V5 else most
         self.keep_alive_s = connect.keep_alive * 1.5 or self._door.config.silence_max
-        if connect.clean or (before is not None and not before.lasting):
+        ended = sessions.ended(client_id, self._door.clock.monotonic())
+        if connect.clean or ended or (before is not None and not before.lasting):
             keys = sessions.forget(client_id)
             if keys:
                 await self._door.emit((), forget=keys)

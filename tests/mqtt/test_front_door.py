@@ -122,6 +122,31 @@ async def test_a_clean_session_forgets_packet_ids_before_connack(tmp_path: Path)
         assert await one.bodies() == [b"old", b"new"]
 
 
+@pytest.mark.slow
+async def test_a_session_that_ended_while_its_client_was_away_is_forgotten(tmp_path: Path) -> None:
+    """Its packet ids mean new messages: the client has forgotten them too."""
+    expiry = {Property.SESSION_EXPIRY: 1}
+    async with gateway(tmp_path) as one:
+        client = await Client.open(one.port, connect("press", version=V5, properties=expiry))
+        await client.packet()
+        await client.send(publish("a", b"old", 2, 7, v5=True))
+        await client.expect(ack(PUBREC, 7))
+        client.cut()
+        present = b"\1"
+        async with asyncio.timeout(10):
+            while present == b"\1":  # back too early, and gone again
+                await asyncio.sleep(1.1)
+                client = await Client.open(
+                    one.port, connect("press", version=V5, clean=False, properties=expiry)
+                )
+                present = (await client.packet())[2:3]
+                if present == b"\1":
+                    client.cut()
+        await client.send(publish("a", b"new", 2, 7, v5=True))
+        await client.expect(ack(PUBREC, 7))
+        assert await one.bodies() == [b"old", b"new"]
+
+
 async def test_take_over_closes_the_older_connection(tmp_path: Path) -> None:
     async with gateway(tmp_path) as one:
         old = await Client.open(one.port, connect("press"))
