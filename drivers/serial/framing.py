@@ -137,6 +137,7 @@ class Framer:
             self._in_step = self._check is not None
         else:
             self._skip(end + len(self._end) + self._frame.trailer_bytes)
+            self._in_step = True
 
     def _skip(self, count: int) -> None:
         """The ends of lines that stand between frames are no loss."""

@@ -14,10 +14,9 @@ class Device:
     `answers` is called with what the gateway wrote; what it returns is sent.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, answers: Callable[[bytes], bytes] = lambda asked: b"") -> None:
         self.path = path
-        self.heard = bytearray()
-        self.answers: Callable[[bytes], bytes] = lambda data: b""
+        self._answers = answers
         self._fd = -1
         self.plug()
 
@@ -47,7 +46,4 @@ class Device:
     def _read(self) -> None:
         with suppress(BlockingIOError):
             data = os.read(self._fd, 4096)
-            self.heard += data
-            answer = self.answers(data)
-            if answer:
-                self.send(answer)
+            self.send(self._answers(data))

@@ -107,11 +107,10 @@ class SerialPeer:
 
     def config(self, address: Address) -> serial.Config:
         if self._device is None:
-            self._device = Device(Path(tempfile.mkdtemp(), "port"))
+            self._device = Device(Path(tempfile.mkdtemp(), "port"), lambda asked: b"{}\n")
         else:
             self._device.unplug()
             self._device.plug()
-        self._device.answers = lambda asked: b"{}\n"
         asks = serial.Request(send="?", interval=0.01)
         return serial.Config(port=str(self._device.path), requests={"probe": asks})
 

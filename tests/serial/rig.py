@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -30,11 +30,26 @@ class Bench:
     async def counted(self, event: str, at_least: int = 1) -> None:
         await self.emit.until(lambda: self.emit.events[event] >= at_least)
 
+    async def says(self, data: bytes) -> None:
+        """The device sends this again and again until the driver listens; it must within 5 s."""
+        before = len(self.emit.records)
+        async with asyncio.timeout(5):
+            while len(self.emit.records) == before:
+                self.device.send(data)
+                await asyncio.sleep(0.05)
+
 
 @asynccontextmanager
-async def bench(folder: Path, **settings: Any) -> AsyncIterator[Bench]:
-    """The driver listens by the time this begins."""
-    device = Device(folder / "port")
+async def bench(
+    folder: Path,
+    answers: Callable[[bytes], bytes] = lambda asked: b"",
+    plugged: bool = True,
+    **settings: Any,
+) -> AsyncIterator[Bench]:
+    """A driver that listens by the time this begins, if its port is plugged in."""
+    device = Device(folder / "port", answers)
+    if not plugged:
+        device.unplug()
     made = Bench(device)
     config = Config(**{**settings, "port": str(device.path)})
     task = asyncio.create_task(SerialDriver(config, Context("scale", SystemClock())).run(made.emit))
