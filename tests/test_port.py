@@ -49,12 +49,16 @@ def line() -> Iterator[Line]:
         os.close(made.device)
 
 
+def stty(path: str, *words: str) -> None:
+    subprocess.run(["stty", "-F", path, *words], check=True)
+
+
 async def until(condition: Callable[[], bool]) -> None:
     await settled(condition, "it did not happen")
 
 
 async def test_bytes_pass_both_ways_unchanged(line: Line) -> None:
-    subprocess.run(["stty", "-F", line.path, "sane", "ixon", "ixoff", "igncr", "ocrnl"], check=True)
+    stty(line.path, "sane", "ixon", "ixoff", "igncr", "ocrnl")
     port = line.open(baud_rate=115_200)
     every = bytes(range(256))
     os.write(line.device, every)
@@ -75,7 +79,7 @@ async def test_a_speed_is_set_whether_it_has_a_name_or_not(line: Line, baud_rate
 
 async def test_damaged_bytes_are_not_taken_for_right_ones(line: Line) -> None:
     """A pseudo-terminal damages none; that the kernel was told what to do with them can be seen."""
-    subprocess.run(["stty", "-F", line.path, "ignpar", "parmrk", "istrip"], check=True)
+    stty(line.path, "ignpar", "parmrk", "istrip")
     port = line.open(baud_rate=123_456, parity="even")
     flags = termios.tcgetattr(line.device)[0]
     assert flags & termios.INPCK

@@ -13,6 +13,9 @@ NAME = r"[\w.:-]{1,64}"
 """Of a device: what fits between two slashes of a channel and matches no wildcard."""
 
 BCD_BYTES_MAX = 8
+WRITTEN = ("number", "hex", "text")
+"""Types of fields that are written out; the others are binary."""
+
 LINE = "\n"
 HEX = "hex:"
 
@@ -94,6 +97,31 @@ class Field:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Layout:
+    """How a frame is read. Without fields it is a record as it stands."""
+
+    pattern: str | None = setting(
+        None,
+        doc="Regular expression that the whole text of a frame matches; its named groups are fields.",
+        example="'(?P<weight>[-+ 0-9.]+)kg'",
+    )
+    separator: str | None = setting(
+        None, doc='What stands between columns; " " is any number of blanks.', example='","'
+    )
+    fields: dict[str, Field] = setting(
+        factory=dict, doc="Values by name; without any, the text of a frame is the record.", maximum=256
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind(Layout):
+    code: str = setting(doc='What tells this kind of frame, as text or "hex:..".', example='"hex:31"')
+    code_at: int = setting(
+        0, minimum=-8192, maximum=8192, doc="Where it stands in the frame; below 0 counts from the end."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Request:
     send: str = setting(doc='What asks this device, as text or "hex:..".', example='"hex:02 31 03"')
     interval: Duration = setting(1.0, minimum=0.01, doc="Asked once in this time.", example='"1 s"')
@@ -102,7 +130,7 @@ class Request:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(PortSettings):
+class Config(PortSettings, Layout):
     device: str | None = setting(
         None, pattern=NAME, doc="Name of the device; the driver's own by default.", example='"scale-1"'
     )
@@ -115,16 +143,8 @@ class Config(PortSettings):
     )
     check: Check | None = setting(None, doc="What tells a good frame from a broken one.")
     encoding: Literal["ascii", "utf-8", "latin-1"] = setting("utf-8", doc="Of text.")
-    pattern: str | None = setting(
-        None,
-        doc="Regular expression that the whole text of a frame matches; its named groups are fields.",
-        example="'(?P<weight>[-+ 0-9.]+)kg'",
-    )
-    separator: str | None = setting(
-        None, doc='What stands between columns; " " is any number of blanks.', example='","'
-    )
-    fields: dict[str, Field] = setting(
-        factory=dict, doc="Values by name; without any, the text of a frame is the record.", maximum=256
+    kinds: dict[str, Kind] = setting(
+        factory=dict, doc="Kinds of frames by name, each read in its own way.", maximum=64
     )
     requests: dict[str, Request] = setting(
         factory=dict, doc="Devices that speak only when asked, by name.", maximum=256
@@ -140,7 +160,7 @@ def octets(text: str) -> bytes:
 
 
 def channels(config: Config) -> Sequence[str] | None:
-    if config.profile == "nmea0183" or config.device_field is not None:
+    if config.profile == "nmea0183" or config.device_field is not None or config.kinds:
         return None
     if config.requests:
         return [f"serial/{name}" for name in config.requests]
@@ -152,13 +172,16 @@ def problems(config: Config) -> Sequence[tuple[str, str]]:
         *_unreadable(config),
         *(_beside_profile(config) if config.profile else _frame(config.frame, config.check)),
         *_check(config.check),
-        *_fields(config),
+        *_layout("", config),
+        *_kinds(config),
         *_devices(config),
     ]
 
 
 def _unreadable(config: Config) -> Iterator[tuple[str, str]]:
     written = {"frame.start": config.frame.start, "frame.end": config.frame.end}
+    for name, kind in config.kinds.items():
+        written[f"kinds.{name}.code"] = kind.code
     for name, request in config.requests.items():
         written[f"requests.{name}.send"] = request.send
         written[f"requests.{name}.expect"] = request.expect
@@ -173,8 +196,9 @@ def _beside_profile(config: Config) -> Iterator[tuple[str, str]]:
     for name, empty in (("frame", Frame(end=LINE)), ("check", None), ("pattern", None), ("separator", None)):
         if getattr(config, name) != empty:
             yield name, f'profile = "{config.profile}" brings its own'
-    if config.fields:
-        yield "fields", f'profile = "{config.profile}" brings its own'
+    for name in ("fields", "kinds"):
+        if getattr(config, name):
+            yield name, f'profile = "{config.profile}" brings its own'
 
 
 def _frame(frame: Frame, check: Check | None) -> Iterator[tuple[str, str]]:
@@ -202,54 +226,56 @@ def _check(check: Check | None) -> Iterator[tuple[str, str]]:
             yield f"check.{name}", f"has more than {check.width} bits"
 
 
-def _fields(config: Config) -> Iterator[tuple[str, str]]:
-    if config.pattern is not None and config.separator is not None:
-        yield "separator", "a frame is read by pattern or by columns, not by both"
-    if config.separator == "" or (config.separator is not None and len(config.separator) > 1):
-        yield "separator", "is one character"
-    groups = _groups(config.pattern) if config.pattern is not None else set()
-    if groups is None:
-        yield "pattern", f"is no regular expression: {_why_not(config.pattern or '')}"
-        return
-    for name in sorted(groups - config.fields.keys()):
-        yield f"fields.{name}", "the pattern has this group, but no field says what it is"
-    for name, field in config.fields.items():
-        path = f"fields.{name}"
-        binary = field.type not in ("number", "hex", "text")
-        if config.pattern is not None:
-            if name not in groups:
-                yield path, f"the pattern has no group (?P<{name}>...)"
-        elif config.separator is not None:
-            if field.column is None:
-                yield path, "which column is it?"
-        elif field.at is None:
-            yield path, "at which byte does it stand? (or set pattern or separator)"
-        elif (field.length is None) == (field.type in ("number", "hex", "text", "bcd")):
-            yield (
-                f"{path}.length",
-                "a number, hex, text or bcd in bytes needs a length, the other types have one",
-            )
-        if field.type == "bcd" and (field.length or 0) > BCD_BYTES_MAX:
-            yield f"{path}.length", f"a bcd has at most {BCD_BYTES_MAX} bytes"
-        if binary and (config.pattern is not None or config.separator is not None):
-            yield f"{path}.type", "a pattern or column has a number, hex or text"
+def _kinds(config: Config) -> Iterator[tuple[str, str]]:
+    for name, kind in config.kinds.items():
+        yield from _layout(f"kinds.{name}.", kind)
+        if re.fullmatch(NAME, name) is None:
+            yield f"kinds.{name}", "a kind's name has letters, digits and _ . : -"
+        if not kind.code:
+            yield f"kinds.{name}.code", "is empty: every frame would be of this kind"
+    if config.kinds and (config.fields or config.pattern is not None or config.separator is not None):
+        yield "kinds", "each kind has its own fields, pattern and separator; there are others beside them"
+
+
+def _layout(path: str, layout: Layout) -> Iterator[tuple[str, str]]:
+    if layout.separator is not None:
+        if layout.pattern is not None:
+            yield f"{path}separator", "a frame is read by pattern or by columns, not by both"
+        if len(layout.separator) != 1:
+            yield f"{path}separator", "is one character"
+    groups: set[str] = set()
+    if layout.pattern is not None:
+        try:
+            groups = set(re.compile(layout.pattern).groupindex)
+        except re.error as error:
+            yield f"{path}pattern", f"is no regular expression: {error}"
+            return
+    for name in sorted(groups - layout.fields.keys()):
+        yield f"{path}fields.{name}", "the pattern has this group, but no field says what it is"
+    for name, field in layout.fields.items():
+        if layout.pattern is not None and name not in groups:
+            yield f"{path}fields.{name}", f"the pattern has no group (?P<{name}>...)"
+        in_text = layout.pattern is not None or layout.separator is not None
+        for where, message in _in_text(layout, field) if in_text else _in_bytes(field):
+            yield f"{path}fields.{name}{where}", message
         if field.mask is not None and field.type in ("number", "text", "f32", "f64"):
-            yield f"{path}.mask", f"a {field.type} has no bits to choose from"
+            yield f"{path}fields.{name}.mask", f"a {field.type} has no bits to choose from"
 
 
-def _groups(pattern: str) -> set[str] | None:
-    try:
-        return set(re.compile(pattern).groupindex)
-    except re.error:
-        return None
+def _in_text(layout: Layout, field: Field) -> Iterator[tuple[str, str]]:
+    if layout.separator is not None and field.column is None:
+        yield "", "which column is it?"
+    if field.type not in WRITTEN:
+        yield ".type", "a pattern or column has a number, hex or text"
 
 
-def _why_not(pattern: str) -> str:
-    try:
-        re.compile(pattern)
-    except re.error as error:
-        return str(error)
-    return ""
+def _in_bytes(field: Field) -> Iterator[tuple[str, str]]:
+    if field.at is None:
+        yield "", "at which byte does it stand? (or set pattern or separator)"
+    if (field.length is None) == (field.type in (*WRITTEN, "bcd")):
+        yield ".length", "a number, hex, text or bcd in bytes needs a length, the other types have one"
+    if field.type == "bcd" and (field.length or 0) > BCD_BYTES_MAX:
+        yield ".length", f"a bcd has at most {BCD_BYTES_MAX} bytes"
 
 
 def _devices(config: Config) -> Iterator[tuple[str, str]]:
@@ -258,8 +284,9 @@ def _devices(config: Config) -> Iterator[tuple[str, str]]:
     if config.device_field is not None:
         if config.device is not None or config.requests:
             yield "device_field", "the device has a name already, by device or requests"
-        if not config.profile and config.device_field not in config.fields:
-            yield "device_field", f"there is no field {config.device_field!r}"
+        layouts: Sequence[Layout] = list(config.kinds.values()) or [config]
+        if not config.profile and not all(config.device_field in layout.fields for layout in layouts):
+            yield "device_field", f"not every frame has a field {config.device_field!r}"
     for name in config.requests:
         if re.fullmatch(NAME, name) is None:
             yield f"requests.{name}", "a device's name has letters, digits and _ . : -"

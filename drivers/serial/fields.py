@@ -11,7 +11,7 @@ import struct
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from drivers.serial import Config, Field
+from drivers.serial import WRITTEN, Field, Layout
 from gateway.record import Value
 
 NUMBER = re.compile(
@@ -20,7 +20,6 @@ NUMBER = re.compile(
 DIGITS = 15
 """All that a double holds. After a factor a number is rounded to them: 231 * 0.1 is 23.1."""
 
-WRITTEN = ("number", "hex", "text")
 EMPTY = "empty"
 NOT_A_NUMBER = "not a number"
 
@@ -42,14 +41,14 @@ Reader = Callable[[bytes, bytes], Reading]
 """From a whole frame, and what stands between its start and end."""
 
 
-def reader(config: Config) -> Reader:
-    """The way in which these settings read a frame."""
-    fields, encoding = config.fields, config.encoding
-    if config.pattern is not None:
-        pattern = re.compile(config.pattern, re.DOTALL)
+def reader(layout: Layout, encoding: str) -> Reader:
+    """The way in which a layout reads a frame."""
+    fields = layout.fields
+    if layout.pattern is not None:
+        pattern = re.compile(layout.pattern, re.DOTALL)
         return lambda frame, content: _by_pattern(pattern, fields, text(content, encoding))
-    if config.separator is not None:
-        separator = config.separator
+    if layout.separator is not None:
+        separator = layout.separator
         return lambda frame, content: _by_column(separator, fields, text(content, encoding))
     return lambda frame, content: _by_place(fields, frame, encoding)
 
