@@ -19,6 +19,8 @@ from gateway.port import Port
 from gateway.record import Record, reading
 
 REOPEN_S = 1.0
+DEVICES_MAX = 256
+LOST = "losses of the port"
 
 _log = logging.getLogger(__name__)
 
@@ -27,22 +29,23 @@ class SerialDriver:
     def __init__(self, config: Config, context: Context) -> None:
         self._config = config
         self._context = context
-        self._devices = list(config.requests) or [config.device or context.name]
+        self._devices = Devices(config, context.name)
         self._failure: str | None = None
 
     async def run(self, emit: Emit) -> None:
         while True:
             try:
-                await Line(self._config, self._context, emit, self._works).serve()
+                await Line(self._config, self._context, emit, self._devices, self._works).serve()
             except DeviceError as error:
                 self._failed(emit, str(error))
             await asyncio.sleep(REOPEN_S)
 
     def _failed(self, emit: Emit, reason: str) -> None:
         if self._failure is None:
+            emit.count(LOST)
             _log.warning("driver %s: %s; trying again every second", self._context.name, reason)
         if self._failure != reason:
-            for device in self._devices:
+            for device in self._devices.names:
                 emit.device_failed(device, reason)
         self._failure = reason
 
@@ -52,13 +55,29 @@ class SerialDriver:
             self._failure = None
 
 
+class Devices:
+    """Those that share the fate of the port: named by the settings, or by their own frames so far."""
+
+    def __init__(self, config: Config, driver: str) -> None:
+        self.name = config.device or driver
+        self._told = config.device_field is not None
+        self.names = dict.fromkeys([] if self._told else list(config.requests) or [self.name])
+
+    def heard(self, device: str) -> None:
+        if self._told and len(self.names) < DEVICES_MAX:
+            self.names[device] = None
+
+
 class Line:
     """A port from its opening to its loss. `works` is called when something comes."""
 
-    def __init__(self, config: Config, context: Context, emit: Emit, works: Callable[[], None]) -> None:
+    def __init__(
+        self, config: Config, context: Context, emit: Emit, devices: Devices, works: Callable[[], None]
+    ) -> None:
         self._config = config
         self._context = context
         self._emit = emit
+        self._devices = devices
         self._works = works
         self._decoder = Decoder(config)
         self._asker = Asker(context.name, config.requests, context.clock, emit) if config.requests else None
@@ -98,12 +117,13 @@ class Line:
             self._emit.count(event, count)
         self._decoder.events.clear()
         if self._asker is None:
-            name = self._config.device or self._context.name
-            records = [self._record(message.device or name, message) for message in messages]
+            records = [self._record(message.device or self._devices.name, message) for message in messages]
         else:
             records = [self._record(name, message) for name, message in self._asker.answers(messages)]
         if not records:
             return
+        for record in records:
+            self._devices.heard(record.device)
         try:
             stored = asyncio.ensure_future(self._emit(records, waits=False))
         except Refused as refused:
