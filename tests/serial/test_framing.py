@@ -3,7 +3,7 @@
 import binascii
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from drivers.serial import Check, Frame, octets
@@ -35,6 +35,9 @@ def stx_frame(payload: bytes) -> bytes:
 
 
 BUILD = {"length": length_frame, "fixed": fixed_frame, "stx": stx_frame}
+FEW = settings(max_examples=30)
+"""test_fuzz.py has the many."""
+
 payloads = st.lists(st.binary(max_size=30), min_size=1, max_size=5)
 
 
@@ -51,6 +54,7 @@ def fed(framer: Framer, data: bytes, sizes: list[int]) -> list[bytes]:
 
 
 @pytest.mark.parametrize("kind", FRAMES)
+@FEW
 @given(contents=payloads, sizes=st.lists(st.integers(1, 20), max_size=20))
 def test_frames_come_whole_however_they_are_cut(kind: str, contents: list[bytes], sizes: list[int]) -> None:
     framer = Framer(*FRAMES[kind])
@@ -60,6 +64,7 @@ def test_frames_come_whole_however_they_are_cut(kind: str, contents: list[bytes]
 
 
 @pytest.mark.parametrize("kind", FRAMES)
+@FEW
 @given(
     noise=st.binary(max_size=200),
     content=st.binary(max_size=30),
@@ -78,6 +83,7 @@ def test_behind_noise_the_next_frame_is_found(
 
 
 @pytest.mark.parametrize("kind", FRAMES)
+@FEW
 @given(data=st.binary(max_size=400), sizes=st.lists(st.integers(1, 50), max_size=20))
 def test_nothing_passes_without_its_check(kind: str, data: bytes, sizes: list[int]) -> None:
     frame, check = FRAMES[kind]
@@ -98,6 +104,7 @@ def test_a_flipped_bit_is_never_a_frame(kind: str) -> None:
         assert [*framer.feed(bytes(broken) + good), *framer.pause()] == [good]
 
 
+@FEW
 @given(lines=st.lists(st.binary(max_size=40), max_size=20), sizes=st.lists(st.integers(1, 20), max_size=20))
 def test_lines_are_what_stands_between_ends(lines: list[bytes], sizes: list[int]) -> None:
     lines = [line.replace(b"\n", b"") for line in lines]
@@ -111,6 +118,7 @@ WITHOUT_LINE_ENDS = st.characters(codec="latin-1", exclude_characters="\r\n")
 
 
 @pytest.mark.parametrize(("frame", "check"), [(LENGTH, None), (FIXED, CRC), (LINES, None), (STX, None)])
+@FEW
 @given(data=st.lists(st.text(WITHOUT_LINE_ENDS, max_size=300), max_size=10))
 def test_what_waits_is_bounded(frame: Frame, check: Check | None, data: list[str]) -> None:
     framer = Framer(frame, check)
@@ -143,6 +151,7 @@ def test_crcs_of_the_catalogue(value: int, parameters: dict[str, object]) -> Non
     assert Checksum(check).of(b"123456789") == value
 
 
+@FEW
 @given(st.binary())
 def test_crcs_agree_with_other_programs(data: bytes) -> None:
     crc32 = Check(kind="crc", at=-4, **CATALOGUE[8][1])  # type: ignore[arg-type]
