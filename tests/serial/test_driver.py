@@ -58,7 +58,7 @@ async def test_a_line_without_an_end_is_bounded(tmp_path: Path) -> None:
         for sent in range(100, 2000, 100):
             one.device.send(b"x" * 100)
             await one.counted(SKIPPED, sent - 16)
-        one.device.send(b"the rest of it\nwhole\n")
+        one.device.send(b"the rest of it, longer than a line\nwhole\n")
         assert [record.body for record in await one.records(1)] == [b"whole"]
         assert one.emit.events[TOO_LONG] >= 1
 
@@ -204,6 +204,17 @@ async def test_a_late_answer_is_not_taken_for_the_next_device(tmp_path: Path) ->
         await one.counted(UNASKED, 3)
         await one.records(3)
     assert {(record.device, record.body) for record in one.emit.records} == {("two", b"from 2")}
+
+
+async def test_half_an_answer_is_not_the_beginning_of_the_next(tmp_path: Path) -> None:
+    requests = {
+        "one": Request(send="1", interval=0.1, timeout=0.02),
+        "two": Request(send="2", interval=0.1, timeout=5.0),
+    }
+    answers = {b"1": b"99", b"2": b"7\n"}
+    async with bench(tmp_path, answers=answers.__getitem__, requests=requests) as one:
+        records = await one.records(3)
+    assert {(record.device, record.body) for record in records} == {("two", b"7")}
 
 
 async def test_what_nobody_asked_for_is_no_answer(tmp_path: Path) -> None:
