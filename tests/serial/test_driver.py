@@ -4,12 +4,13 @@ import asyncio
 import json
 import logging
 import random
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from drivers.serial import Check, Field, Frame, Request
-from drivers.serial.asking import SKIPPED_TICKS, UNANSWERED, UNASKED
+from drivers.serial.asking import REST_S, SKIPPED_TICKS, UNANSWERED, UNASKED
 from drivers.serial.framing import HALF, SKIPPED, TOO_LONG
 from gateway.errors import QueueFull, StorageFailing
 from gateway.port import Port, PortSettings
@@ -145,9 +146,11 @@ async def test_a_full_queue_and_a_failing_disk(tmp_path: Path) -> None:
 
 async def test_devices_are_asked_and_take_turns(tmp_path: Path) -> None:
     asked: list[bytes] = []
+    times: list[float] = []
 
     def answers(request: bytes) -> bytes:
         asked.append(request)
+        times.append(asyncio.get_running_loop().time())
         return b"\x02" + request[1:2] + b" 20.5\x03"
 
     north = Request(send="#1\r", interval=0.02, timeout=5.0, expect="hex:02 31")
@@ -160,6 +163,7 @@ async def test_devices_are_asked_and_take_turns(tmp_path: Path) -> None:
     }
     assert set(asked) == {b"#1\r", b"#2\r"}, "one request at a time, the next after the answer"
     assert one.emit.events[UNASKED] == 0
+    assert min(after - before for before, after in pairwise(times)) >= REST_S
 
 
 async def test_a_silent_device_is_told_and_its_neighbour_still_asked(
