@@ -29,6 +29,14 @@ class Frame:
     trailer_bytes: int = setting(
         0, minimum=0, maximum=64, doc="Bytes that follow `end` and belong to the frame, such as a check."
     )
+    escape: str = setting(
+        "",
+        doc="Byte that makes the one behind it content, also where it looks like an end.",
+        example='"hex:10"',
+    )
+    escape_xor: int = setting(
+        0, minimum=0, maximum=255, doc="What the byte behind an escape is combined with; 0x20 in HDLC."
+    )
     length: int | None = setting(
         None, minimum=1, maximum=8192, doc="Bytes of every frame, where all are equally long."
     )
@@ -179,7 +187,8 @@ def problems(config: Config) -> Sequence[tuple[str, str]]:
 
 
 def _unreadable(config: Config) -> Iterator[tuple[str, str]]:
-    written = {"frame.start": config.frame.start, "frame.end": config.frame.end}
+    frame = config.frame
+    written = {"frame.start": frame.start, "frame.end": frame.end, "frame.escape": frame.escape}
     for name, kind in config.kinds.items():
         written[f"kinds.{name}.code"] = kind.code
     for name, request in config.requests.items():
@@ -187,9 +196,12 @@ def _unreadable(config: Config) -> Iterator[tuple[str, str]]:
         written[f"requests.{name}.expect"] = request.expect
     for path, text in written.items():
         try:
-            octets(text)
+            length = len(octets(text))
         except ValueError:
             yield path, 'after "hex:" come pairs of hexadecimal digits: "hex:02 41"'
+        else:
+            if path == "frame.escape" and length > 1:
+                yield path, "is one byte"
 
 
 def _beside_profile(config: Config) -> Iterator[tuple[str, str]]:
@@ -210,6 +222,8 @@ def _frame(frame: Frame, check: Check | None) -> Iterator[tuple[str, str]]:
         yield "frame", "without start or a check nothing tells where a frame begins"
     if frame.trailer_bytes and not frame.end:
         yield "frame.trailer_bytes", "counts what follows `end`, and there is none"
+    if frame.escape and not frame.end:
+        yield "frame.escape", "is for frames with an `end`, and there is none"
     if frame.length is not None and frame.length > frame.bytes_max:
         yield "frame.length", f"is more than bytes_max = {frame.bytes_max}"
 

@@ -1,5 +1,6 @@
 """Cuts a stream of bytes into frames whose check holds, and finds the next one after anything else."""
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 
@@ -8,7 +9,7 @@ from drivers.serial.checksum import Checksum
 
 SKIPPED = "bytes skipped"
 WRONG_CHECK = "frames with a wrong check"
-TOO_LONG = "frames too long"
+WRONG_LENGTH = "frames of a wrong length"
 HALF = "half frames"
 
 LENGTH_BYTES = {"u8": 1, "u16": 2, "u32": 4}
@@ -29,6 +30,8 @@ class Framer:
         self._frame = frame
         self._start = octets(frame.start)
         self._end = octets(frame.end)
+        self._escape = octets(frame.escape)
+        self._until_end = re.compile(_until_end(self._end, self._escape), re.DOTALL)
         self._check = None if check is None else Checksum(check)
         self._buffer = bytearray()
         self._anchored = bool(self._start) or not self._end
@@ -36,16 +39,16 @@ class Framer:
         self._hunting = False
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """Whole frames, as they came. The iterator must be used up."""
+        """Whole frames without their escapes. The iterator must be used up."""
         self._buffer += data
         while self._find_start():
             size = self._size()
             if size is NOT_YET:
                 return
             if size == NEVER:
-                self._give_up(TOO_LONG)
+                self._give_up(WRONG_LENGTH)
                 continue
-            frame = bytes(self._buffer[:size])
+            frame = self._plain(bytes(self._buffer[:size]))
             if self._check is not None and not self._check.holds(frame):
                 self._give_up(WRONG_CHECK)
                 continue
@@ -92,12 +95,11 @@ class Framer:
         """Bytes of the frame at the head of the buffer; NOT_YET before they are there, NEVER if they can't be."""
         frame, have = self._frame, len(self._buffer)
         if self._end:
-            end = self._buffer.find(self._end, len(self._start))
+            end = self._find_end()
             if end < 0:
                 return NEVER if have > frame.bytes_max else NOT_YET
-            if self._start and self._check is None:
-                self._skip_to_last_start(end)
-                return self._within(self._buffer.find(self._end, len(self._start)))
+            if self._start and self._check is None and not self._escape:
+                end -= self._skip_to_last_start(end)
             return self._within(end)
         if frame.length is not None:
             return frame.length if have >= frame.length else NOT_YET
@@ -110,18 +112,39 @@ class Framer:
             return NEVER
         return told if have >= told else NOT_YET
 
+    def _find_end(self) -> int:
+        """Where the end of the frame at the head of the buffer stands, -1 before it is there."""
+        found = self._until_end.match(self._buffer, len(self._start))
+        return -1 if found is None else found.end() - len(self._end)
+
+    def _plain(self, frame: bytes) -> bytes:
+        if not self._escape:
+            return frame
+        head, tail = len(self._start), len(frame) - len(self._end) - self._frame.trailer_bytes
+        plain = bytearray()
+        escaped = False
+        for byte in frame[head:tail]:
+            if not escaped and byte == self._escape[0]:
+                escaped = True
+            else:
+                plain.append(byte ^ self._frame.escape_xor if escaped else byte)
+                escaped = False
+        return frame[:head] + plain + frame[tail:]
+
     def _within(self, end: int) -> int | None:
         size = end + len(self._end) + self._frame.trailer_bytes
         if size > self._frame.bytes_max:
             return NEVER
         return size if len(self._buffer) >= size else NOT_YET
 
-    def _skip_to_last_start(self, end: int) -> None:
-        """Without a check a second start is the only sign that the frame before it broke off."""
+    def _skip_to_last_start(self, end: int) -> int:
+        """Without a check a second start is the only sign that the frame before it broke off. Bytes skipped."""
         at = self._buffer.rfind(self._start, 1, end)
-        if at > 0:
-            self.events[HALF] += 1
-            self._skip(at)
+        if at < 0:
+            return 0
+        self.events[HALF] += 1
+        self._skip(at)
+        return at
 
     def _give_up(self, reason: str) -> None:
         if not self._hunting:
@@ -131,7 +154,7 @@ class Framer:
             self._hunting = not self._start
             self._skip(1)
             return
-        end = self._buffer.find(self._end)
+        end = self._find_end()
         if end < 0 or reason == HALF:
             self._skip(len(self._buffer))
             self._in_step = self._check is not None
@@ -145,3 +168,9 @@ class Framer:
         del self._buffer[:count]
         if lost := len(skipped.translate(None, b"\r\n")):
             self.events[SKIPPED] += lost
+
+
+def _until_end(end: bytes, escape: bytes) -> bytes:
+    """All to the first end that no escape makes a part of the content."""
+    one = b"." if not escape else re.escape(escape) + b".|[^" + re.escape(escape) + b"]"
+    return b"(?:(?!" + re.escape(end) + b")(?:" + one + b"))*" + re.escape(end)

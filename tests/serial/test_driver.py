@@ -11,7 +11,7 @@ import pytest
 
 from drivers.serial import Check, Field, Frame, Request
 from drivers.serial.asking import REST_S, SKIPPED_TICKS, UNANSWERED, UNASKED
-from drivers.serial.framing import HALF, SKIPPED, TOO_LONG
+from drivers.serial.framing import HALF, SKIPPED, WRONG_LENGTH
 from gateway.errors import QueueFull, StorageFailing
 from gateway.port import Port, PortSettings
 from tests.serial.rig import bench
@@ -61,7 +61,7 @@ async def test_a_line_without_an_end_is_bounded(tmp_path: Path) -> None:
             await one.counted(SKIPPED, sent - 16)
         one.device.send(b"the rest of it, longer than a line\nwhole\n")
         assert [record.body for record in await one.records(1)] == [b"whole"]
-        assert one.emit.events[TOO_LONG] >= 1
+        assert one.emit.events[WRONG_LENGTH] >= 1
 
 
 async def test_a_wrong_speed_is_counted_and_survived(tmp_path: Path) -> None:

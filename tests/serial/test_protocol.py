@@ -165,6 +165,8 @@ MISTAKES = [
     ("frame.length = 3", "nothing tells where a frame begins"),
     ('frame = { length = 3, start = "a", trailer_bytes = 1 }', "frame.trailer_bytes"),
     ('frame = { length = 3, start = "a", bytes_max = 2 }', "frame.length"),
+    ('frame = { length = 3, start = "a", escape = "x" }', "frame.escape"),
+    ('frame = { end = "b", escape = "hex:10 10" }', "frame.escape: is one byte"),
     ('check = { kind = "crc", at = -1 }', "check.polynomial"),
     ('check = { kind = "sum", at = -1, polynomial = 7 }', "check.polynomial"),
     ('check = { kind = "xor", width = 16, at = -1 }', "check.width"),

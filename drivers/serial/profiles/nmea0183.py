@@ -92,7 +92,7 @@ def read(content: str) -> tuple[str, Reading]:
         except Unreadable as reason:
             found.quality[name] = str(reason)
     if found.values.get("status") == "V" or found.values.get("fix") == 0:
-        for name in found.values.keys() - ALWAYS_VALID:
+        for name in [name for name in found.values if name not in ALWAYS_VALID]:
             del found.values[name]
             found.quality[name] = NOT_VALID
     return formatter, found
