@@ -93,7 +93,8 @@ def _by_column(separator: str, fields: Mapping[str, Field], content: str) -> Rea
         )
     except csv.Error as error:
         raise Undescribed("frames that are no columns") from error
-    return _read(fields, lambda name, field: dict(enumerate(columns, start=1)).get(field.column or 0))
+    by_number = dict(enumerate(columns, start=1))
+    return _read(fields, lambda name, field: by_number.get(field.column or 0))
 
 
 def _by_place(fields: Mapping[str, Field], frame: bytes, encoding: str) -> Reading:
