@@ -13,6 +13,7 @@ from gateway.cli import (
     doctor,
     drivers,
     password,
+    ports,
     queue,
     run,
     status,
@@ -64,6 +65,7 @@ status.add_to(app)
 tail.add_to(app)
 queue.add_to(app)
 drivers.add_to(app)
+ports.add_to(app)
 trial.add_to(app)
 doctor.add_to(app)
 adopt.add_to(app)
