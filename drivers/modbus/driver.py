@@ -1,7 +1,7 @@
 """Reads the values of each unit at their intervals, one request after the other on the line.
 
-A unit that doesn't answer goes to the penalty box: it is asked again only when nothing else is due for as long as that
-may take, and more and more rarely.
+A unit that doesn't answer goes to the penalty box: it is probed when nothing else is due for as long as that may take, soon
+after the first failure, which may have been noise, and then more and more rarely.
 """
 
 import asyncio
@@ -23,9 +23,6 @@ from gateway.errors import DeviceError, Refused
 from gateway.port import Port, PortSettings
 from gateway.record import Record, Value, reading
 from gateway.settings import Address
-
-PROBE_LATE_S = 30.0
-"""A probe for which the line never has the time is made all the same, so late."""
 
 CUT_LIFETIME_S = 30 * 86400
 """A device may be replaced by one that refuses less."""
@@ -76,7 +73,7 @@ class ModbusDriver:
             if (
                 probe is not None
                 and now >= probe_at
-                and (due - now >= probe_s or now - probe_at >= PROBE_LATE_S)
+                and (due - now >= probe_s or now - probe_at >= probe.patience_s)
             ):
                 await self._probe(line, probe, emit)
             elif due <= now:

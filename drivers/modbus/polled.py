@@ -8,12 +8,15 @@ from math import inf
 from drivers.modbus.line import Count, Line, NoAnswer
 from drivers.modbus.plan import Block, Cut, Plan, Point
 from drivers.modbus.protocol import (
+    ADDRESSES,
     BIT_TABLES,
     DEVICE_FAILURE,
     GATEWAY_PATH,
     GATEWAY_TARGET,
     ILLEGAL_ADDRESS,
     ILLEGAL_VALUE,
+    READ_BITS_MAX,
+    READ_REGISTERS_MAX,
     ExceptionAnswer,
     Request,
     read,
@@ -28,6 +31,7 @@ TOO_MUCH = frozenset((ILLEGAL_ADDRESS, ILLEGAL_VALUE, DEVICE_FAILURE))
 UNREACHED = frozenset((GATEWAY_PATH, GATEWAY_TARGET))
 
 PROBE_S_MAX = 30.0
+PATIENCE_S_MAX = 30.0
 
 
 class PollClass:
@@ -105,12 +109,20 @@ class Polled:
             for interval, points in unit.classes().items()
         ]
 
+    @property
+    def _shortest_s(self) -> float:
+        return min(each.interval for each in self.classes)
+
+    @property
+    def patience_s(self) -> float:
+        """How long a probe waits for a time when nothing else is due; then it is made all the same."""
+        return min(self._shortest_s, PATIENCE_S_MAX) if self.failures == 1 else PATIENCE_S_MAX
+
     def failed(self) -> None:
         """To be probed at once after the first failure, which may have been noise; then later and later."""
         self.failures += 1
-        shortest = min(each.interval for each in self.classes)
-        wait_s = min(PROBE_S_MAX, shortest * 2 ** min(self.failures - 2, 16)) if self.failures > 1 else 0.0
-        self.probe_at = asyncio.get_running_loop().time() + wait_s
+        wait_s = self._shortest_s * 2 ** min(self.failures - 2, 16) if self.failures > 1 else 0.0
+        self.probe_at = asyncio.get_running_loop().time() + min(PROBE_S_MAX, wait_s)
 
     async def probe(self, line: Line) -> str | None:
         """Why the unit still doesn't answer; None if it does. Raises DeviceError."""
@@ -126,13 +138,29 @@ class Polled:
         return None
 
     def _probe(self, line: Line) -> Request | None:
-        """A short read whose answer can't be taken for one that may still come."""
+        """A short read whose answer can't be taken for one that may still come; best of what is known to be there."""
         barred = line.may_come(self.unit.address)
-        for block in (block for each in self.classes for block in each.blocks):
-            ends = [point.end - block.at for point in block.points]
-            sizes = ends if block.table in BIT_TABLES else [*ends, *range(1, block.size)]
-            for size in sizes:
-                request = read(block.table, block.at, size)
-                if request.head not in barred:
-                    return request
+        blocks = [block for each in self.classes for block in each.blocks]
+        for sizes in (_whole_values, _any_part, _a_little_more):
+            for block in blocks:
+                for size in sizes(block):
+                    request = read(block.table, block.at, size)
+                    if request.head not in barred:
+                        return request
         return None
+
+
+def _whole_values(block: Block) -> Iterable[int]:
+    return sorted(point.end - block.at for point in block.points)
+
+
+def _any_part(block: Block) -> Iterable[int]:
+    return range(1, block.size)
+
+
+def _a_little_more(block: Block) -> Iterable[int]:
+    """Bits come eight to a byte, and only another number of bytes makes another answer."""
+    size_max = READ_BITS_MAX if block.table in BIT_TABLES else READ_REGISTERS_MAX
+    step = 8 if block.table in BIT_TABLES else 1
+    sizes = (block.size + step, block.size + 2 * step)
+    return [size for size in sizes if size <= size_max and block.at + size <= ADDRESSES]

@@ -41,8 +41,8 @@ RTU_EXCEPTION_BYTES = 5
 RTU_OVERHEAD_BYTES = 3
 """The unit's address and the checksum."""
 
-NOISE_BYTES_MAX = 4
-"""Bytes before an answer that are taken for noise of the line's turn-around. No frame is so short."""
+NOISE_BYTES_MAX = 2
+"""Bytes before an answer that are taken for noise of the line's turn-around. Inside a frame, data begins with the fourth."""
 
 TCP_HEADER_BYTES = 7
 TCP_PDU_BYTES_MAX = 253
@@ -189,7 +189,7 @@ def rtu_answer_bytes(request: Request) -> int:
 def rtu_answer(received: bytes | bytearray, unit: int, request: Request) -> tuple[bytes, int] | None:
     """The PDU of an answer to the request, and where it ends in what was received; None as long as there is none.
 
-    Before the answer there may be noise, but no whole frame: an answer inside another unit's frame is none.
+    Before the answer there may be a little noise; an answer inside another unit's frame is none.
     """
     for start in range(min(NOISE_BYTES_MAX, len(received) - RTU_EXCEPTION_BYTES) + 1):
         if received[start] != unit:

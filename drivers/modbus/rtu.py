@@ -3,7 +3,8 @@
 An answer doesn't say which request it is for, only its unit, function and length. So that a late answer is never taken
 for another request's: the head (function and length) of every request that was not answered is kept, and the unit is not
 asked for an answer with the same head until another one was answered. As units answer in order, the late one
-can't come any more then. A unit that has only one kind of answer to give is left alone for LATE_S instead.
+can't come any more then. A refusal says only its function: it settles the oldest request that it may be for. A unit that
+has only one kind of answer to give is left alone instead, for LATE_TIMEOUTS times the answer timeout.
 
 The rest between frames is the line's, 3.5 characters, and after a request without an answer as long as
 the longest answer time seen. That no more than 1.5 characters pass inside a frame is not checked: adapters hand over
@@ -25,7 +26,7 @@ from drivers.modbus.protocol import (
 BROKEN_REST_S = 0.02
 """So long after bytes that are no answer another one may follow them: what an adapter may hold back."""
 
-LATE_S = 10.0
+LATE_TIMEOUTS = 10
 LATE_HEADS_MAX = 16
 """Of one unit; more than its polls have."""
 
@@ -92,8 +93,11 @@ class RtuLine(Line):
             return
         while True:
             answer = rtu_answer(self._received, self._unit, request)
-            if answer is not None and self._is_now(answer[0]):
-                self._on_time(answer[0], len(self._received) - answer[1])
+            if answer is not None:
+                if self._may_be_older(answer[0]):
+                    self._fail("refused, if that is not about an earlier request")
+                else:
+                    self._on_time(answer[0], len(self._received) - answer[1])
                 return
             if not self._drop_late():
                 break
@@ -116,12 +120,14 @@ class RtuLine(Line):
             return not self._received
         return False
 
-    def _is_now(self, pdu: bytes) -> bool:
-        """A refusal doesn't say of which request: while an earlier answer may come, it is none to this one."""
-        refused = pdu[0] & EXCEPTION and any(
-            head[0] == pdu[0] ^ EXCEPTION for head in self._late.get(self._unit, ())
-        )
-        return not refused
+    def _may_be_older(self, pdu: bytes) -> bool:
+        """Whether a refusal may be for a request before the one that is waited for; the oldest is settled by it."""
+        late = self._late.get(self._unit, {})
+        older = [head for head in late if head[0] | EXCEPTION == pdu[0]]
+        if not older:
+            return False
+        del late[older[0]]
+        return True
 
     def _drop_late(self) -> bool:
         """Cut off what came late, of whatever unit, so that the answer behind it is seen.
@@ -148,7 +154,7 @@ class RtuLine(Line):
     def _failed(self, unit: int, request: Request) -> None:
         super()._failed(unit, request)
         late = self._late.setdefault(unit, {})
-        late[request.head] = asyncio.get_running_loop().time() + LATE_S
+        late[request.head] = asyncio.get_running_loop().time() + LATE_TIMEOUTS * self._timing.answer_timeout_s
         while len(late) > LATE_HEADS_MAX:
             del late[next(iter(late))]
         self._rest_s = max(self._timing.rest_s, min(self._answer_s, self._timing.answer_timeout_s))

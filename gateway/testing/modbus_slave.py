@@ -142,7 +142,7 @@ class SerialSlave:
     """
 
     def __init__(
-        self, units: Mapping[int, ModbusUnit], path: Path, *, character_s: float = 0.0, answer_s: float = 0.0
+        self, units: dict[int, ModbusUnit], path: Path, *, character_s: float = 0.0, answer_s: float = 0.0
     ) -> None:
         self.units = units
         self.path = path
@@ -233,7 +233,7 @@ def tcp_frame(transaction: int, unit: int, pdu: bytes) -> bytes:
 class TcpSlave:
     """Units behind one address. `behave` gives the parts of an answer; by itself one, at once and right."""
 
-    def __init__(self, units: Mapping[int, ModbusUnit]) -> None:
+    def __init__(self, units: dict[int, ModbusUnit]) -> None:
         self.units = units
         self.asked: list[TcpAsked] = []
         self.connections = 0
