@@ -13,9 +13,7 @@ from math import inf
 
 from drivers.modbus import Config, line_of
 from drivers.modbus.line import Channel, Count, Line, Lost, Open, Received, Timing
-from drivers.modbus.plan import Cut
 from drivers.modbus.polled import PollClass, Polled
-from drivers.modbus.protocol import READ_FUNCTIONS
 from drivers.modbus.rtu import RtuLine
 from drivers.modbus.tcp import Connection, TcpLine
 from gateway.driver import Context, Emit, Mark
@@ -24,7 +22,7 @@ from gateway.port import Port, PortSettings
 from gateway.record import Record, Value, reading
 from gateway.settings import Address
 
-CUT_LIFETIME_S = 30 * 86400
+LEARNED_LIFETIME_S = 30 * 86400
 """A device may be replaced by one that refuses less."""
 
 PENDING_MAX = 4096
@@ -46,8 +44,8 @@ class ModbusDriver:
     async def run(self, emit: Emit) -> None:
         line = line_for(self._config, emit.count)
         hole_max = line_of(self._config).hole_max
-        cuts = _cuts(emit.recall(self._scope))
-        units = [Polled(unit, hole_max, cuts.get(unit.address, ())) for unit in self._config.units]
+        known = _known(emit.recall(self._scope))
+        units = [Polled(unit, hole_max, known.get(unit.address, ())) for unit in self._config.units]
         now = asyncio.get_running_loop().time()
         for unit in units:
             for each in unit.classes:
@@ -134,13 +132,9 @@ class ModbusDriver:
             return
         body = reading(device, time_ms, values, quality)
         marks = [
-            Mark(
-                self._scope,
-                b"%d/%s/%d" % (unit.unit.address, cut.table.encode(), cut.at),
-                b"",
-                CUT_LIFETIME_S,
-            )
-            for cut in unit.learned
+            Mark(self._scope, f"{unit.unit.address} {line}".encode(), b"", LEARNED_LIFETIME_S)
+            for each in unit.classes
+            for line in each.learned
         ]
         record = Record(unit.channel, device, body, time_ms, "application/json")
         try:
@@ -149,7 +143,8 @@ class ModbusDriver:
             emit.count("records left out")
             emit.device_failed(device, str(refused) or type(refused).__name__)
             return
-        unit.learned.clear()
+        for each in unit.classes:
+            each.learned.clear()
         self._pending.add(stored)
         stored.add_done_callback(self._stored(emit))
 
@@ -189,12 +184,10 @@ def _port(settings: PortSettings) -> Open:
     return open_port
 
 
-def _cuts(marks: Mapping[bytes, bytes]) -> dict[int, list[Cut]]:
-    """By address of the unit."""
-    found: dict[int, list[Cut]] = {}
+def _known(marks: Mapping[bytes, bytes]) -> dict[int, list[str]]:
+    """What was learned, by address of the unit; as its marks are keyed."""
+    found: dict[int, list[str]] = {}
     for key in marks:
-        address, table, at = key.decode().split("/")
-        for known in READ_FUNCTIONS:
-            if known == table:
-                found.setdefault(int(address), []).append(Cut(known, int(at)))
+        address, _, line = key.decode().partition(" ")
+        found.setdefault(int(address), []).append(line)
     return found

@@ -2,14 +2,15 @@
 
 A hole between two values is read along where that takes less time than a request of its own. When a unit refuses a
 block of several values, the block is cut in two, at its largest hole, and both parts are read; so it goes on until the
-parts are read or a value is refused alone. A cut is kept as proven once its two sides were read and the whole was refused:
-cuts that are not proven are tried out one by one, so that in the end only those remain that the unit needs.
+parts are read or a value is refused alone. A cut is proven once its two sides were read and the whole was refused: cuts
+that are not proven are left out for trial one by one, so that in the end only those remain that the unit needs. A refusal
+that speaks of the quantity (exception 3) is taken for a limit of the unit, which is then searched.
 """
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from drivers.modbus.protocol import BIT_TABLES, READ_BITS_MAX, Request, Table, read
+from drivers.modbus.protocol import BIT_TABLES, READ_BITS_MAX, READ_FUNCTIONS, Request, Table, read
 from drivers.modbus.register import Decode
 
 
@@ -107,40 +108,78 @@ def halves(whole: Block) -> tuple[Block, Block] | None:
 
 
 class Plan:
-    """The blocks of one poll class of a unit, and the cuts that were learned. `proven` are those learned before."""
+    """The blocks of one poll class of a unit, and what its refusals taught.
 
-    def __init__(self, points: Sequence[Point], limits: Limits, proven: Iterable[Cut]) -> None:
+    `known` is what `learned` held before, of any of the unit's plans: lines like "cut holding 50" and "limit 40".
+    """
+
+    def __init__(self, points: Sequence[Point], limits: Limits, known: Iterable[str]) -> None:
         self._points = points
-        self._limits = limits
-        self._proven = set(proven)
+        self._hole_max = limits.hole_max
+        self._proven: set[Cut] = set()
         self._unproven: list[Cut] = []
         self._trial: Cut | None = None
-        self.blocks = blocks(points, limits, self._proven)
+        self._limit_sought = False
+        self._read_max = 0
+        self._refused_min = limits.registers_max + 1
+        self.learned: list[str] = []
+        for line in known:
+            self._recall(line)
+        self._registers_max = self._refused_min - 1
+        self._plan()
 
-    def cut(self, refused: Block) -> tuple[tuple[Block, Block] | None, Cut | None]:
-        """The parts to read instead of a refused block, and the cut if it is proven by that.
+    def _recall(self, line: str) -> None:
+        match line.split():
+            case ["limit", size]:
+                self._refused_min = min(self._refused_min, int(size) + 1)
+            case ["cut", table, at]:
+                self._proven.update(Cut(known, int(at)) for known in READ_FUNCTIONS if known == table)
 
-        No parts if it is a single value that is refused.
-        """
+    def took(self, read: Block) -> None:
+        """The unit answered this block."""
+        if read.size > self._read_max and read.table not in BIT_TABLES:
+            self._read_max = read.size
+
+    def cut(self, refused: Block, *, for_size: bool) -> tuple[Block, Block] | None:
+        """The parts to read instead of a refused block; None if it is a single value. `for_size`: the unit says so."""
         trial = self._trial
         if trial is not None and trial.table == refused.table and refused.at < trial.at < refused.end:
             self._trial = None
             self._proven.add(trial)
+            self.learned.append(f"cut {trial.table} {trial.at}")
             before = [point for point in refused.points if point.at < trial.at]
             after = [point for point in refused.points if point.at >= trial.at]
             self._plan()
-            return (block(before), block(after)), trial
+            return block(before), block(after)
         parts = halves(refused)
-        if parts is not None:
+        if parts is None:
+            return None
+        if for_size and refused.size > self._read_max and refused.table not in BIT_TABLES:
+            self._refused_min = min(self._refused_min, refused.size)
+            self._registers_max = min(self._registers_max, self._refused_min - 1)
+            self._limit_sought = True
+        else:
             self._unproven.append(Cut(refused.table, parts[1].at))
-            self._plan()
-        return parts, None
+        self._plan()
+        return parts
 
     def went_through(self) -> None:
-        """Every block was answered: a cut left out for trial is not needed, and the next is tried."""
+        """Every block was answered: a cut left out for trial is not needed, and the next one is tried.
+
+        Between the largest block that was read and the smallest that was refused, the unit's limit is searched.
+        """
         if self._trial is not None or self._unproven:
             self._trial = self._unproven.pop(0) if self._unproven else None
             self._plan()
+        elif self._limit_sought:
+            self._registers_max = (self._read_max + self._refused_min) // 2
+            self._plan()
+            largest = max((one.size for one in self.blocks if one.table not in BIT_TABLES), default=0)
+            if largest <= self._read_max:
+                self._registers_max = self._read_max
+                self._limit_sought = False
+                self.learned.append(f"limit {self._read_max}")
 
     def _plan(self) -> None:
-        self.blocks = blocks(self._points, self._limits, (*self._proven, *self._unproven))
+        limits = Limits(self._registers_max, self._hole_max)
+        self.blocks = blocks(self._points, limits, (*self._proven, *self._unproven))

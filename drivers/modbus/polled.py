@@ -6,17 +6,16 @@ from collections.abc import Iterable
 from math import inf
 
 from drivers.modbus.line import Count, Line, NoAnswer
-from drivers.modbus.plan import Block, Cut, Plan, Point
+from drivers.modbus.plan import Block, Plan, Point
 from drivers.modbus.protocol import (
     ADDRESSES,
     BIT_TABLES,
     DEVICE_FAILURE,
-    GATEWAY_PATH,
-    GATEWAY_TARGET,
     ILLEGAL_ADDRESS,
     ILLEGAL_VALUE,
     READ_BITS_MAX,
     READ_REGISTERS_MAX,
+    UNREACHED,
     ExceptionAnswer,
     Request,
     read,
@@ -27,8 +26,6 @@ from gateway.record import Value
 
 TOO_MUCH = frozenset((ILLEGAL_ADDRESS, ILLEGAL_VALUE, DEVICE_FAILURE))
 """Refusals that may be about a part of what was asked for."""
-
-UNREACHED = frozenset((GATEWAY_PATH, GATEWAY_TARGET))
 
 PROBE_S_MAX = 30.0
 PATIENCE_S_MAX = 30.0
@@ -43,6 +40,11 @@ class PollClass:
         self.due = -inf
         self._points = points
         self._plan = plan
+
+    @property
+    def learned(self) -> list[str]:
+        """What is to be remembered for the plan."""
+        return self._plan.learned
 
     @property
     def blocks(self) -> list[Block]:
@@ -65,9 +67,8 @@ class PollClass:
                 count("exception answers", 1)
                 if error.code in UNREACHED:
                     return values, self._rest(block, blocks, str(error), quality), str(error)
-                parts, proven = self._plan.cut(block) if error.code in TOO_MUCH else (None, None)
-                if proven is not None:
-                    self.unit.learned.append(proven)
+                too_large = error.code == ILLEGAL_VALUE
+                parts = self._plan.cut(block, for_size=too_large) if error.code in TOO_MUCH else None
                 if parts is None:
                     quality.update((point.name, f"refused: {error}") for point in block.points)
                 else:
@@ -76,6 +77,7 @@ class PollClass:
                 count("requests without an answer", 1)
                 return values, self._rest(block, blocks, str(error), quality), str(error)
             else:
+                self._plan.took(block)
                 _decode(block, data, values, quality)
         self._plan.went_through()
         return values, quality, None
@@ -95,17 +97,16 @@ def _decode(block: Block, data: bytes, values: dict[str, Value], quality: dict[s
 
 
 class Polled:
-    """`learned` are cuts to remember with the next record."""
+    """`known` is what `learned` of its classes held before."""
 
-    def __init__(self, unit: Unit, hole_max: int, proven: Iterable[Cut]) -> None:
+    def __init__(self, unit: Unit, hole_max: int, known: Iterable[str]) -> None:
         self.unit = unit
         self.channel = f"modbus/{unit.device}"
-        self.learned: list[Cut] = []
         self.failures = 0
         self.probe_at = inf
-        limits, known = unit.limits(hole_max), frozenset(proven)
+        limits, lines = unit.limits(hole_max), tuple(known)
         self.classes = [
-            PollClass(self, interval, points, Plan(points, limits, known))
+            PollClass(self, interval, points, Plan(points, limits, lines))
             for interval, points in unit.classes().items()
         ]
 

@@ -61,22 +61,26 @@ def load(name: str) -> Profile:
         raise ValueError(f"profile {path}: {error}") from error
 
 
+def register(fields: object, where: str) -> Register:
+    """Raises ValueError for a field that is missing, unknown or of the wrong sort."""
+    made: Register = _made(Register, fields, where)
+    return made
+
+
 def _profile(table: dict[str, Any]) -> Profile:
     registers = table.pop("registers", None)
     if not isinstance(registers, dict) or not registers:
         raise ValueError("needs a table [registers]")
     made = {}
     for name, fields in registers.items():
-        register = _made(Register, fields, f"registers.{name}")
-        for field, message in problems(register):
+        made[name] = register(fields, f"registers.{name}")
+        for field, message in problems(made[name]):
             raise ValueError(f"registers.{name}.{field}: {message}")
-        made[name] = register
     profile: Profile = _made(Profile, {**table, "registers": made}, "")
     return profile
 
 
 def _made(kind: type[Any], fields: object, where: str) -> Any:
-    """Raises ValueError for a field that is missing, unknown or of the wrong sort."""
     if not isinstance(fields, dict):
         raise ValueError(f"{where} must be a table")
     hints = get_type_hints(kind)

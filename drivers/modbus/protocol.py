@@ -35,7 +35,8 @@ EXCEPTIONS = {
     11: "gateway target does not answer",
 }
 ILLEGAL_FUNCTION, ILLEGAL_ADDRESS, ILLEGAL_VALUE, DEVICE_FAILURE = 1, 2, 3, 4
-GATEWAY_PATH, GATEWAY_TARGET = 10, 11
+UNREACHED = frozenset((10, 11))
+"""A gateway's word that it is not the unit that answers."""
 
 RTU_EXCEPTION_BYTES = 5
 RTU_OVERHEAD_BYTES = 3

@@ -8,7 +8,16 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal
 
-from drivers.modbus.protocol import ADDRESSES, BIT_TABLES, READ_REGISTERS_MAX, Table
+from drivers.modbus.protocol import (
+    ADDRESSES,
+    BIT_TABLES,
+    READ_REGISTERS_MAX,
+    Request,
+    Table,
+    write_coil,
+    write_register,
+    write_registers,
+)
 from gateway.record import Value
 from gateway.settings import setting
 
@@ -141,7 +150,7 @@ def problems(register: Register) -> Iterator[tuple[str, str]]:
         yield "invalid", f"is for whole numbers, not {holds}"
 
 
-class NoValue(Exception):
+class NoValue(ValueError):
     """The bytes came, but they are no value; says why."""
 
 
@@ -267,6 +276,25 @@ def _shortest(number: float) -> float:
 def _decimals(number: float) -> int:
     exponent = Decimal(repr(number)).normalize().as_tuple().exponent
     return max(0, -exponent) if isinstance(exponent, int) else 0
+
+
+def writing(register: Register, text: str, word_order: Order, byte_order: Order) -> tuple[Request, Value]:
+    """The request that writes a value given as text, and what the value is read as then. Raises ValueError."""
+    if register.table in ("input", "discrete"):
+        raise ValueError(f"{register.table} can only be read")
+    if register.holds == "bool":
+        words = {"on": True, "true": True, "1": True, "off": False, "false": False, "0": False}
+        if text not in words:
+            raise ValueError(f"{text!r} is neither on nor off")
+        return write_coil(register.at, words[text]), words[text]
+    if register.bit_range is not None:
+        raise ValueError("bits of a register can't be written alone")
+    words_to_write = encode(register, text, word_order, byte_order)
+    data = struct.pack(f">{register.count}H", *words_to_write)
+    expected = decoder(register, word_order, byte_order)(data, 0)
+    if len(words_to_write) == 1:
+        return write_register(register.at, words_to_write[0]), expected
+    return write_registers(register.at, words_to_write), expected
 
 
 def encode(register: Register, text: str, word_order: Order, byte_order: Order) -> tuple[int, ...]:

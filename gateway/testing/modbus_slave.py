@@ -236,6 +236,7 @@ class TcpSlave:
     def __init__(self, units: dict[int, ModbusUnit]) -> None:
         self.units = units
         self.asked: list[TcpAsked] = []
+        self.port = 0
         self.connections = 0
         self.behave: Callable[[TcpAsked], Sequence[Part]] = lambda asked: (
             (Part(0.0, asked.answer),) if asked.answer else ()
@@ -243,10 +244,10 @@ class TcpSlave:
         self._server: asyncio.Server | None = None
         self._serving: dict[asyncio.StreamWriter, asyncio.Task[None]] = {}
 
-    async def listen(self, port: int = 0) -> int:
-        """The port."""
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", port)
-        return int(self._server.sockets[0].getsockname()[1])
+    async def listen(self) -> None:
+        """On `port`; a free one for 0."""
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        self.port = self._server.sockets[0].getsockname()[1]
 
     def cut(self) -> None:
         """Close all connections."""

@@ -53,7 +53,8 @@ async def test_case(case: Path) -> None:
     slave = TcpSlave({tomllib.loads((case / "bus.toml").read_text())["units"][0]["address"]: unit})
     emit = FakeEmit()
     expected = [json.loads(line) for line in (case / "expected.jsonl").read_text().splitlines()]
-    async with running(config(case / "bus.toml", await slave.listen()), emit):
+    await slave.listen()
+    async with running(config(case / "bus.toml", slave.port), emit):
         records = await emit.stored(len(expected))
     await slave.close()
     found: list[dict[str, Any]] = []
