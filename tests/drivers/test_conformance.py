@@ -3,16 +3,21 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 
 import drivers
-from drivers import http, mqtt, simulated
+from drivers import http, modbus, mqtt, simulated
+from drivers.modbus.register import Register
+from drivers.modbus.unit import Unit
 from gateway.driver import Manifest
+from gateway.port import PortSettings
 from gateway.settings import Address
 from gateway.testing.conformance import LINK_CHECKS, RUN_CHECKS, Bench, Check, Link, Peer
 from gateway.testing.driver_folder import FOLDER_CHECKS, manifest
+from gateway.testing.modbus_slave import ModbusUnit, SerialSlave
 
 FOLDERS = sorted(path.parent for path in Path(drivers.__path__[0]).glob("*/__init__.py"))
 
@@ -88,6 +93,21 @@ class MqttPeer:
         return MqttLink(reader, writer)
 
 
+class ModbusPeer:
+    connect: Callable[[Address], Awaitable[Link]] | None = None
+
+    def __init__(self) -> None:
+        self._folder = TemporaryDirectory()
+        self._slave: SerialSlave | None = None
+
+    def config(self, address: Address) -> modbus.Config:
+        if self._slave is None:
+            self._slave = SerialSlave({1: ModbusUnit({0: 1})}, Path(self._folder.name) / "port")
+        port = PortSettings(port=str(self._slave.path))
+        unit = Unit(address=1, device="bench", registers={"n": Register(at=0)}, interval=0.01)
+        return modbus.Config(serial=port, answer_timeout=0.05, units=[unit])
+
+
 class SimulatedPeer:
     connect: Callable[[Address], Awaitable[Link]] | None = None
 
@@ -95,7 +115,12 @@ class SimulatedPeer:
         return simulated.Config(devices=2, interval=0.01)
 
 
-PEERS: dict[str, Peer] = {"http": HttpPeer(), "mqtt": MqttPeer(), "simulated": SimulatedPeer()}
+PEERS: dict[str, Peer] = {
+    "http": HttpPeer(),
+    "modbus": ModbusPeer(),
+    "mqtt": MqttPeer(),
+    "simulated": SimulatedPeer(),
+}
 
 
 def cases() -> list[Any]:

@@ -1,0 +1,240 @@
+"""Serial ports on pseudo-terminals: the kernel's tty layer is real, only the wire is not."""
+
+import asyncio
+import os
+import pty
+import struct
+import termios
+import tty
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from fcntl import ioctl
+from pathlib import Path
+
+import pytest
+
+from gateway.errors import DeviceError
+from gateway.port import WRITE_BYTES_MAX, FoundPort, Port, PortSettings, path_of, ports
+from gateway.testing.conformance import settled
+
+NOBODY = 65534
+
+
+class Line:
+    """A pseudo-terminal: the test holds the device's end, the port opens `path`."""
+
+    def __init__(self) -> None:
+        self.device, slave = pty.openpty()
+        self.path = os.ttyname(slave)
+        tty.setraw(slave)
+        os.close(slave)
+        self.came = bytearray()
+        self.losses: list[str] = []
+
+    def open(self, **settings: object) -> Port:
+        made = PortSettings(port=self.path, **settings)  # type: ignore[arg-type]
+        return Port.open(made, self.came.extend, lambda error: self.losses.append(str(error)))
+
+    def unplug(self) -> None:
+        os.close(self.device)
+        self.device = -1
+
+
+@pytest.fixture
+def line() -> Iterator[Line]:
+    made = Line()
+    yield made
+    if made.device >= 0:
+        os.close(made.device)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    await settled(condition, "it did not happen")
+
+
+async def test_bytes_pass_both_ways_unchanged(line: Line) -> None:
+    port = line.open(baud_rate=115_200)
+    every = bytes(range(256))
+    os.write(line.device, every)
+    await until(lambda: len(line.came) >= len(every))
+    assert line.came == every
+    port.write(every)
+    assert os.read(line.device, 1000) == every
+    port.close()
+    assert line.losses == []
+
+
+@pytest.mark.parametrize("baud_rate", [50, 9600, 10_400, 123_456, 4_000_000])
+async def test_a_speed_is_set_whether_it_has_a_name_or_not(line: Line, baud_rate: int) -> None:
+    port = line.open(baud_rate=baud_rate)
+    assert struct.unpack_from("=I", ioctl(line.device, 0x802C542A, bytes(44)), 40)[0] == baud_rate
+    port.close()
+
+
+async def test_a_port_is_for_one_program(line: Line) -> None:
+    port = line.open()
+    with pytest.raises(DeviceError, match=f"port {line.path}: in use by another program"):
+        line.open()
+    os.write(line.device, b"still mine")
+    await until(lambda: line.came == b"still mine")
+    port.close()
+    line.open().close()
+
+
+@contextmanager
+def nobody() -> Iterator[None]:
+    if os.geteuid():
+        pytest.skip("only root can become somebody else")
+    os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+async def test_programs_that_ask_for_nothing_are_kept_out_too(line: Line) -> None:
+    os.chmod(line.path, 0o666)  # noqa: S103
+    port = line.open()
+    with nobody(), pytest.raises(OSError, match="busy"):
+        os.open(line.path, os.O_RDWR)
+    port.close()
+    with nobody():
+        os.close(os.open(line.path, os.O_RDWR | os.O_NOCTTY))
+
+
+async def test_without_permission_the_error_names_the_group(line: Line) -> None:
+    os.chmod(line.path, 0o600)
+    with nobody(), pytest.raises(DeviceError, match=r"must be in the group .*: usermod -aG"):
+        line.open()
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("/dev/does-not-exist", "there is no such port"),
+        ("/dev/null", "is not a serial port"),
+        ("/tmp", "Is a directory"),
+        ("usb:ffff:0001:X", "no such adapter is plugged in"),
+    ],
+)
+async def test_what_is_no_port_is_named(path: str, reason: str) -> None:
+    with pytest.raises(DeviceError, match=f"port {path}: .*{reason}"):
+        Port.open(PortSettings(port=path), lambda data: None, lambda error: None)
+
+
+async def test_rs485_needs_a_kernel_driver_that_has_it(line: Line) -> None:
+    with pytest.raises(DeviceError, match="needs rs485 = false"):
+        line.open(rs485=True)
+    line.open().close()
+
+
+async def test_a_port_that_vanishes_is_lost_once(line: Line) -> None:
+    port = line.open()
+    os.write(line.device, b"last words")
+    await until(lambda: bool(line.came))
+    line.unplug()
+    await until(lambda: bool(line.losses))
+    port.write(b"too late")
+    port.discard_input()
+    port.close()
+    await asyncio.sleep(0)
+    assert len(line.losses) == 1
+    assert line.path in line.losses[0]
+
+
+async def test_writing_to_a_line_that_takes_nothing_neither_blocks_nor_grows(line: Line) -> None:
+    port = line.open()
+    port.write(b"x" * WRITE_BYTES_MAX)
+    assert line.losses == []
+    port.write(b"x" * WRITE_BYTES_MAX)
+    await until(lambda: bool(line.losses))
+    assert "none goes out" in line.losses[0]
+
+
+async def test_what_waits_goes_out_when_the_line_takes_it(line: Line) -> None:
+    port = line.open()
+    sent = os.urandom(WRITE_BYTES_MAX)
+    port.write(sent)
+    got = bytearray()
+    os.set_blocking(line.device, False)
+
+    def read() -> bool:
+        with suppress(BlockingIOError):
+            got.extend(os.read(line.device, 4096))
+        return len(got) >= len(sent)
+
+    await until(read)
+    assert got == sent
+    port.close()
+
+
+async def test_discarded_input_is_no_lost_line(line: Line) -> None:
+    port = line.open()
+    for _ in range(50):
+        os.write(line.device, b"old")
+        await asyncio.sleep(0)
+        port.discard_input()
+    line.came.clear()
+    os.write(line.device, b"new")
+    await until(lambda: line.came.endswith(b"new"))
+    assert line.losses == []
+    port.close()
+
+
+async def test_nothing_is_left_behind(line: Line) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(5):
+        line.open().close()
+    assert len(os.listdir("/proc/self/fd")) == before
+    attributes = termios.tcgetattr(line.device)
+    assert attributes[3] & (termios.ECHO | termios.ICANON) == 0
+
+
+FOUND = [
+    FoundPort("/dev/ttyUSB0", "/dev/serial/by-id/a", "usb:0403:6001:A50285BI", ""),
+    FoundPort("/dev/ttyUSB1", "", "usb:0403:6001:B7", ""),
+    FoundPort("/dev/ttyUSB2", "", "usb:1a86:7523", ""),
+    FoundPort("/dev/ttyAMA0", "", "", ""),
+]
+
+
+@pytest.mark.parametrize(
+    ("port", "path"),
+    [
+        ("/dev/ttyAMA0", "/dev/ttyAMA0"),
+        ("usb:0403:6001:B7", "/dev/ttyUSB1"),
+        ("usb:1A86:7523", "/dev/ttyUSB2"),
+    ],
+)
+def test_a_usb_port_is_found_by_what_it_is(port: str, path: str) -> None:
+    assert path_of(port, FOUND) == path
+
+
+@pytest.mark.parametrize(
+    ("port", "reason"),
+    [
+        ("usb:0403:6001", "2 ports fit, /dev/ttyUSB0, /dev/ttyUSB1; name the adapter's serial number"),
+        ("usb:0403:6001:a50285bi", "no such adapter"),
+        ("usb:1A86:7523:C1", "no such adapter"),
+    ],
+)
+def test_a_usb_port_that_is_not_one_is_an_error(port: str, reason: str) -> None:
+    with pytest.raises(DeviceError, match=reason):
+        path_of(port, FOUND)
+
+
+def test_listed_ports_are_device_files() -> None:
+    for port in ports():
+        assert Path(port.path).exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "bits"),
+    [
+        (PortSettings(port="/dev/x"), 10),
+        (PortSettings(port="/dev/x", parity="even"), 11),
+        (PortSettings(port="/dev/x", data_bits=7, parity="odd", stop_bits=2), 11),
+    ],
+)
+def test_bits_of_a_character_on_the_line(settings: PortSettings, bits: int) -> None:
+    assert settings.bits_per_character == bits
