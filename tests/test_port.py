@@ -4,6 +4,7 @@ import asyncio
 import os
 import pty
 import struct
+import subprocess
 import termios
 import tty
 from collections.abc import Callable, Iterator
@@ -48,11 +49,16 @@ def line() -> Iterator[Line]:
         os.close(made.device)
 
 
+def stty(path: str, *words: str) -> None:
+    subprocess.run(["stty", "-F", path, *words], check=True)
+
+
 async def until(condition: Callable[[], bool]) -> None:
     await settled(condition, "it did not happen")
 
 
 async def test_bytes_pass_both_ways_unchanged(line: Line) -> None:
+    stty(line.path, "sane", "ixon", "ixoff", "igncr", "ocrnl")
     port = line.open(baud_rate=115_200)
     every = bytes(range(256))
     os.write(line.device, every)
@@ -68,6 +74,16 @@ async def test_bytes_pass_both_ways_unchanged(line: Line) -> None:
 async def test_a_speed_is_set_whether_it_has_a_name_or_not(line: Line, baud_rate: int) -> None:
     port = line.open(baud_rate=baud_rate)
     assert struct.unpack_from("=I", ioctl(line.device, 0x802C542A, bytes(44)), 40)[0] == baud_rate
+    port.close()
+
+
+async def test_damaged_bytes_are_not_taken_for_right_ones(line: Line) -> None:
+    """A pseudo-terminal damages none; that the kernel was told what to do with them can be seen."""
+    stty(line.path, "ignpar", "parmrk", "istrip")
+    port = line.open(baud_rate=123_456, parity="even")
+    flags = termios.tcgetattr(line.device)[0]
+    assert flags & termios.INPCK
+    assert not flags & (termios.IGNPAR | termios.PARMRK | termios.ISTRIP)
     port.close()
 
 

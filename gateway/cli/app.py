@@ -14,6 +14,7 @@ from gateway.cli import (
     drivers,
     modbus,
     password,
+    ports,
     queue,
     run,
     status,
@@ -65,6 +66,7 @@ status.add_to(app)
 tail.add_to(app)
 queue.add_to(app)
 drivers.add_to(app)
+ports.add_to(app)
 trial.add_to(app)
 modbus.add_to(app)
 doctor.add_to(app)

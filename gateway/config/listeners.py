@@ -1,17 +1,24 @@
-"""Addresses that the gateway opens: by convention the `listen` and `listen_...` fields of settings classes."""
+"""What only one part of the gateway can have: addresses it listens on (by convention the `listen` and `listen_...` fields
+of settings classes), and serial ports.
+"""
 
 import dataclasses
 from collections.abc import Iterator, Mapping
 from ipaddress import ip_address
 from typing import Any
 
+from gateway.port import PortSettings
 from gateway.settings import Address
 
 
 def clashes(parts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Two listeners on one address, as (path of the later, message). `parts` are settings by their path."""
+    """Two parts that want the same, as (path of the later, message). `parts` are settings by their path."""
     taken: list[tuple[str, Address]] = []
+    ports: dict[str, str] = {}
     for path, settings in parts.items():
+        for where, port in _ports(path, settings):
+            if ports.setdefault(port, where) != where:
+                yield where, f"is the same as {ports[port]}; a serial port is for one driver"
         for where, address in _listeners(path, settings):
             for other, theirs in taken:
                 if _clash(address, theirs):
@@ -28,6 +35,15 @@ def _listeners(path: str, settings: Any) -> Iterator[tuple[str, Address]]:
             yield where, value
         elif dataclasses.is_dataclass(value):
             yield from _listeners(where, value)
+
+
+def _ports(path: str, settings: Any) -> Iterator[tuple[str, str]]:
+    if isinstance(settings, PortSettings):
+        yield f"{path}.port", settings.port
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from _ports(f"{path}.{field.name.rstrip('_')}", value)
 
 
 def _clash(one: Address, other: Address) -> bool:

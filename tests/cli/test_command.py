@@ -14,7 +14,7 @@ from tests.cli.conftest import TIDEGATE, Run
 
 LEAVES = (
     "run", "init", "audit", "password", "check", "schema", "reference", "status", "tail", "drivers", "adopt", "doctor", "doctor pull-plug",
-    "doctor after-plug", "queue ls", "queue peek", "queue export", "queue import", "queue dead ls", "queue dead retry",
+    "doctor after-plug", "serial ports", "serial sniff", "queue ls", "queue peek", "queue export", "queue import", "queue dead ls", "queue dead retry",
 )  # fmt: skip
 
 
@@ -57,7 +57,7 @@ async def test_every_command_has_help(tidegate: Run, command: str) -> None:
 
 @pytest.mark.slow
 async def test_the_list_of_commands_is_whole(tidegate: Run) -> None:
-    for group in ("", "queue", "queue dead", "doctor"):
+    for group in ("", "queue", "queue dead", "doctor", "serial"):
         _, out, _ = await tidegate(*group.split(), "--help")
         listed = set(re.findall(r"^│ ([a-z][a-z-]+) ", out.partition("─ Commands ─")[2], re.MULTILINE))
         words = {tuple(leaf.split()) for leaf in LEAVES}

@@ -1,6 +1,7 @@
 """Every driver in drivers/ passes the conformance suite."""
 
 import asyncio
+import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 import drivers
-from drivers import http, modbus, mqtt, simulated
+from drivers import http, modbus, mqtt, serial, simulated
 from drivers.modbus.register import Register
 from drivers.modbus.unit import Unit
 from gateway.driver import Manifest
@@ -18,6 +19,7 @@ from gateway.settings import Address
 from gateway.testing.conformance import LINK_CHECKS, RUN_CHECKS, Bench, Check, Link, Peer
 from gateway.testing.driver_folder import FOLDER_CHECKS, manifest
 from gateway.testing.modbus_slave import ModbusUnit, SerialSlave
+from gateway.testing.tty import Device
 
 FOLDERS = sorted(path.parent for path in Path(drivers.__path__[0]).glob("*/__init__.py"))
 
@@ -115,10 +117,29 @@ class SimulatedPeer:
         return simulated.Config(devices=2, interval=0.01)
 
 
+class SerialPeer:
+    """A device that answers whatever it is asked."""
+
+    connect: Callable[[Address], Awaitable[Link]] | None = None
+
+    def __init__(self) -> None:
+        self._device: Device | None = None
+
+    def config(self, address: Address) -> serial.Config:
+        if self._device is None:
+            self._device = Device(Path(tempfile.mkdtemp(), "port"), lambda asked: b"{}\n")
+        else:
+            self._device.unplug()
+            self._device.plug()
+        asks = serial.Request(send="?", interval=0.01)
+        return serial.Config(port=str(self._device.path), requests={"probe": asks})
+
+
 PEERS: dict[str, Peer] = {
     "http": HttpPeer(),
     "modbus": ModbusPeer(),
     "mqtt": MqttPeer(),
+    "serial": SerialPeer(),
     "simulated": SimulatedPeer(),
 }
 

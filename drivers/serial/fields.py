@@ -1,0 +1,183 @@
+"""Values from one frame, by description.
+
+A field that can't be read is named in `quality` instead of standing in `values`; a frame that is not what was
+described raises Undescribed.
+"""
+
+import csv
+import math
+import re
+import struct
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from drivers.serial import WRITTEN, Field, Layout
+from gateway.record import Value
+
+NUMBER = re.compile(
+    r"([+-]?) *(\d{1,32}(?:\.\d{0,32})?|\.\d{1,32})(e[+-]?\d{1,3})?", re.ASCII | re.IGNORECASE
+)
+DIGITS = 15
+"""All that a double holds. After a factor a number is rounded to them: 231 * 0.1 is 23.1."""
+
+EMPTY = "empty"
+NOT_A_NUMBER = "not a number"
+
+
+class Undescribed(ValueError):
+    """The message is what is counted."""
+
+
+class Unreadable(ValueError):
+    """The message is the field's quality."""
+
+
+class Reading(NamedTuple):
+    values: dict[str, Value]
+    quality: dict[str, str]
+
+
+Reader = Callable[[bytes, bytes], Reading]
+"""From a whole frame, and what stands between its start and end."""
+
+
+def reader(layout: Layout, encoding: str) -> Reader:
+    """The way in which a layout reads a frame."""
+    fields = layout.fields
+    if layout.pattern is not None:
+        pattern = re.compile(layout.pattern, re.DOTALL)
+        return lambda frame, content: _by_pattern(pattern, fields, text(content, encoding))
+    if layout.separator is not None:
+        separator = layout.separator
+        return lambda frame, content: _by_column(separator, fields, text(content, encoding))
+    return lambda frame, content: _by_place(fields, frame, encoding)
+
+
+def text(content: bytes, encoding: str) -> str:
+    """Raises Undescribed."""
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise Undescribed("frames that are not text") from error
+
+
+def number(written: str, decimal: str = ".") -> int | float:
+    """Raises Unreadable."""
+    found = NUMBER.fullmatch(written.strip().replace(decimal, "."))
+    if found is None:
+        raise Unreadable(NOT_A_NUMBER if written.strip() else EMPTY)
+    sign, digits, power = found.groups(default="")
+    if digits.isdecimal() and not power and len(digits) <= DIGITS:
+        return int(sign + digits)
+    return finite(float(sign + digits + power))
+
+
+def finite(value: float) -> float:
+    """Raises Unreadable for what JSON has no word for."""
+    if not math.isfinite(value):
+        raise Unreadable(NOT_A_NUMBER)
+    return value
+
+
+def _by_pattern(pattern: "re.Pattern[str]", fields: Mapping[str, Field], content: str) -> Reading:
+    match = pattern.fullmatch(content)
+    if match is None:
+        raise Undescribed("frames that the pattern doesn't match")
+    return _read(fields, lambda name, field: match[name])
+
+
+def _by_column(separator: str, fields: Mapping[str, Field], content: str) -> Reading:
+    try:
+        columns = (
+            content.split() if separator == " " else next(csv.reader([content], delimiter=separator), [])
+        )
+    except csv.Error as error:
+        raise Undescribed("frames that are no columns") from error
+    return _read(fields, lambda name, field: dict(enumerate(columns, start=1)).get(field.column or 0))
+
+
+def _by_place(fields: Mapping[str, Field], frame: bytes, encoding: str) -> Reading:
+    def written(name: str, field: Field) -> bytes | str | None:
+        at = field.at or 0
+        start = at if at >= 0 else len(frame) + at
+        taken = frame[start : start + size(field)] if start >= 0 else b""
+        if len(taken) < size(field):
+            return None
+        return taken if field.type not in WRITTEN else taken.rstrip(b"\0").decode(encoding, "replace")
+
+    return _read(fields, written)
+
+
+def size(field: Field) -> int:
+    """Bytes of a field that stands at a place."""
+    return int(field.type[1:]) // 8 if field.length is None else field.length
+
+
+def _read(fields: Mapping[str, Field], written: Callable[[str, Field], bytes | str | None]) -> Reading:
+    found = Reading({}, {})
+    for name, field in fields.items():
+        raw = written(name, field)
+        if raw is None:
+            found.quality[name] = "not in the frame"
+            continue
+        try:
+            found.values[name] = _value(field, raw)
+        except Unreadable as reason:
+            found.quality[name] = str(reason)
+    return found
+
+
+def _value(field: Field, raw: bytes | str) -> Value:
+    """Raises Unreadable."""
+    if isinstance(raw, str):
+        if field.type == "text":
+            return _text(raw.strip())
+        value = _hex(raw.strip()) if field.type == "hex" else number(raw, field.decimal)
+    else:
+        value = _binary(field, raw)
+    if field.mask is not None and isinstance(value, int):
+        lowest = (field.mask & -field.mask).bit_length() - 1
+        value = (value & field.mask) >> lowest
+    if field.missing is not None and value == field.missing:
+        raise Unreadable("missing")
+    if (field.scale, field.offset) == (1.0, 0.0):
+        return value
+    return finite(float(f"{value * field.scale + field.offset:.{DIGITS}g}"))
+
+
+def _text(written: str) -> str:
+    if not written:
+        raise Unreadable(EMPTY)
+    if "\N{REPLACEMENT CHARACTER}" in written:
+        raise Unreadable("not text")
+    return written
+
+
+def _hex(digits: str) -> int:
+    if re.fullmatch(r"[0-9a-fA-F]{1,16}", digits) is None:
+        raise Unreadable("not hexadecimal" if digits else EMPTY)
+    return int(digits, 16)
+
+
+def _binary(field: Field, raw: bytes) -> int | float:
+    little = field.byte_order == "little"
+    if field.type == "bcd":
+        digits = (raw[::-1] if little else raw).hex()
+        if not digits.isdecimal():
+            raise Unreadable("not decimal")
+        return int(digits)
+    if field.type == "f32":
+        return _single(struct.unpack("<f" if little else ">f", raw)[0])
+    if field.type == "f64":
+        return finite(struct.unpack("<d" if little else ">d", raw)[0])
+    return int.from_bytes(raw, field.byte_order, signed=field.type.startswith("i"))
+
+
+def _single(value: float) -> float:
+    """The shortest number that is the same 32 bits: 21.6, not 21.600000381469727."""
+    finite(value)
+    for digits in range(6, 9):
+        short = float(f"{value:.{digits}g}")
+        if struct.pack("f", short) == struct.pack("f", value):
+            return short
+    return value

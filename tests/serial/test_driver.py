@@ -1,0 +1,220 @@
+"""Devices on pseudo-terminals, as an operator sees them: records, counts, log lines."""
+
+import asyncio
+import json
+import logging
+import os
+from pathlib import Path
+
+import pytest
+
+from drivers.serial import Check, Field, Frame, Request
+from drivers.serial.asking import SKIPPED_TICKS, UNANSWERED, UNASKED
+from drivers.serial.framing import HALF, SKIPPED, TOO_LONG, WRONG_CHECK
+from gateway.errors import QueueFull, StorageFailing
+from gateway.port import Port, PortSettings
+from tests.serial.rig import bench
+
+STX = Frame(start="hex:02", end="hex:03")
+"""What is between is the record."""
+
+
+async def test_a_line_becomes_a_reading(tmp_path: Path) -> None:
+    weight = {"weight": Field()}
+    async with bench(tmp_path, pattern=r"(?P<weight>[-+. 0-9]+) kg", fields=weight) as one:
+        one.device.send(b"2.50 kg\r\n +12.50 kg\r\n")
+        (record,) = await one.records(1)
+        assert (record.channel, record.device) == ("serial/scale", "scale")
+        assert record.content_type == "application/json"
+        assert json.loads(record.body) == {
+            "device": "scale",
+            "time": record.time_ms,
+            "values": {"weight": 12.5},
+            "quality": {},
+        }
+        await one.emit.until(lambda: one.emit.told == 1)
+        assert one.emit.events[HALF] == 1, "the first line may have begun before the port was open"
+
+
+async def test_a_line_after_silence_is_whole(tmp_path: Path) -> None:
+    async with bench(tmp_path, pause_max=0.02) as one:
+        one.device.send(b"lf a code\n")
+        await one.counted(HALF)
+        one.device.send(b"4006381333931\r\n")
+        assert [record.body for record in await one.records(1)] == [b"4006381333931"]
+
+
+async def test_half_a_frame_and_silence_make_no_record_and_hide_none(tmp_path: Path) -> None:
+    length = Frame(start="hex:aa", length_at=1, length_adds=2)
+    async with bench(tmp_path, frame=length, check=None, pause_max=0.05) as one:
+        # A head that tells of 200 bytes swallows the whole frame behind it, until the line is silent.
+        one.device.send(b"\xaa\xc8" + b"\xaa\x02ok")
+        assert [record.body for record in await one.records(1)] == [b"\x02ok"]
+        assert one.emit.events == {HALF: 1, SKIPPED: 2}
+
+
+async def test_a_line_without_an_end_is_bounded(tmp_path: Path) -> None:
+    async with bench(tmp_path, frame=Frame(end="\n", bytes_max=16)) as one:
+        for _ in range(50):
+            one.device.send(b"x" * 100)
+        await one.counted(SKIPPED, 4000)
+        one.device.send(b"the rest of it\nwhole\n")
+        assert [record.body for record in await one.records(1)] == [b"whole"]
+        assert one.emit.events[TOO_LONG] >= 1
+
+
+async def test_a_wrong_speed_is_counted_and_survived(tmp_path: Path) -> None:
+    xor = Check(kind="xor", at=-1, covers_from=1)
+    async with bench(tmp_path, frame=Frame(start="hex:02", end="hex:03", trailer_bytes=1), check=xor) as one:
+        for _ in range(20):
+            one.device.send(os.urandom(1000).replace(b"\x02", b"\x82"))
+        await one.counted(SKIPPED, 15_000)
+        one.device.send(b"\x02A\x03" + bytes([ord("A") ^ 3]))
+        assert [record.body for record in await one.records(1)] == [b"A"]
+        assert WRONG_CHECK not in one.emit.events
+
+
+async def test_a_port_that_is_not_there_yet(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    async with bench(tmp_path, frame=STX, plugged=False) as one:
+        await one.emit.until(lambda: bool(one.emit.failures))
+        assert one.emit.failures == [
+            (
+                "scale",
+                f"port {one.device.path}: there is no such port; is the device plugged in? `tidegate serial ports` lists those there are",
+            )
+        ]
+        one.device.plug()
+        await one.says(b"\x02here\x03")
+        assert [line.split(";")[0] for line in caplog.messages] == [
+            f"driver scale: port {one.device.path}: there is no such port",
+            f"driver scale: port {one.device.path} works again",
+        ]
+
+
+@pytest.mark.slow
+async def test_unplugged_and_plugged_in_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Within 5 s, the limit of `says`; three times, each with one line for the loss and one for the recovery."""
+    caplog.set_level(logging.INFO)
+    async with bench(tmp_path, frame=STX) as one:
+        await one.says(b"\x02first\x03")
+        for _ in range(3):
+            one.device.send(b"\x02hal")
+            await asyncio.sleep(0)
+            one.device.unplug()
+            failures = len(one.emit.failures)
+            await one.emit.until(lambda failures=failures: len(one.emit.failures) > failures)  # type: ignore[misc]
+            one.device.plug()
+            await one.says(b"\x02again\x03")
+        assert len(caplog.messages) == 6
+        assert {record.body for record in one.emit.records} == {b"first", b"again"}
+
+
+@pytest.mark.slow
+async def test_a_port_in_use_says_so_and_is_taken_when_free(tmp_path: Path) -> None:
+    async with bench(tmp_path, frame=STX, plugged=False) as one:
+        one.device.plug()
+        other = Port.open(PortSettings(port=str(one.device.path)), lambda data: None, lambda error: None)
+        await one.emit.until(lambda: any("in use by another program" in why for _, why in one.emit.failures))
+        other.close()
+        await one.says(b"\x02mine\x03")
+
+
+async def test_a_full_queue_and_a_failing_disk(tmp_path: Path) -> None:
+    async with bench(tmp_path, frame=STX) as one:
+        one.emit.refuse = QueueFull("full")
+        one.device.send(b"\x02one\x03")
+        await one.emit.until(lambda: one.emit.failures == [("scale", "full")])
+        one.emit.refuse = None
+        one.emit.hold()
+        one.device.send(b"\x02two\x03")
+        await one.emit.until(lambda: bool(one.emit.held))
+        one.emit.fail(StorageFailing("disk"))
+        one.emit.release()
+        one.device.send(b"\x02three\x03")
+        assert [record.body for record in await one.records(1)] == [b"three"]
+        await one.emit.until(lambda: one.emit.told == 1)
+
+
+async def test_devices_are_asked_and_take_turns(tmp_path: Path) -> None:
+    asked: list[bytes] = []
+
+    def answers(request: bytes) -> bytes:
+        asked.append(request)
+        return b"\x02" + request[1:2] + b" 20.5\x03"
+
+    north = Request(send="#1\r", interval=0.02, timeout=5.0, expect="hex:02 31")
+    south = Request(send="#2\r", interval=0.02, timeout=5.0, expect="hex:02 32")
+    async with bench(tmp_path, frame=STX, answers=answers, requests={"north": north, "south": south}) as one:
+        records = await one.records(6)
+    assert {(record.channel, record.device, record.body) for record in records} == {
+        ("serial/north", "north", b"1 20.5"),
+        ("serial/south", "south", b"2 20.5"),
+    }
+    assert set(asked) == {b"#1\r", b"#2\r"}, "one request at a time, the next after the answer"
+    assert one.emit.events[UNASKED] == 0
+
+
+async def test_a_silent_device_is_told_and_its_neighbour_still_asked(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    mute = True
+
+    def answers(request: bytes) -> bytes:
+        return b"" if request == b"1" and mute else b"\x02" + request + b"\x03"
+
+    requests = {
+        "one": Request(send="1", interval=0.05, timeout=0.05),
+        "two": Request(send="2", interval=0.05, timeout=5.0),
+    }
+    async with bench(tmp_path, frame=STX, answers=answers, requests=requests) as one:
+        await one.counted(UNANSWERED, 3)
+        await one.counted(SKIPPED_TICKS, 1)
+        assert {record.device for record in one.emit.records} == {"two"}
+        assert set(one.emit.failures) == {("one", "no answer in 0.05 s")}
+        mute = False
+        await one.emit.until(lambda: any(record.device == "one" for record in one.emit.records))
+    assert caplog.messages == [
+        "driver scale: one gives no answer in 0.05 s",
+        "driver scale: one answers again",
+    ]
+
+
+async def test_a_late_answer_is_not_taken_for_the_next_device(tmp_path: Path) -> None:
+    loop = asyncio.get_running_loop()
+
+    def answers(request: bytes) -> bytes:
+        if request == b"1":
+            loop.call_later(0.06, lambda: one.device.send(b"\x02late from 1\x03"))
+            return b""
+        return b"\x02from 2\x03"
+
+    requests = {
+        "one": Request(send="1", interval=0.1, timeout=0.04),
+        "two": Request(send="2", interval=0.1, timeout=5.0),
+    }
+    async with bench(tmp_path, frame=STX, answers=answers, requests=requests) as one:
+        await one.counted(UNASKED, 3)
+        await one.records(3)
+    assert {(record.device, record.body) for record in one.emit.records} == {("two", b"from 2")}
+
+
+async def test_what_nobody_asked_for_is_no_answer(tmp_path: Path) -> None:
+    talks = {"scale-1": Request(send="?", interval=0.05, timeout=5.0, expect="hex:02 41")}
+    answer = b"\x02B1\x03\x02A1\x03\x02A2\x03"
+    async with bench(tmp_path, frame=STX, answers=lambda asked: answer, requests=talks) as one:
+        records = await one.records(2)
+        assert {record.body for record in records} == {b"A1"}
+        await one.counted(UNASKED, 2)
+
+
+@pytest.mark.slow
+async def test_asked_devices_go_on_after_unplugging(tmp_path: Path) -> None:
+    asks = {"scale-1": Request(send="?", interval=0.05, timeout=0.2)}
+    async with bench(tmp_path, frame=STX, answers=lambda asked: b"\x02ok\x03", requests=asks) as one:
+        before = len(await one.records(1))
+        one.device.unplug()
+        await one.emit.until(lambda: bool(one.emit.failures))
+        one.device.plug()
+        await one.records(before + 3)
