@@ -1,0 +1,26 @@
+"""One socket for both directions: what devices send, and what the gateway asks of them."""
+
+import asyncio
+
+from drivers.coap import Config
+from drivers.coap.endpoint import Endpoint
+from drivers.coap.exchanges import Exchanges
+from drivers.coap.server import Server, scope
+from gateway.driver import Context, Emit
+
+
+class CoapDriver:
+    def __init__(self, config: Config, context: Context) -> None:
+        self._config = config
+        self._context = context
+
+    async def run(self, emit: Emit) -> None:
+        config, context = self._config, self._context
+        exchanges = Exchanges(config.exchanges_max, context.clock.monotonic, emit.recall(scope(context.name)))
+        server = Server(config, context, emit, exchanges)
+        endpoint = Endpoint(server.serve)
+        await endpoint.open(config.listen, exchanges, emit.count)
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            await endpoint.shutdown()
