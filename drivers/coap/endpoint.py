@@ -6,6 +6,7 @@ import logging
 import socket
 import struct
 from collections.abc import Callable
+from functools import partial
 from hashlib import blake2b
 from typing import Any
 
@@ -54,6 +55,22 @@ class Messages(MessageManager):
     def dispatch_message(self, message: Any) -> None:
         message.transport_tuning = TUNING
         super().dispatch_message(message)
+
+    def send_message(self, message: Any, messageerror_monitor: Any) -> Callable[[], None] | None:
+        """The result ends what was begun with a request: nobody waits for its answer any more, or it is here."""
+        super().send_message(message, messageerror_monitor)
+        return partial(self._abandon, message) if message.code.is_request() else None
+
+    def _abandon(self, request: Any) -> None:
+        """Else a silent device would get copies of old requests for a minute and a half before any new one."""
+        if self._active_exchanges is None:
+            return
+        exchange = self._active_exchanges.pop((request.remote, request.mid), None)
+        if exchange is not None:
+            exchange[1].cancel()
+            self._continue_backlog(request.remote)
+        elif waiting := self._backlogs.get(request.remote):
+            waiting[:] = [entry for entry in waiting if entry[0] is not request]
 
     async def shutdown(self) -> None:
         for _, timer in self._piggyback_opportunities.values():
@@ -138,6 +155,14 @@ class Endpoint(Context):
         messages.message_interface = wire
         tokens.token_interface = messages
         self.request_interfaces.append(tokens)
+
+    async def observe(self, request: Any, on_event: Callable[[Any], bool]) -> Callable[[], None]:
+        """`on_event` takes each answer, and what ends them; the result ends them. Raises aiocoap.error.Error."""
+        interface = await self.find_remote_and_interface(request)
+        pipe = Pipe(request, self.log)
+        stop: Callable[[], None] = pipe.on_event(on_event)
+        interface.request(pipe)
+        return stop
 
 
 async def _bound(address: Address) -> socket.socket:

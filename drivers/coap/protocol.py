@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from urllib.parse import unquote, urlsplit
 
 from gateway.limits import NAME_BYTES_MAX
 
@@ -40,9 +41,14 @@ class Problem(Exception):
         return f"{self.code >> 5}.{self.code & 0x1F:02}: {self.detail}"
 
 
-def channel(path: Sequence[str]) -> str:
+def fresher(number: int, than: int) -> bool:
+    """Whether a notification's number, of 24 bits, follows another one (RFC 7641, 3.4)."""
+    return 0 < (number - than) % (1 << 24) < 1 << 23
+
+
+def channel(segments: Sequence[str]) -> str:
     """Segments of Uri-Path, already decoded, as one channel. Raises Problem."""
-    return name("/".join(path), "channel")
+    return name("/".join(segments), "channel")
 
 
 def device(query: Sequence[str], otherwise: str) -> str:
@@ -51,6 +57,17 @@ def device(query: Sequence[str], otherwise: str) -> str:
         if argument.startswith(DEVICE_QUERY):
             return name(argument[len(DEVICE_QUERY) :], "device")
     return otherwise
+
+
+def path(uri: str) -> str:
+    """Of a device's resource, decoded. Raises ValueError."""
+    parts = urlsplit(uri)
+    if parts.scheme == "coaps":
+        raise ValueError("DTLS is not spoken; protect what passes with OSCORE")
+    if parts.scheme != "coap" or not parts.hostname or parts.fragment:
+        raise ValueError("not a URI of the form coap://host:port/path?query")
+    _ = parts.port  # ValueError where it is none
+    return unquote(parts.path, errors="strict").removeprefix("/")
 
 
 def name(text: str, what: str) -> str:

@@ -1,24 +1,31 @@
 """What devices ask of the gateway: records to store, and reading about it."""
 
 import asyncio
-import json
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aiocoap import Message
-from aiocoap.numbers import ContentFormat, OptionNumber
-from aiocoap.numbers.codes import POST, PUT
+from aiocoap.numbers import OptionNumber
+from aiocoap.numbers.codes import GET, POST, PUT
 from aiocoap.numbers.types import CON
 from aiocoap.pipe import Pipe
 
-from drivers.coap import Config, protocol, senml
+from drivers.coap import Config, protocol
+from drivers.coap.about import CORE, STATUS, Status, links
 from drivers.coap.blocks import Block, Budget, Transfers, check_size
+from drivers.coap.content import records
 from drivers.coap.endpoint import encode_answer
 from drivers.coap.exchanges import LIFETIME_S, Exchanges
 from drivers.coap.protocol import Problem
 from gateway.driver import Context, Emit, Mark
 from gateway.errors import Refused, TooLarge
-from gateway.record import Record, reading
+from gateway.pattern import Pattern
+from gateway.record import Record
+
+if TYPE_CHECKING:
+    from drivers.coap.oscore import Protection, Protections
 
 BUSY_RETRY_S = 1
 UNDERSTOOD = frozenset(
@@ -35,96 +42,187 @@ UNDERSTOOD = frozenset(
 """Critical options; another one must not be passed over (RFC 7252, 5.4.1)."""
 
 
+class Sender(NamedTuple):
+    """Who asks: the name of an OSCORE context, or the address of anybody."""
+
+    name: str
+    channels: Sequence[Pattern]
+    protection: "Protection | None"
+
+
+class Ask(NamedTuple):
+    """`request` is what came, without its protection; its answer is sealed with `request_id`."""
+
+    pipe: Pipe
+    request: Any
+    sender: Sender
+    request_id: Any
+
+    def seal(self, answer: Message) -> Message:
+        """Raises Problem."""
+        if self.sender.protection is None:
+            return answer
+        return self.sender.protection.sealed(answer, self.request_id)[0]
+
+
 class Server:
-    def __init__(self, config: Config, context: Context, emit: Emit, exchanges: Exchanges) -> None:
+    def __init__(
+        self,
+        config: Config,
+        context: Context,
+        emit: Emit,
+        exchanges: Exchanges,
+        protections: "Protections | None",
+    ) -> None:
         self._config = config
         self._clock = context.clock
         self._emit = emit
         self._exchanges = exchanges
+        self._protections = protections
         self._scope = scope(context.name)
+        self._everything = [Pattern("#")]
+        self._allowed = {
+            name: [Pattern(text) for text in one.channels] for name, one in config.oscore.items()
+        }
         self._budget = Budget(config.buffer_bytes_max)
         self._transfers = Transfers(
             config.transfers_max, config.body_bytes_max, self._budget, context.clock.monotonic
         )
+        self._status = Status()
 
     def serve(self, pipe: Pipe) -> None:
         try:
-            answer = self._answer(pipe)
+            ask = self._opened(pipe)
         except Problem as problem:
-            answer = refusal(problem)
-            if problem.code < protocol.UNAVAILABLE:
-                self._emit.device_failed(host(pipe.request), str(problem))
-        if answer is not None:
-            self._send(pipe, answer)
+            self._refuse(pipe, host(pipe.request), problem, lambda answer: answer)
+            return
+        if ask is None:
+            return
+        try:
+            self._answer(ask)
+        except Problem as problem:
+            self._refuse(pipe, ask.sender.name, problem, ask.seal)
 
-    def _answer(self, pipe: Pipe) -> Message | None:
-        """None if it comes later. Raises Problem."""
+    def _opened(self, pipe: Pipe) -> Ask | None:
+        """None for what was answered with a challenge. Raises Problem."""
         request = pipe.request
-        check_options(request)
-        if request.code in (POST, PUT):
-            return self._take(pipe)
-        raise Problem(protocol.METHOD_NOT_ALLOWED, "records are sent with POST or PUT")
+        if request.opt.oscore is None:
+            if not self._config.anonymous:
+                raise Problem(protocol.UNAUTHORIZED, "only what OSCORE protects is taken")
+            return Ask(pipe, request, Sender(host(request), self._everything, None), None)
+        if self._protections is None:
+            raise Problem(protocol.BAD_OPTION, "OSCORE is not set up here")
+        protection = self._protections.of(request)
+        opened, request_id, challenge = protection.opened(request)
+        if challenge is not None:
+            self._send(pipe, challenge)
+            return None
+        sender = Sender(protection.name, self._allowed[protection.name], protection)
+        return Ask(pipe, opened, sender, request_id)
 
-    def _take(self, pipe: Pipe) -> Message | None:
-        request = pipe.request
+    def _answer(self, ask: Ask) -> None:
+        """Raises Problem."""
+        check_options(ask.request)
+        path = ask.request.opt.uri_path
+        if ask.request.code in (POST, PUT) and path not in (STATUS, CORE):
+            self._take(ask)
+        elif ask.request.code != GET:
+            raise Problem(protocol.METHOD_NOT_ALLOWED, "not a method for this path")
+        elif path == CORE:
+            self._send(ask.pipe, ask.seal(links()))
+        elif path == STATUS:
+            self._show_status(ask)
+        else:
+            raise Problem(protocol.METHOD_NOT_ALLOWED, "records are sent with POST or PUT")
+
+    def _show_status(self, ask: Ask) -> None:
+        answer = self._status.observe(ask.pipe, ask.seal) if ask.request.opt.observe == 0 else None
+        self._send(ask.pipe, ask.seal(answer or self._status.answer()), last=answer is None)
+
+    def _take(self, ask: Ask) -> None:
+        """Raises Problem."""
+        request = ask.request
         channel = protocol.channel(request.opt.uri_path)
-        device = protocol.device(request.opt.uri_query, host(request))
+        if not any(pattern.match(channel) is not None for pattern in ask.sender.channels):
+            raise Problem(protocol.FORBIDDEN, "this OSCORE context may not send to this channel")
+        device = protocol.device(request.opt.uri_query, ask.sender.name)
         block = request.opt.block1
         body: bytes | None = request.payload
         if block is None:
             check_size(len(request.payload), self._config.body_bytes_max)
         else:
             body = self._transfers.take(
-                (request.remote, request.get_cache_key(BLOCK_OPTIONS)),
+                (request.remote, ask.sender.name, request.get_cache_key(BLOCK_OPTIONS)),
                 Block(block.block_number, block.more, block.size),
                 request.payload,
                 request.opt.size1 or 0,
             )
         if body is None:
-            return Message(code=protocol.CONTINUE, block1=block)
+            self._send(ask.pipe, ask.seal(Message(code=protocol.CONTINUE, block1=block)))
+            return
         content_format = request.opt.content_format
         found = records(channel, device, body, content_format, self._clock.wall_ms())
         answer = Message(code=protocol.CHANGED, block1=block, no_response=request.opt.no_response)
-        self._store(pipe, found, len(body), answer)
-        return None
+        self._store(ask, found, len(body), answer)
 
-    def _store(self, pipe: Pipe, records: list[Record], size: int, answer: Message) -> None:
+    def _store(self, ask: Ask, found: list[Record], size: int, answer: Message) -> None:
         """What follows from a commit happens though the device be gone by then. Raises Problem."""
-        key, fingerprint = pipe.request.exchange
-        waits = pipe.request.mtype is CON
-        mark = Mark(self._scope, key, fingerprint + encode_answer(answer), LIFETIME_S)
+        sealed = ask.seal(answer)
         if not self._budget.take(size):
             raise Problem(
                 protocol.UNAVAILABLE, "too many requests at a time; nothing was stored", max_age=BUSY_RETRY_S
             )
+        waits = ask.request.mtype is CON
         try:
             stored = asyncio.ensure_future(
-                self._emit(records, remember=(mark,) if waits else (), waits=waits)
+                self._emit(found, remember=self._marks(ask, sealed) if waits else (), waits=waits)
             )
         except Refused as refused:
             self._budget.give_back(size)
+            self._status.refused()
             raise refused_by_queue(refused) from refused
-        stored.add_done_callback(partial(self._stored, pipe, len(records), size, answer))
+        stored.add_done_callback(partial(self._stored, ask, len(found), size, sealed))
 
-    def _stored(
-        self, pipe: Pipe, count: int, size: int, answer: Message, stored: asyncio.Future[None]
-    ) -> None:
+    def _marks(self, ask: Ask, sealed: Message) -> list[Mark]:
+        key, fingerprint = ask.pipe.request.exchange
+        marks = [Mark(self._scope, key, fingerprint + encode_answer(sealed), LIFETIME_S)]
+        if ask.sender.protection is not None:
+            marks.append(ask.sender.protection.came())
+        return marks
+
+    def _stored(self, ask: Ask, count: int, size: int, sealed: Message, stored: asyncio.Future[None]) -> None:
         self._budget.give_back(size)
         if stored.cancelled():
             return
         error = stored.exception()
         if error is None:
             self._emit.accepted(count)
-            self._send(pipe, answer, stored=True)
+            self._status.accepted(count)
+            self._send(ask.pipe, sealed, stored=True)
         elif isinstance(error, Refused):
-            self._send(pipe, refusal(refused_by_queue(error)))
+            self._status.refused()
+            self._refuse(ask.pipe, ask.sender.name, refused_by_queue(error), ask.seal)
         else:
             raise error
 
-    def _send(self, pipe: Pipe, answer: Message, stored: bool = False) -> None:
+    def _refuse(self, pipe: Pipe, sender: str, problem: Problem, seal: Callable[[Message], Message]) -> None:
+        if problem.code < protocol.UNAVAILABLE:
+            self._emit.device_failed(sender, str(problem))
+        answer = Message(
+            code=problem.code,
+            payload=problem.detail.encode(),
+            max_age=problem.max_age,
+            size1=problem.size1,
+            no_response=pipe.request.opt.no_response,
+        )
+        with suppress(Problem):  # then unprotected, which an error may be (RFC 8613, 8.2)
+            answer = seal(answer)
+        self._send(pipe, answer)
+
+    def _send(self, pipe: Pipe, answer: Message, stored: bool = False, last: bool = True) -> None:
         key, _ = pipe.request.exchange
         self._exchanges.end(key, encode_answer(answer), stored)
-        pipe.add_response(answer, is_last=True)
+        pipe.add_response(answer, is_last=last)
 
 
 BLOCK_OPTIONS = (OptionNumber.BLOCK1, OptionNumber.BLOCK2, OptionNumber.OBSERVE)
@@ -150,36 +248,7 @@ def check_options(request: Any) -> None:
             raise Problem(protocol.BAD_OPTION, f"option {int(number)} is not understood")
 
 
-def records(channel: str, device: str, body: bytes, content_format: int | None, now_ms: int) -> list[Record]:
-    """SenML becomes a reading for each time in it; anything else passes as it is. Raises Problem."""
-    if content_format not in (senml.JSON_FORMAT, senml.CBOR_FORMAT):
-        return [Record(channel, device, body, now_ms, mime(content_format))]
-    found = []
-    for one in senml.readings(body, content_format, now_ms):
-        units = (("units", json.dumps(one.units).encode()),) if one.units else ()
-        content = reading(device, one.time_ms, one.values, {})
-        found.append(Record(channel, device, content, now_ms, "application/json", units))
-    return found
-
-
-def mime(content_format: int | None) -> str:
-    """ "" without one; a number that is in no registry stays to be read."""
-    if content_format is None:
-        return ""
-    known = ContentFormat(content_format)
-    if not known.is_known():
-        return f"application/octet-stream; content-format={int(content_format)}"
-    coding = "" if known.encoding == "identity" else f"; content-coding={known.encoding}"
-    return f"{known.media_type}{coding}"
-
-
 def refused_by_queue(refused: Refused) -> Problem:
     if isinstance(refused, TooLarge):
         return Problem(protocol.TOO_LARGE, "larger than the gateway can store; nothing was stored")
     return Problem(protocol.UNAVAILABLE, f"nothing was stored: {refused}", max_age=refused.retry_after_s)
-
-
-def refusal(problem: Problem) -> Message:
-    return Message(
-        code=problem.code, payload=problem.detail.encode(), max_age=problem.max_age, size1=problem.size1
-    )

@@ -106,6 +106,7 @@ async def test_a_full_queue_says_when_to_come_again(tmp_path: Path) -> None:
         assert await one.bodies() == []
 
 
+@pytest.mark.slow
 async def test_a_slow_commit_is_answered_in_a_message_of_its_own(tmp_path: Path) -> None:
     async with gateway(tmp_path) as one:
         await one.kill_and_restart(commit_interval=1.5)
