@@ -83,7 +83,7 @@ class Config:
         example='"10 s"',
     )
     resources: list[Resource] = setting(
-        factory=list, doc="Resources of devices that the gateway polls or observes.", example="[]"
+        factory=list, doc="Resources of devices that the gateway polls or observes."
     )
 
 
