@@ -11,8 +11,9 @@ from hashlib import blake2b
 from typing import Any
 
 from aiocoap import Context, Message
-from aiocoap.error import UnparsableMessage
+from aiocoap.message import Direction
 from aiocoap.messagemanager import MessageManager
+from aiocoap.numbers import OptionNumber
 from aiocoap.numbers.codes import EMPTY, SERVICE_UNAVAILABLE
 from aiocoap.numbers.constants import TransportTuning
 from aiocoap.numbers.types import ACK, CON
@@ -23,7 +24,7 @@ from aiocoap.util import socknumbers
 from aiocoap.util.asyncio.recvmsg import create_recvmsg_datagram_endpoint
 
 from drivers.coap.exchanges import FINGERPRINT_BYTES, Exchanges
-from drivers.coap.protocol import TOKEN_BYTES_MAX
+from drivers.coap.protocol import ACCEPT, CONTENT_FORMAT, Problem, parse, understood
 from gateway.errors import DeviceError
 from gateway.settings import Address
 
@@ -58,6 +59,12 @@ class Messages(MessageManager):
 
     def send_message(self, message: Any, messageerror_monitor: Any) -> Callable[[], None] | None:
         """The result ends what was begun with a request: nobody waits for its answer any more, or it is here."""
+        if message.code.is_response() and _is_unwanted(message):
+            mid, timer = self._piggyback_opportunities.pop((message.remote, message.token), (None, None))
+            if timer is not None:
+                timer.cancel()
+                self._send_empty_ack(message.remote, mid, "no response is wanted")
+            return None
         super().send_message(message, messageerror_monitor)
         return partial(self._abandon, message) if message.code.is_request() else None
 
@@ -115,8 +122,9 @@ class Wire(MessageInterfaceUDP6):
         self._count = count
 
     def datagram_msg_received(self, data: bytes, ancdata: Any, flags: int, address: Any) -> None:
-        message = None if flags & socket.MSG_TRUNC else decode(data)
-        if message is None:
+        try:
+            message = decode(b"" if flags & socket.MSG_TRUNC else data)
+        except ValueError:
             self._count("malformed datagrams")
             return
         pktinfo = next((content for _, kind, content in ancdata if kind == socket.IPV6_PKTINFO), None)
@@ -195,15 +203,30 @@ def exchange_key(address: tuple[Any, ...], mid: int) -> bytes:
 
 
 def decode(data: bytes) -> Any:
-    """None for what is no CoAP message (RFC 7252, 3)."""
-    if len(data) < 4 or data[0] & 0x0F > TOKEN_BYTES_MAX:
-        return None
+    """A message, with what aiocoap would keep for good if it read numbers of anybody's choice: `content_format` and
+    `accept`, and as `problem` an option that can't be passed over. Raises ValueError."""
+    datagram = parse(data)
+    message = Message(code=datagram.code, payload=datagram.payload, _mid=datagram.mid, _mtype=datagram.kind)
+    message.token = datagram.token
+    message.direction = Direction.INCOMING
+    message.content_format = message.accept = message.problem = None
     try:
-        message = Message.decode(data)
-    except (UnparsableMessage, UnicodeDecodeError):
-        return None
-    whole = len(message.token) == data[0] & 0x0F
-    return message if whole and (message.code is not EMPTY or len(data) == 4) else None
+        for number, value in understood(datagram.options):
+            if number == CONTENT_FORMAT:
+                message.content_format = int.from_bytes(value, "big")
+            elif number == ACCEPT:
+                message.accept = int.from_bytes(value, "big")
+            else:
+                message.opt.add_option(OptionNumber(number).create_option(decode=value))
+    except Problem as problem:
+        message.problem = problem
+    return message
+
+
+def _is_unwanted(answer: Any) -> bool:
+    """RFC 7967, 2.1: a bit for each class of answers."""
+    unwanted = answer.request.opt.no_response or 0
+    return bool(unwanted >> answer.code.class_ - 1 & 1)
 
 
 def encode_answer(message: Any) -> bytes:

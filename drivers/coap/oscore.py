@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from aiocoap import Message
+from aiocoap.error import UnparsableMessage
 from aiocoap.oscore import (
     DEFAULT_ALGORITHM,
     DEFAULT_HASHFUNCTION,
@@ -41,6 +42,7 @@ from gateway.errors import DeviceError, Refused
 
 RESERVED = 1000
 RETRY_S = 10
+GROUP_FLAG = 0x20
 WINDOW_BITS = 64
 MARK_LIFETIME_S = 3650 * 86400
 EPOCH_MS = 1_577_836_800_000
@@ -104,6 +106,8 @@ class Protection(CanProtect, CanUnprotect, SecurityContextUtils):
 
     def opened(self, message: Any, request_id: Any = None) -> tuple[Any, Any, Message | None]:
         """What was protected, what its answer is sealed with, and the answer if it is a challenge. Raises Problem."""
+        if message.opt.oscore and message.opt.oscore[0] & GROUP_FLAG:
+            raise Problem(protocol.BAD_OPTION, "Group OSCORE is not spoken")
         try:
             inner, request_id = self.unprotect(message, request_id)
         except ReplayErrorWithEcho as error:
@@ -114,13 +118,23 @@ class Protection(CanProtect, CanUnprotect, SecurityContextUtils):
             ) from error
         except ReplayError as error:
             raise Problem(protocol.UNAUTHORIZED, "replay detected") from error
-        except (DecodeError, UnicodeDecodeError) as error:
+        except (DecodeError, IndexError) as error:
             raise Problem(protocol.BAD_OPTION, "the OSCORE option can't be read") from error
-        except (ProtectionInvalid, ValueError) as error:
+        except (ProtectionInvalid, UnparsableMessage, ValueError) as error:
             raise Problem(protocol.BAD_REQUEST, "decryption failed") from error
         request_id.can_reuse_nonce = False
         inner.remote = message.remote
         inner.mtype = message.mtype
+        inner.content_format, inner.accept = inner.opt.content_format, inner.opt.accept
+        try:
+            list(
+                protocol.understood(
+                    [(int(option.number), option.encode()) for option in inner.opt.option_list()]
+                )
+            )
+            inner.problem = None
+        except Problem as problem:
+            inner.problem = problem
         return inner, request_id, None
 
     def sealed(self, message: Any, request_id: Any = None) -> tuple[Any, Any]:
@@ -130,7 +144,6 @@ class Protection(CanProtect, CanUnprotect, SecurityContextUtils):
         except ContextUnavailable as error:
             raise Problem(protocol.UNAVAILABLE, str(error), max_age=RETRY_S) from error
         outer.remote = message.remote
-        outer.opt.no_response = message.opt.no_response
         if message.code.is_response() and message.opt.observe is not None:
             outer.opt.observe = self.sender_sequence_number % (1 << 24)
         return outer, request_id
@@ -162,7 +175,7 @@ class Protections:
         """Raises Problem."""
         try:
             unprotected = verify_start(request)
-        except (DecodeError, IndexError, UnboundLocalError) as error:
+        except (DecodeError, IndexError) as error:
             raise Problem(protocol.BAD_OPTION, "the OSCORE option can't be read") from error
         for protection in self._by_name.values():
             if protection.get_oscore_context_for(unprotected) is not None:

@@ -191,7 +191,7 @@ class Reader:
             self._channel,
             self._resource.device,
             answer.payload,
-            answer.opt.content_format,
+            answer.content_format,
             self._clock.wall_ms(),
         )
         self._store(found)

@@ -1,7 +1,7 @@
 """What devices ask of the gateway: records to store, and reading about it."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,7 +15,7 @@ from aiocoap.pipe import Pipe
 from drivers.coap import Config, protocol
 from drivers.coap.about import CORE, STATUS, Status, links
 from drivers.coap.blocks import Block, Budget, Transfers, check_size
-from drivers.coap.content import records
+from drivers.coap.content import mime, records
 from drivers.coap.endpoint import encode_answer
 from drivers.coap.exchanges import LIFETIME_S, Exchanges
 from drivers.coap.protocol import Problem
@@ -28,18 +28,8 @@ if TYPE_CHECKING:
     from drivers.coap.oscore import Protection, Protections
 
 BUSY_RETRY_S = 1
-UNDERSTOOD = frozenset(
-    (
-        OptionNumber.URI_HOST,
-        OptionNumber.URI_PORT,
-        OptionNumber.URI_PATH,
-        OptionNumber.URI_QUERY,
-        OptionNumber.ACCEPT,
-        OptionNumber.BLOCK1,
-        OptionNumber.BLOCK2,
-    )
-)
-"""Critical options; another one must not be passed over (RFC 7252, 5.4.1)."""
+BLOCK_EXPONENT_MAX = 6
+"""Blocks of 1 KiB; 7 is for TCP (RFC 7959, 2.2)."""
 
 
 class Sender(NamedTuple):
@@ -122,22 +112,25 @@ class Server:
 
     def _answer(self, ask: Ask) -> None:
         """Raises Problem."""
-        check_options(ask.request)
+        if ask.request.problem is not None:
+            raise ask.request.problem
         path = ask.request.opt.uri_path
         if ask.request.code in (POST, PUT) and path not in (STATUS, CORE):
             self._take(ask)
         elif ask.request.code != GET:
             raise Problem(protocol.METHOD_NOT_ALLOWED, "not a method for this path")
-        elif path == CORE:
-            self._send(ask.pipe, ask.seal(links()))
-        elif path == STATUS:
-            self._show_status(ask)
-        else:
+        elif path not in (STATUS, CORE):
             raise Problem(protocol.METHOD_NOT_ALLOWED, "records are sent with POST or PUT")
+        else:
+            self._tell(ask, links() if path == CORE else self._status.answer())
 
-    def _show_status(self, ask: Ask) -> None:
-        answer = self._status.observe(ask.pipe, ask.seal) if ask.request.opt.observe == 0 else None
-        self._send(ask.pipe, ask.seal(answer or self._status.answer()), last=answer is None)
+    def _tell(self, ask: Ask, answer: Message) -> None:
+        """Raises Problem."""
+        if ask.request.accept not in (None, answer.opt.content_format):
+            raise Problem(protocol.NOT_ACCEPTABLE, f"there is only {mime(answer.opt.content_format)}")
+        observes = ask.request.opt.uri_path == STATUS and ask.request.opt.observe == 0
+        first = self._status.observe(ask.pipe, ask.seal) if observes else None
+        self._send(ask.pipe, ask.seal(first or answer), last=first is None)
 
     def _take(self, ask: Ask) -> None:
         """Raises Problem."""
@@ -150,9 +143,11 @@ class Server:
         body: bytes | None = request.payload
         if block is None:
             check_size(len(request.payload), self._config.body_bytes_max)
+        elif block.size_exponent > BLOCK_EXPONENT_MAX:
+            raise Problem(protocol.BAD_REQUEST, "a block size that is reserved")
         else:
             body = self._transfers.take(
-                (request.remote, ask.sender.name, request.get_cache_key(BLOCK_OPTIONS)),
+                _transfer_key(ask),
                 Block(block.block_number, block.more, block.size),
                 request.payload,
                 request.opt.size1 or 0,
@@ -160,9 +155,8 @@ class Server:
         if body is None:
             self._send(ask.pipe, ask.seal(Message(code=protocol.CONTINUE, block1=block)))
             return
-        content_format = request.opt.content_format
-        found = records(channel, device, body, content_format, self._clock.wall_ms())
-        answer = Message(code=protocol.CHANGED, block1=block, no_response=request.opt.no_response)
+        found = records(channel, device, body, request.content_format, self._clock.wall_ms())
+        answer = Message(code=protocol.CHANGED, block1=block)
         self._store(ask, found, len(body), answer)
 
     def _store(self, ask: Ask, found: list[Record], size: int, answer: Message) -> None:
@@ -213,7 +207,6 @@ class Server:
             payload=problem.detail.encode(),
             max_age=problem.max_age,
             size1=problem.size1,
-            no_response=pipe.request.opt.no_response,
         )
         with suppress(Problem):  # then unprotected, which an error may be (RFC 8613, 8.2)
             answer = seal(answer)
@@ -225,27 +218,29 @@ class Server:
         pipe.add_response(answer, is_last=last)
 
 
-BLOCK_OPTIONS = (OptionNumber.BLOCK1, OptionNumber.BLOCK2, OptionNumber.OBSERVE)
-
-
 def scope(driver: str) -> str:
     return f"coap/{driver}"
+
+
+def _transfer_key(ask: Ask) -> Hashable:
+    """What blocks of one body have in common (RFC 7959, 2.5; RFC 9175, 3.3)."""
+    request = ask.request
+    options = request.opt
+    return (
+        request.remote,
+        ask.sender.name,
+        request.code,
+        tuple(options.uri_path),
+        tuple(options.uri_query),
+        request.content_format,
+        tuple(option.value for option in options.get_option(OptionNumber.REQUEST_TAG)),
+    )
 
 
 def host(request: Any) -> str:
     """The sender's address, as people write it; its port changes too often to name anybody."""
     address: str = request.remote.sockaddr[0]
     return address.removeprefix("::ffff:") if "." in address else address
-
-
-def check_options(request: Any) -> None:
-    """Raises Problem."""
-    for option in request.opt.option_list():
-        number = option.number
-        if number.is_critical() and number not in UNDERSTOOD:
-            if number in (OptionNumber.PROXY_URI, OptionNumber.PROXY_SCHEME):
-                raise Problem(protocol.NO_PROXY, "not a proxy")
-            raise Problem(protocol.BAD_OPTION, f"option {int(number)} is not understood")
 
 
 def refused_by_queue(refused: Refused) -> Problem:

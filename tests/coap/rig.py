@@ -162,9 +162,11 @@ class Gateway:
         self._config = Config(**(chosen | settings))
         self._lives = 0
         self._devices: list[Device] = []
+        self._bugs: list[dict[str, Any]] = []
 
     async def start(self, **queue: Any) -> None:
         clock = SystemClock()
+        asyncio.get_running_loop().set_exception_handler(lambda loop, bug: self._bugs.append(bug))
         self.folder = self._folder / str(self._lives)
         quick: dict[str, Any] = {"min_free_bytes": 0, "commit_interval": 0.001, "unacked_interval": 0.05}
         self.queue = await Queue.open(self.folder / "queue.db", QueueSettings(**(quick | queue)), clock)
@@ -197,6 +199,8 @@ class Gateway:
         if not self._driver.cancelled():
             self._driver.result()
         await self.queue.close()
+        for bug in self._bugs:
+            raise bug.get("exception") or AssertionError(bug["message"])
 
     async def kill_and_restart(self, **queue: Any) -> None:
         """Devices keep their sockets."""
@@ -238,8 +242,8 @@ async def gateway(folder: Path, **settings: Any) -> AsyncIterator[Gateway]:
     try:
         yield one
     finally:
-        await one.stop()
         one.close()
+        await one.stop()
 
 
 def blocks(body: bytes, first_mid: int, exponent: int, path: str = "press/4") -> Iterator[Message]:

@@ -217,7 +217,7 @@ async def test_a_device_that_forgot_its_observer_is_asked_again() -> None:
         number = ((OBSERVE, b"\x05"), (MAX_AGE, b""))
         return [Message(ACK, CONTENT, request.mid, request.token, number, b"a")] if answering else []
 
-    async with device(answer) as (one, uri), reading(emit, observed(uri)):
+    async with device(answer) as (one, uri), reading(emit, observed(uri), timeout=0.1):
         await emit.stored(2)
         assert one.requests[0].token != one.requests[1].token
         answering = False
