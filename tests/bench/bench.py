@@ -18,7 +18,7 @@ import gateway
 from gateway.testing.kafka import KafkaBroker
 from tests.bench.scenarios import Bench
 
-SCENARIOS = ("start", "full_way", "slow_disk", "drain", "visible", "wear")
+SCENARIOS = ("start", "full_way", "slow_disk", "drain", "visible", "wear", "coap")
 
 
 def facts(folder: Path) -> str:

@@ -211,6 +211,20 @@ class Bench:
                 )
         return rows
 
+    def coap(self) -> list[Row]:
+        """Confirmable POSTs from one device, device to fsync."""
+        rows = []
+        for window, share in ((1, 0.001), (20, 0.02), (100, 0.04)):
+            cost = child("tests.bench.coap", "--count", int(self._count * share), "--window", window)
+            rows.append(
+                Row(
+                    f"CoAP, window {window}",
+                    f"{cost['cpu_us']:.0f} us CPU a record, {cost['rate']:,.0f} records/s",
+                    "500 us",
+                )
+            )
+        return rows
+
 
 def publish(
     port: int, count: int, window: int, *, connections: int = 4, qos: int = 1, rate: float = 0
