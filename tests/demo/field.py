@@ -8,9 +8,9 @@ JSON object a line in DIRECTORY/<driver>.served; `time` is time.monotonic(), whi
 
     field.py --journals DIRECTORY --ports DIRECTORY --modbus-tcp HOST:PORT --rate 10
 
-The ports are PORTS/meters and PORTS/scale. A line on standard input lets the scale begin; after a second one nothing is
-served any more, which is said with a line on standard output. The ports stay until standard input ends, so that
-what was served can still be read.
+The ports are PORTS/meters and PORTS/scale; "ready" on standard output says that they are there. A line on standard input
+lets the scale begin; after a second one nothing is served any more, and "silent" says so. The ports stay until
+standard input ends, so that what was served can still be read.
 """
 
 import argparse
@@ -241,18 +241,19 @@ async def main(options: argparse.Namespace) -> None:
     scale = Scale(scale_port, Served(options.journals, "scale"), "scale", options.rate)
     host, _, port = options.modbus_tcp.rpartition(":")
     server = await asyncio.start_server(slave.serve, host, int(port))
-    tasks = [asyncio.create_task(port.stay_free()) for port in (line_port, scale_port)]
     loop, news = asyncio.get_running_loop(), asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(news), sys.stdin)
-    if await news.readline():
-        tasks.append(asyncio.create_task(scale.talk()))
+    async with server, asyncio.TaskGroup() as group:
+        tasks = [group.create_task(port.stay_free()) for port in (line_port, scale_port)]
+        print("ready", flush=True)
+        if await news.readline():
+            tasks.append(group.create_task(scale.talk()))
         if await news.readline():
             line.silent = slave.silent = scale.silent = True
             print("silent", flush=True)
-            await news.read()
-    server.close()
-    for task in tasks:
-        task.cancel()
+        await news.read()
+        for task in tasks:
+            task.cancel()
 
 
 if __name__ == "__main__":
