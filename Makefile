@@ -1,5 +1,5 @@
 # make setup    virtual environment from the lock files (every other target does it itself)
-# make check    format, lint, types, layers, fast tests: under a minute
+# make check    format, lint, types, layers, fast tests: under a minute; MODEL_EXAMPLES=100 for more of the queue's model
 # make fix      what the tools can put right by themselves
 # make test     every test, with a real Apache Kafka (Java 17 and Maven)
 # make demo     devices -> gateway -> Kafka through a cut link and a killed gateway, and the verdict
@@ -29,7 +29,7 @@ check: setup
 	$(BIN)/ruff check -q
 	$(BIN)/mypy
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/lint-imports --no-logo
-	$(BIN)/pytest -q -m "not kafka and not slow"
+	MODEL_EXAMPLES=$${MODEL_EXAMPLES:-5} $(BIN)/pytest -q -n 2 -m "not kafka and not slow"
 
 fix: setup
 	$(BIN)/ruff check -q --fix

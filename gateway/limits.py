@@ -9,6 +9,7 @@ EMIT_RECORDS_MAX = 10_000
 NAME_BYTES_MAX = 1024
 """Channel, device, topic and key, each, in UTF-8."""
 
-HEADERS_MAX = 16
+RECORD_OVERHEAD_BYTES = 128
+"""What a record costs in memory beside its body, about, wherever bytes are limited: many bodies have four bytes, or none."""
 
 MARKS_PER_SCOPE_MAX = 65_536

@@ -5,9 +5,14 @@ import re
 from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
+from hypothesis import settings
 
 from gateway.testing.kafka import KafkaBroker, free_ports
 from gateway.testing.proxy import Proxy
+
+# How long an example takes says something of the machine, not of the code.
+settings.register_profile("tidegate", deadline=None)
+settings.load_profile("tidegate")
 
 _numbers = itertools.count(1)
 

@@ -13,6 +13,9 @@ from drivers.mqtt.protocol import V5, V311, Packet, Subscribe, Unsubscribe, enco
 LISTENER = "front-door"
 REFUSED = 0x80
 CLEAN_SESSION = 2
+SUBSCRIBER_QOS_MAX = 1
+"""amqtt sends at the subscription's QoS or at one that we name to all: with two levels, min(both) can be had so."""
+
 USER_NAME = 0x80
 
 _log = logging.getLogger(__name__)
@@ -70,7 +73,7 @@ class Link(WriterAdapter):  # type: ignore[misc]
     def subscribe(self, asked: Subscribe, allowed: list[bool]) -> None:
         self._refused[asked.packet_id] = allowed
         kept = [one for one, may in zip(asked.filters, allowed, strict=True) if may]
-        body = b"".join(text(topic) + bytes((qos,)) for topic, qos in kept)
+        body = b"".join(text(topic) + bytes((min(qos, SUBSCRIBER_QOS_MAX),)) for topic, qos in kept)
         self.feed(packet(Packet.SUBSCRIBE << 4 | 2, asked.packet_id.to_bytes(2, "big") + body))
 
     def unsubscribe(self, asked: Unsubscribe) -> None:

@@ -16,6 +16,7 @@ from drivers.mqtt.subscribers import Message, Subscribers
 from gateway.clock import Clock
 from gateway.driver import Emit, Mark, MarkKey
 from gateway.errors import Refused
+from gateway.limits import RECORD_OVERHEAD_BYTES
 from gateway.record import Record
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ class Connection(asyncio.Protocol):
         self._linking: asyncio.Task[None] | None = None
         self._requests: list[Callable[[Link], None]] = []
         self.lasting = False
+        self._expiry_s = 0.0
         self._unfinished: set[int] = set()
         self._batches: deque[Batch] = deque()
         self._waiting_bytes = 0
@@ -137,7 +139,7 @@ class Connection(asyncio.Protocol):
             del sessions.connected[self.client_id]
             if self._unfinished and not self.lasting:
                 self._door.emit((), forget=sessions.forget(self.client_id), waits=False)
-            sessions.left(self.client_id)
+            sessions.left(self.client_id, self._door.clock.monotonic() + self._expiry_s)
         self._publish_will()
         self._connections.discard(self)
         self.gone.set_result(None)
@@ -280,8 +282,11 @@ class Connection(asyncio.Protocol):
         self.client_id = client_id
         expiry = connect.properties.get(Property.SESSION_EXPIRY, 0)
         self.lasting = expiry > 0 if connect.version == V5 else not connect.clean
+        most = self._door.config.session_expiry
+        self._expiry_s = min(expiry, most) if connect.version == V5 else most
         self.keep_alive_s = connect.keep_alive * 1.5 or self._door.config.silence_max
-        if connect.clean or (before is not None and not before.lasting):
+        ended = sessions.ended(client_id, self._door.clock.monotonic())
+        if connect.clean or ended or (before is not None and not before.lasting):
             keys = sessions.forget(client_id)
             if keys:
                 await self._door.emit((), forget=keys)
@@ -411,17 +416,19 @@ class Connection(asyncio.Protocol):
     def _store(self, batch: Batch) -> None:
         if not (batch.acks or batch.records):
             return
+        batch.bytes = sum(len(record[2]) for record in batch.records) + len(batch.acks)
+        batch.bytes += RECORD_OVERHEAD_BYTES * len(batch.records)
+        crowded = self._waiting_bytes + batch.bytes > self._door.config.in_flight_bytes_max // 2
         try:
             stored = self._door.emit(
                 batch.records,
                 remember=batch.remember,
                 forget=batch.forget,
-                waits=bool(batch.acks),
+                waits=bool(batch.acks) or crowded,
             )
         except Refused as refused:
             self._refused(batch, refused)
             return
-        batch.bytes = sum(len(record[2]) for record in batch.records)
         self._batches.append(batch)
         self._waiting_bytes += batch.bytes
         if self._waiting_bytes > self._door.config.in_flight_bytes_max:
@@ -429,31 +436,39 @@ class Connection(asyncio.Protocol):
         asyncio.ensure_future(stored).add_done_callback(partial(self._stored, batch))
 
     def _refused(self, batch: Batch, refused: Refused) -> None:
-        """Nothing of the batch is stored. MQTT 5 gets 0x97 for each; for 3.1.1 silence and a closed connection."""
-        for mark in batch.remember:
-            self._unfinished.discard(int(mark.key.rpartition(b"\0")[2]))
-        for key in batch.forget:
-            self._unfinished.add(int(key.key.rpartition(b"\0")[2]))
+        """Nothing of the batch is stored. MQTT 5 gets 0x97 for each message; for 3.1.1, and where there are answers to
+        what was stored before, silence and a closed connection."""
+        self._not_stored(batch)
         if not batch.acks:
             self._door.emit.device_failed(self.client_id, str(refused))
             return
-        if self._version != V5 or batch.forget:
-            self.fail(Reason.QUOTA_EXCEEDED, str(refused))
-            return
-        self._door.emit.device_failed(self.client_id, str(refused))
-        answers, at = bytearray(), 0
+        answers, refusals, at = bytearray(), 0, 0
         while at < len(batch.acks):
             size = 2 + batch.acks[at + 1]
             ack = batch.acks[at : at + size]
             answers += ack if size > 4 else bytes((ack[0], 3, ack[2], ack[3], Reason.QUOTA_EXCEEDED))
+            refusals += size == 4
             at += size
+        if self._version != V5 or refusals > batch.promised:
+            self.fail(Reason.QUOTA_EXCEEDED, str(refused))
+            return
+        self._door.emit.device_failed(self.client_id, str(refused))
         refusal = Batch()
         refusal.acks, refusal.done = answers, True
         self._batches.append(refusal)
         self._acknowledge()
 
+    def _not_stored(self, batch: Batch) -> None:
+        """The client will send it again: packet ids stand as they do on the disk."""
+        for mark in batch.remember:
+            self._unfinished.discard(int(mark.key.rpartition(b"\0")[2]))
+        for key in batch.forget:
+            self._unfinished.add(int(key.key.rpartition(b"\0")[2]))
+
     def _stored(self, batch: Batch, stored: "asyncio.Future[None]") -> None:
         if stored.cancelled() or stored.exception() is not None:
+            if not stored.cancelled():
+                self._not_stored(batch)
             self._ending = True
             self._transport.abort()
             return

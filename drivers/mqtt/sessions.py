@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from gateway.driver import Emit, Mark, MarkKey
+from gateway.limits import MARKS_PER_SCOPE_MAX
 
 if TYPE_CHECKING:
     from drivers.mqtt.connection import Connection
@@ -19,6 +20,7 @@ class Sessions:
         self._subscribers = f"mqtt/{driver}/subscribers"
         self._lifetime_s = int(lifetime_s)
         self._unfinished: dict[str, set[int]] = {}
+        self._ends: dict[str, float] = {}
         for key in emit.recall(self._qos2):
             client, _, number = key.rpartition(b"\0")
             self._unfinished.setdefault(client.decode(), set()).add(int(number))
@@ -55,9 +57,22 @@ class Sessions:
             return subscriptions_kept
         return bool(self._unfinished.get(client_id))
 
-    def left(self, client_id: str) -> None:
+    def left(self, client_id: str, ends_at: float) -> None:
+        """Its session ends then (monotonic seconds), if it does not come back before. So many are remembered as marks
+        are, the oldest go first."""
+        self._ends.pop(client_id, None)
         if not self._unfinished.get(client_id):
             self._unfinished.pop(client_id, None)
+            return
+        self._ends[client_id] = ends_at
+        if len(self._ends) > MARKS_PER_SCOPE_MAX:
+            oldest = next(iter(self._ends))
+            del self._ends[oldest]
+            self._unfinished.pop(oldest, None)
+
+    def ended(self, client_id: str, now: float) -> bool:
+        """Whether a client that comes back does so too late for its session."""
+        return self._ends.pop(client_id, now) < now
 
     @staticmethod
     def _key(client_id: str, packet_id: int) -> bytes:

@@ -129,7 +129,9 @@ class Subscribers:
                     await broker.retain_message(None, message.topic, message.payload, message.qos)
                 else:
                     broker.retained_messages.pop(message.topic, None)
-            await broker.internal_message_broadcast(message.topic, message.payload, message.qos)
+            await broker.internal_message_broadcast(
+                message.topic, message.payload, None if message.qos else 0
+            )
             for session, _ in broker.sessions.values():
                 while session.retained_messages.qsize() > OFFLINE_MESSAGES_MAX:
                     session.retained_messages.get_nowait()

@@ -101,6 +101,9 @@ def _check_whole(sections: Mapping[str, Any], report: Report) -> None:
             report.add_at(f"drivers.{name}.{where}" if where else f"drivers.{name}", message)
     for where, message in _route_problems(sections, drivers):
         report.add_at(where, message)
+    kafka = sections["kafka"]
+    if kafka is not INVALID and len(kafka.own_topics) == 1:
+        report.add_at("kafka.ledger_topic", "is the positions_topic; they need a topic each")
     listening = {
         "metrics": sections["metrics"],
         **{f"drivers.{name}": one.settings for name, one in sound.items()},
@@ -110,7 +113,7 @@ def _check_whole(sections: Mapping[str, Any], report: Report) -> None:
 
 
 def _route_problems(sections: Mapping[str, Any], drivers: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    routes, gateway = sections["routes"], sections["gateway"]
+    routes, gateway, kafka = sections["routes"], sections["gateway"], sections["kafka"]
     if (
         gateway is INVALID
         or not isinstance(routes, list)
@@ -122,7 +125,8 @@ def _route_problems(sections: Mapping[str, Any], drivers: Mapping[str, Any]) -> 
         name: None if driver is INVALID else driver.manifest.channels(driver.settings)
         for name, driver in drivers.items()
     }
-    for where, message in routing_problems(routes, channels, gateway.default_topic):
+    reserved = frozenset() if kafka is INVALID else kafka.own_topics
+    for where, message in routing_problems(routes, channels, gateway.default_topic, reserved):
         # What a driver with problems will emit isn't known.
         if not any(where == f"drivers.{name}" and driver is INVALID for name, driver in drivers.items()):
             yield where, message

@@ -13,7 +13,7 @@ from gateway.clock import Clock, boot_id
 from gateway.codec import Entry, Shape
 from gateway.driver import Mark, MarkKey
 from gateway.errors import QueueFull, Refused, StorageFailing, TooLarge
-from gateway.limits import EMIT_RECORDS_MAX, RECORD_BYTES_MAX
+from gateway.limits import EMIT_RECORDS_MAX, RECORD_BYTES_MAX, RECORD_OVERHEAD_BYTES
 from gateway.queue.census import Census, Count
 from gateway.queue.lock import FileLock
 from gateway.queue.marks import Marks
@@ -29,10 +29,10 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 GROUP_BYTES_MAX = 8 << 20
-"""Payload bytes that may wait for the disk; beyond it the disk is too slow and devices are refused."""
+"""Bytes that may wait for the disk; beyond it the disk is too slow and devices are refused."""
 
-GROUP_FULL_BYTES = 2 << 20
-"""A group of so many bytes is committed without waiting for the interval's end."""
+LOOK_AGAIN_S = 1.0
+"""While devices are refused a commit with nothing in it looks so often whether there is room by now."""
 
 CONFIRM_INTERVAL_S = 5.0
 CONFIRM_RECORDS = 20_000
@@ -67,7 +67,7 @@ class Queue:
         self._readers: list[tuple[str, int, asyncio.Future[None]]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._committing: asyncio.Future[Outcome] | None = None
-        self._committing_bytes = 0
+        self._committing_bytes = self._committing_records = 0
         self._last_commit = self._last_confirm = float("-inf")
         self._refusing: str | None = None
         self._recent = Recent()
@@ -75,6 +75,7 @@ class Queue:
         self._known: set[str] = set()
         self._gaps_open = False
         self._closing = False
+        self._retrying = asyncio.Lock()
         self.run_id = secrets.token_hex(4)
         self.failed: asyncio.Future[StorageFailing] = self._loop.create_future()
 
@@ -101,7 +102,7 @@ class Queue:
     async def _load(self, vfs: str | None) -> None:
         now = (self._clock.wall_ms(), self._clock.boottime_ms())
         self._store = await self._call(
-            open_store, self._path, self._settings.max_bytes, self._ledger, self._lock.read(), now, vfs
+            open_store, self._path, self._settings, self._ledger, self._lock.read(), now, vfs
         )
         loaded = await self._call(self._store.load)
         self.queue_id = loaded.meta["queue_id"]
@@ -140,9 +141,10 @@ class Queue:
         group.marks += forget
         future: asyncio.Future[None] = self._loop.create_future()
         self._waiters.append(future)
-        if waits:
-            full = group.bytes >= GROUP_FULL_BYTES
-            self._commit_at(0 if full else self._last_commit + self._settings.commit_interval)
+        if group.full:
+            self._commit_at(0)
+        elif waits:
+            self._commit_at(self._last_commit + self._settings.commit_interval)
         else:
             self._commit_at(self._clock.monotonic() + self._settings.unacked_interval)
         return future
@@ -250,24 +252,29 @@ class Queue:
         if seq not in self._buried[lane]:
             self._buried[lane].append(seq)
 
+    def buried(self, lane: str) -> Sequence[int]:
+        """Numbers of dead letters that the position has not passed yet."""
+        return tuple(self._buried[lane])
+
     async def dead(self, limit: int) -> list[DeadLetter]:
         return await self._call(self._store.dead, limit)
 
     async def retry(self, ids: Sequence[int]) -> int:
         """Dead letters become new records that name the old one; returns how many were found. One that the position
         has not passed yet stays: it is still the record itself."""
-        found = await self._call(self._store.dead, len(ids), ids)
-        letters = [letter for letter in found if letter.seq <= self.position(letter.lane)]
-        entries = []
-        for letter in letters:
-            shape = letter.entry.shape
-            origin = ("tg.retry", f"{letter.lane}/{letter.seq}".encode())
-            entries.append(letter.entry._replace(shape=shape._replace(headers=(*shape.headers, origin))))
-        if entries:
-            future = self.put(entries)
-            self._group.exhume += [letter.id for letter in letters]
-            await future
-        return len(entries)
+        async with self._retrying:
+            found = await self._call(self._store.dead, len(ids), ids)
+            letters = [letter for letter in found if letter.seq <= self.position(letter.lane)]
+            entries = []
+            for letter in letters:
+                shape = letter.entry.shape
+                origin = ("tg.retry", f"{letter.lane}/{letter.seq}".encode())
+                entries.append(letter.entry._replace(shape=shape._replace(headers=(*shape.headers, origin))))
+            if entries:
+                future = self.put(entries)
+                self._group.exhume += [letter.id for letter in letters]
+                await future
+            return len(entries)
 
     def load(self, key: str) -> str | None:
         return self._meta.get(key)
@@ -332,18 +339,20 @@ class Queue:
             )
         size = sum(sizes)
         waiting = self._group.bytes + self._committing_bytes
-        if waiting and waiting + size > GROUP_BYTES_MAX:
+        others = self._group.records + self._committing_records
+        crowd = waiting + size + RECORD_OVERHEAD_BYTES * (others + len(entries))
+        if others and crowd > GROUP_BYTES_MAX:
             raise QueueFull("the disk is slower than the devices")
         self._refusing = self._full(waiting + size)
         if self._refusing is not None:
-            if self._confirm_is_due():
-                self._commit_at(0)
+            self._commit_at(0 if self._confirm_is_due() else self._last_commit + LOOK_AGAIN_S)
             raise QueueFull(self._refusing)
         self._group.bytes += size
+        self._group.records += len(entries)
 
     def _full(self, size: int) -> str | None:
         room = self._room
-        if size - room.reusable_bytes > room.disk_free_bytes - self._settings.min_free_bytes:
+        if room.lowers_floor(size, self._settings.min_free_bytes):
             if self._settings.when_full == "reject" or not self._evictable():
                 return f"less than {self._settings.min_free_bytes} bytes would stay free on the disk"
         elif room.used_bytes + size <= self._settings.max_bytes:
@@ -392,7 +401,7 @@ class Queue:
         if self._settings.when_full == "drop_oldest":
             group.evict_after = self._evict_after()
         self._last_commit = now
-        self._committing_bytes = group.bytes
+        self._committing_bytes, self._committing_records = group.bytes, group.records
         next_seq = {lane: state.next_seq for lane, state in self._lanes.items()}
         wall = (self._clock.wall_ms(), self._clock.boottime_ms())
         self._committing = self._loop.run_in_executor(self._thread, self._store.commit, group, next_seq, wall)
@@ -402,11 +411,13 @@ class Queue:
         self, commit: asyncio.Future[Outcome], group: Group, waiters: list[asyncio.Future[None]]
     ) -> None:
         self._committing = None
-        self._committing_bytes = 0
+        self._committing_bytes = self._committing_records = 0
         error = commit.exception()
         if error is None:
             self._apply(commit.result(), group)
-        elif not isinstance(error, QueueFull):
+        elif isinstance(error, QueueFull):
+            self._commit_at(self._last_commit + LOOK_AGAIN_S)
+        else:
             self._fail(error if isinstance(error, StorageFailing) else StorageFailing(repr(error)))
         for waiter in waiters:
             if not waiter.done():
@@ -416,8 +427,7 @@ class Queue:
                     waiter.set_exception(error if isinstance(error, Refused) else self.failed.result())
                     waiter.exception()  # a driver may have left it unawaited
         if self._waiters:
-            full = self._group.bytes >= GROUP_FULL_BYTES
-            self._commit_at(0 if full else self._last_commit + self._settings.commit_interval)
+            self._commit_at(0 if self._group.full else self._last_commit + self._settings.commit_interval)
 
     def _apply(self, outcome: Outcome, group: Group) -> None:
         self._room = outcome

@@ -3,13 +3,14 @@
 from collections import deque
 from collections.abc import Sequence
 
+from gateway.limits import RECORD_OVERHEAD_BYTES
 from gateway.queue.segments import Segment
 
 RECENT_BYTES_MAX = 4 << 20
 
 
 class Recent:
-    """Contiguous segments of one lane, the newest RECENT_BYTES_MAX payload bytes of them."""
+    """Contiguous segments of one lane, the newest RECENT_BYTES_MAX bytes of them."""
 
     def __init__(self) -> None:
         self._segments: deque[Segment] = deque()
@@ -25,7 +26,7 @@ class Recent:
         if self._segments and self._segments[-1].last + 1 != segment.first:
             self.clear()
         self._segments.append(segment)
-        self._bytes += segment.size
+        self._bytes += _size(segment)
         while self._bytes > RECENT_BYTES_MAX:
             self._pop()
 
@@ -38,4 +39,8 @@ class Recent:
         self._bytes = 0
 
     def _pop(self) -> None:
-        self._bytes -= self._segments.popleft().size
+        self._bytes -= _size(self._segments.popleft())
+
+
+def _size(segment: Segment) -> int:
+    return segment.size + RECORD_OVERHEAD_BYTES * len(segment.entries)

@@ -15,6 +15,7 @@ import apsw
 
 from gateway.codec import DecodeError, Entry, Shape, decode
 from gateway.queue.schema import LANES, connect, segment_first, segment_id, sync_directory
+from gateway.queue.settings import QueueSettings
 from gateway.queue.state import StorageDamaged
 from gateway.queue.store import PAGE_BYTES, Store
 
@@ -24,26 +25,31 @@ _SUFFIXES = ("", "-wal", "-shm")
 
 
 def open_store(
-    path: Path, max_bytes: int, ledger: Shape, queue_id: str | None, now: tuple[int, int], vfs: str | None
+    path: Path,
+    settings: QueueSettings,
+    ledger: Shape,
+    queue_id: str | None,
+    now: tuple[int, int],
+    vfs: str | None,
 ) -> Store:
     """A store that is ready for use; `queue_id` is the id that it had, as far as known. Raises StorageError."""
     for unfinished in sorted((path.parent / "quarantine").glob(f"*/{_UNFINISHED}")):
         for suffix in _SUFFIXES:
             Path(f"{path}{suffix}").unlink(missing_ok=True)
-        return _salvage(path, unfinished.parent, max_bytes, ledger, queue_id, now, vfs)
+        return _salvage(path, unfinished.parent, settings, ledger, queue_id, now, vfs)
     try:
-        return _open(path, max_bytes, ledger, vfs)
+        return _open(path, settings, ledger, vfs)
     except StorageDamaged as error:
         quarantine = _set_aside(path, now[0], str(error))
-        return _salvage(path, quarantine, max_bytes, ledger, queue_id, now, vfs)
+        return _salvage(path, quarantine, settings, ledger, queue_id, now, vfs)
 
 
-def _open(path: Path, max_bytes: int, ledger: Shape, vfs: str | None) -> Store:
+def _open(path: Path, settings: QueueSettings, ledger: Shape, vfs: str | None) -> Store:
     log = Path(f"{path}-wal")
     unclean = log.exists() and log.stat().st_size > 0
     if unclean and not path.exists():
         raise StorageDamaged("the queue's database file is missing, its log is there")
-    store = Store(path, max_bytes, ledger, vfs)
+    store = Store(path, settings, ledger, vfs)
     try:
         if store.empty():
             store.create(secrets.token_hex(8))
@@ -77,7 +83,7 @@ def _set_aside(path: Path, now_ms: int, damage: str) -> Path:
 def _salvage(
     path: Path,
     quarantine: Path,
-    max_bytes: int,
+    settings: QueueSettings,
     ledger: Shape,
     queue_id: str | None,
     now: tuple[int, int],
@@ -86,19 +92,14 @@ def _salvage(
     note = quarantine / _UNFINISHED
     damaged = _Damaged(quarantine / path.name)
     old_id = damaged.meta.get("queue_id", queue_id or "unknown")
-    store = Store(path, max_bytes, ledger, vfs)
+    store = Store(path, settings, ledger, vfs)
     story = {"time": now[0], "damage": note.read_text(), "queue_id": old_id, "quarantine": str(quarantine)}
     store.create(secrets.token_hex(8))
     store.take_over(damaged.meta, damaged.rows("mark", 4), damaged.rows("dead", 6), old_id)
     for lane in LANES:
-        rows = list(damaged.segments(lane))
-        saved = store.save(lane, old_id, rows, now)
-        story[lane] = {
-            "records": saved,
-            "first": rows[0][0] if rows else None,
-            "last": rows[-1][0] + len(rows[-1][1]) - 1 if rows else None,
-            "position": damaged.positions.get(lane),
-        }
+        saved, first, last = store.save(lane, old_id, damaged.segments(lane), now)
+        position = damaged.positions.get(lane)
+        story[lane] = {"records": saved, "first": first, "last": last, "position": position}
     store.finish_salvage(json.dumps(story), now)
     sync_directory(path.parent)
     damaged.close()
@@ -127,20 +128,21 @@ class _Damaged:
         return found
 
     def segments(self, lane: str) -> Iterator[tuple[int, list[Entry]]]:
-        """(first, entries) of every undelivered segment with a good checksum, in order; read from both ends."""
+        """(first, entries) of every undelivered segment with a good checksum, in order; one at a time is in memory."""
         bounds = (segment_id(lane, 0), segment_id(lane, (1 << 56) - 1))
-        query = "SELECT id,body FROM segment WHERE id BETWEEN ? AND ? ORDER BY id"
-        bodies = dict(self._read(query, bounds))
-        for row_id, body in self._read(f"{query} DESC", bounds):
-            if row_id in bodies:
+        query = "SELECT id FROM segment WHERE id BETWEEN ? AND ? ORDER BY id"
+        ids = {row_id for (row_id,) in self._read(query, bounds)}
+        for (row_id,) in self._read(f"{query} DESC", bounds):
+            if row_id in ids:
                 break
-            bodies[row_id] = body
+            ids.add(row_id)
         last = self.positions.get(lane, 0)
-        for row_id in sorted(bodies):
+        for row_id in sorted(ids):
             first = segment_first(row_id)
             try:
-                entries = decode(bodies[row_id])
-            except DecodeError:
+                [(body,)] = self._read("SELECT body FROM segment WHERE id=?", (row_id,))
+                entries = decode(body)
+            except (DecodeError, ValueError):
                 continue
             skip = max(0, last + 1 - first)
             if skip < len(entries):

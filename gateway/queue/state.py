@@ -6,7 +6,11 @@ from typing import NamedTuple
 from gateway.codec import Entry
 from gateway.driver import Mark, MarkKey
 from gateway.errors import StorageFailing
+from gateway.limits import RECORD_OVERHEAD_BYTES
 from gateway.queue.segments import Gap
+
+FULL_BYTES = 2 << 20
+"""A group of so many bytes in memory is committed without waiting for the interval's end."""
 
 
 class StorageDamaged(StorageFailing):
@@ -54,7 +58,12 @@ class Group:
     evict_after: int | None = None
     exhume: list[int] = field(default_factory=list)
     bytes: int = 0
+    records: int = 0
     settle: bool = False
+
+    @property
+    def full(self) -> bool:
+        return self.bytes + RECORD_OVERHEAD_BYTES * self.records >= FULL_BYTES
 
 
 @dataclass
@@ -67,6 +76,11 @@ class Outcome:
     used_bytes: int = 0
     reusable_bytes: int = 0
     disk_free_bytes: int = 0
+
+    def lowers_floor(self, size: int, min_free_bytes: int) -> bool:
+        """Whether `size` more would take of what must stay free on the disk. Pages that SQLite keeps take nothing."""
+        growth = size - self.reusable_bytes
+        return growth >= 0 and growth > self.disk_free_bytes - min_free_bytes
 
 
 class Loaded(NamedTuple):

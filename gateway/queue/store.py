@@ -2,8 +2,8 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,6 +14,7 @@ from gateway.driver import Mark, MarkKey
 from gateway.errors import QueueFull, StorageFailing
 from gateway.queue.schema import FORMAT, LANES, TABLES, connect, format_of
 from gateway.queue.segments import Gap, Segment, Segments, Stored
+from gateway.queue.settings import QueueSettings
 from gateway.queue.state import DeadLetter, Group, LaneState, Loaded, Outcome, Run, StorageDamaged
 
 PAGE_BYTES = 4096
@@ -22,15 +23,14 @@ WAL_BYTES_MAX = 4 << 20
 
 DEAD_MAX = 10_000
 RUNS_MAX = 1_000
-GAP_ROWS_MAX = 1_000
 
 
 class Store:
     """`ledger` is the shape of the ledger's records. Methods raise StorageFailing; commit may raise QueueFull."""
 
-    def __init__(self, path: Path, max_bytes: int, ledger: Shape, vfs: str | None = None) -> None:
+    def __init__(self, path: Path, settings: QueueSettings, ledger: Shape, vfs: str | None = None) -> None:
         self._path = path
-        self._max_bytes = max_bytes
+        self._max_bytes, self._min_free_bytes = settings.max_bytes, settings.min_free_bytes
         self._ledger = ledger
         self.commits = 0
         with _translated():
@@ -89,8 +89,8 @@ class Store:
     def start_run(self, run: tuple[str, str, int, int], firsts: Mapping[str, int]) -> list[tuple[int, Run]]:
         """`run` is (run id, boot id, wall ms, boot ms). Returns all runs with their row ids, oldest first.
 
-        A run that gave no number is named nowhere, neither here nor in Kafka. It makes room, so that those that are
-        named stay known however often the queue is opened.
+        A run that gave no number is named nowhere, neither here nor in Kafka, and makes room. Of the others RUNS_MAX are
+        kept, and all since the position: Kafka's names one of them, and records that wait were given by them.
         """
         with self._transaction():
             self._db.execute("DELETE FROM run WHERE main=? AND ledger=?", (firsts["main"], firsts["ledger"]))
@@ -99,7 +99,8 @@ class Store:
                 (*run, firsts["main"], firsts["ledger"]),
             )
             self._run = self._db.last_insert_rowid()
-            self._db.execute("DELETE FROM run WHERE id<=?", (self._run - RUNS_MAX,))
+            named = min(self._named(lane) for lane in LANES)
+            self._db.execute("DELETE FROM run WHERE id<=? AND id<?", (self._run - RUNS_MAX, named))
         rows = self._rows("SELECT id,run_id,main,ledger FROM run ORDER BY id")
         return [
             (row[0], Run(row[1], lane, first))
@@ -188,12 +189,17 @@ class Store:
 
     def dead(self, limit: int, ids: Sequence[int] | None = None) -> list[DeadLetter]:
         with _translated():
-            rows = self._rows("SELECT id,lane,seq,time_ms,reason,body FROM dead ORDER BY id")
-        chosen = [row for row in rows if ids is None or row[0] in ids]
-        return [
-            DeadLetter(row_id, lane, seq, time_ms, reason, decode(body)[0])
-            for row_id, lane, seq, time_ms, reason, body in chosen[:limit]
-        ]
+            rows = (
+                [(row_id,) for row_id in ids]
+                if ids is not None
+                else self._rows("SELECT id FROM dead ORDER BY id")
+            )
+            query = "SELECT id,lane,seq,time_ms,reason,body FROM dead WHERE id=?"
+            return [
+                DeadLetter(row_id, lane, seq, time_ms, reason, decode(body)[0])
+                for chosen in sorted(set(rows))[:limit]
+                for row_id, lane, seq, time_ms, reason, body in self._rows(query, chosen)
+            ]
 
     def buried(self, lane: str, after: int) -> list[int]:
         with _translated():
@@ -201,16 +207,19 @@ class Store:
         return [int(row[0]) for row in rows]
 
     def save(
-        self, lane: str, queue_id: str, rows: Sequence[tuple[int, list[Entry]]], now: tuple[int, int]
-    ) -> int:
-        """Take over another database's records, (first number there, entries) each; returns how many."""
+        self, lane: str, queue_id: str, rows: Iterable[tuple[int, list[Entry]]], now: tuple[int, int]
+    ) -> tuple[int, int | None, int | None]:
+        """Take over another database's records, (first number there, entries) each; returns how many, and the first
+        and the last number that they had."""
         first = 1
+        numbers: tuple[int | None, int | None] = (None, None)
         for old_first, entries in rows:
+            numbers = (numbers[0] or old_first, old_first + len(entries) - 1)
             self._db.execute(
                 "INSERT INTO salvage VALUES(?,?,?,?,?)", (lane, queue_id, old_first, len(entries), first)
             )
             first = self._segments.append(lane, first, entries, 0, now)
-        return first - 1
+        return first - 1, *numbers
 
     def take_over(
         self, meta: Mapping[str, str], marks: Sequence[Any], dead: Sequence[Any], queue_id: str
@@ -243,14 +252,20 @@ class Store:
             return self._rows("SELECT lane,queue_id,old_first,count,first FROM salvage ORDER BY lane,first")
 
     def close(self) -> None:
-        """Fold the write-ahead log into the file, so that an empty log tells of a clean stop."""
+        """Fold the write-ahead log into the file, so that an empty log tells of a clean stop. On a full disk it stays."""
         with _translated():
-            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            with suppress(apsw.FullError):
+                self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             self._db.close()
 
     def abandon(self) -> None:
         """Let go of the files without writing."""
         self._db.close(True)
+
+    def _named(self, lane: str) -> int:
+        """The row of the run that gave the number at the lane's position."""
+        query = f"SELECT coalesce(max(id),0) FROM run,lane WHERE name=? AND {lane}<=max(1,position)"  # noqa: S608
+        return int(self._rows(query, (lane,))[0][0])
 
     def _confirm(self, group: Group, outcome: Outcome) -> None:
         for lane, state in group.confirm.items():
@@ -265,7 +280,8 @@ class Store:
     def _make_room(self, after: int, group: Group, outcome: Outcome) -> None:
         while True:
             self.measure(outcome)
-            if outcome.used_bytes + group.bytes <= self._max_bytes:
+            fits = outcome.used_bytes + group.bytes <= self._max_bytes
+            if fits and not outcome.lowers_floor(group.bytes, self._min_free_bytes):
                 return
             gap = self._segments.evict("main", after, "queue full: oldest dropped")
             if gap is None:

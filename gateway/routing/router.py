@@ -1,7 +1,7 @@
 """From a driver's record to an entry for the queue: the topic, the key and the headers that it will have in Kafka."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
@@ -15,12 +15,15 @@ from gateway.routing.settings import RouteSettings
 SHAPES_MAX = 20_000
 """Distinct (driver, channel, device, content type) kept; beyond it the cache starts anew."""
 
+_RESERVED = "the gateway writes its own records there; devices' need another topic"
 _FIELD = re.compile(r"\{([^{}]*)\}")
 _TOPIC_UNFIT = re.compile(r"[^A-Za-z0-9._-]")
+_TOPIC_CHARACTERS_MAX = 249
 
 
 class Unroutable(Refused):
-    """No route takes the record and there is no default topic; `check` names such configurations where it can."""
+    """No route takes the record and there is no default topic, or what the record names makes no topic that it may go
+    to; `check` names such configurations where it can."""
 
 
 class _Route(NamedTuple):
@@ -31,11 +34,17 @@ class _Route(NamedTuple):
 
 
 class Router:
-    """Routes are tried in order; the first that takes the channel wins, then `default_topic` with the device as key."""
+    """Routes are tried in order; the first that takes the channel wins, then `default_topic` with the device as key.
 
-    def __init__(self, routes: Sequence[RouteSettings], default_topic: str | None) -> None:
+    No record goes to a topic of `reserved`, whatever its device calls itself: positions are believed after a crash.
+    """
+
+    def __init__(
+        self, routes: Sequence[RouteSettings], default_topic: str | None, reserved: Set[str] = frozenset()
+    ) -> None:
         self._routes = [_Route(route.from_, Pattern(route.match), route.topic, route.key) for route in routes]
         self._default_topic = default_topic
+        self._reserved = reserved
         self._shapes: dict[tuple[str, str, str, str], Shape] = {}
 
     def entries(self, driver: str, records: Sequence[Record]) -> list[Entry]:
@@ -75,6 +84,10 @@ class Router:
                     topic = _fill(
                         route.topic, {name: _TOPIC_UNFIT.sub("_", text) for name, text in fields.items()}
                     )
+                    if topic in (*self._reserved, ".", "..") or len(topic) > _TOPIC_CHARACTERS_MAX:
+                        raise Unroutable(
+                            f"channel {channel!r} of driver {driver!r}: no record may go to topic {topic!r}"
+                        )
                     return topic, _fill(route.key, fields)
         if self._default_topic is not None:
             return self._default_topic, device
@@ -88,11 +101,18 @@ def _fill(template: str, fields: Mapping[str, str]) -> str:
 
 
 def problems(
-    routes: Sequence[RouteSettings], channels: Mapping[str, Sequence[str] | None], default_topic: str | None
+    routes: Sequence[RouteSettings],
+    channels: Mapping[str, Sequence[str] | None],
+    default_topic: str | None,
+    reserved: Set[str] = frozenset(),
 ) -> list[tuple[str, str]]:
     """What is wrong with the routes of drivers with these channels (None: devices choose), as (path, message)."""
     found: list[tuple[str, str]] = []
+    if default_topic in reserved:
+        found.append(("gateway.default_topic", _RESERVED))
     for index, route in enumerate(routes):
+        if route.topic in reserved:
+            found.append((f"routes[{index}].topic", _RESERVED))
         found += [
             (f"routes[{index}].{field}", message) for field, message in _route_problems(route, list(channels))
         ]

@@ -188,7 +188,7 @@ class Runtime:
 
 
 def _router(config: Config) -> Router:
-    return Router(config.routes, config.gateway.default_topic)
+    return Router(config.routes, config.gateway.default_topic, config.kafka.own_topics)
 
 
 def _driver_status(supervisor: Supervisor) -> DriverStatus:

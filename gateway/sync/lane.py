@@ -9,8 +9,6 @@ from gateway.sync.position import Progress
 ALONE_RECORDS = 64
 """Of a batch that Kafka found bad, so many records go one by one in a transaction, until the bad one is known."""
 
-DEAD_MAX = 10_000
-
 
 class Take(NamedTuple):
     """What one transaction takes of a lane: what is in `segments`, up to number `through`. Either the front, without
@@ -56,14 +54,10 @@ class Lane:
         self._queue = queue
         self._catching_up = False
 
-    async def resume(self, position: int, beyond: Progress | None) -> None:
+    def resume(self, position: int, beyond: Progress | None) -> None:
         """After reconciling: go on after `position`, or as Kafka knows it if something before it is parked."""
         self.progress = beyond or Progress(position, position)
-        self.dead = {
-            letter.seq
-            for letter in await self._queue.dead(DEAD_MAX)
-            if letter.lane == self.name and letter.seq > position
-        }
+        self.dead = {seq for seq in self._queue.buried(self.name) if seq > position}
         self._queue.advance(self.name, position)
         self._pin(self.progress.frontier)
 

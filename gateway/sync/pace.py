@@ -1,5 +1,7 @@
 """How much and how soon: the size of a transaction, the time between two, the bytes a second."""
 
+from gateway.limits import RECORD_OVERHEAD_BYTES
+
 BYTES_FIRST = 64 << 10
 """The first transaction after a reconnect: nobody knows yet what the link can do."""
 
@@ -8,7 +10,6 @@ BYTES_MAX = 4 << 20
 SLOW_S = 1.0
 """An open transaction holds back everybody who reads the same partitions: aim below this."""
 
-RECORD_OVERHEAD_BYTES = 128
 RATE_WINDOW_S = 10.0
 
 
@@ -43,9 +44,10 @@ class Pace:
 
     def ended(self, now: float, payload_bytes: int, records: int, sent_bytes: int) -> None:
         took = now - self._began
+        size = max(payload_bytes, records * RECORD_OVERHEAD_BYTES)
         if took > SLOW_S:
-            self.bytes = max(BYTES_MIN, min(self.bytes, int(payload_bytes / took * SLOW_S)))
-        elif took < SLOW_S / 2 and payload_bytes >= self.bytes // 2:
+            self.bytes = max(BYTES_MIN, min(self.bytes, int(size / took * SLOW_S)))
+        elif took < SLOW_S / 2 and size >= self.bytes // 2:
             self.bytes = min(BYTES_MAX, self.bytes * 2)
         if self._max_rate is not None:
             self.bytes = min(self.bytes, max(BYTES_MIN, self._max_rate))

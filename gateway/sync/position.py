@@ -28,7 +28,7 @@ class Progress(NamedTuple):
 
 
 class Position(NamedTuple):
-    """`run` is the run that gave the number `progress.floor`; `runs` are the latest ones up to it, as (run id, first
+    """`run` is the run that gave the number `progress.frontier`; `runs` are the latest ones up to it, as (run id, first
     number): by them a copy of the database finds where it and the original parted."""
 
     progress: Progress
@@ -47,7 +47,7 @@ def run_of(seq: int, runs: Sequence[Run]) -> str:
 
 
 def position_at(progress: Progress, runs: Sequence[Run], hardware_id: str | None) -> Position:
-    seq = progress.floor
+    seq = progress.frontier
     tail = [(run.run_id, run.first) for run in runs if run.first <= max(seq, runs[0].first)][-RUNS_TAIL:]
     return Position(progress, run_of(seq, runs), tail, hardware_id)
 

@@ -53,17 +53,18 @@ def reconcile(
     if mine is None:
         return _without(local, seen, gateway_id, assume)
     seq, run = mine.position.seq, mine.position.run
-    if seq > 0 and not any(known.run_id == run for known in local.runs):
+    highest = mine.position.progress.frontier
+    if highest > 0 and not any(known.run_id == run for known in local.runs):
         return Verdict(
             local.position,
-            f"lane {local.lane}: Kafka has this queue's records up to {seq}, given by a run ({run}) this disk knows "
+            f"lane {local.lane}: Kafka has this queue's records up to {highest}, given by a run ({run}) this disk knows "
             "nothing of: the database is an older copy, or a copy of it runs elsewhere. Move the records with "
             "`tidegate queue export` into a gateway with a new database.",
         )
-    if mine.position.progress.frontier >= local.next_seq or (seq > 0 and run_of(seq, local.runs) != run):
+    if highest >= local.next_seq or (highest > 0 and run_of(highest, local.runs) != run):
         return Verdict(
             local.position,
-            f"lane {local.lane}: Kafka has record {seq} of run {run}, the disk lost it after it was delivered: the "
+            f"lane {local.lane}: Kafka has record {highest} of run {run}, the disk lost it after it was delivered: the "
             "disk doesn't keep what it says it wrote. Replace it; move the records with `tidegate queue export` "
             "into a gateway with a new database.",
         )

@@ -89,3 +89,8 @@ class KafkaSettings:
     )
     tls: TlsSettings | None = setting(None, doc="Encrypt the connection.")
     sasl: SaslSettings | None = setting(None, doc="Log in with user and password.")
+
+    @property
+    def own_topics(self) -> frozenset[str]:
+        """No device's record goes there."""
+        return frozenset((self.positions_topic, self.ledger_topic))

@@ -7,12 +7,13 @@ close hard, wait (full jitter, seeded by the gateway's id), begin anew; what was
 
 import asyncio
 import logging
+import os
 from collections.abc import Sequence
 from contextlib import suppress
 
 from gateway.backoff import Backoff
 from gateway.clock import Clock
-from gateway.errors import Refused, SinkHeld, SinkRefused, SinkUnavailable
+from gateway.errors import CommandError, Refused, SinkHeld, SinkRefused, SinkUnavailable
 from gateway.queue import LANES, Queue
 from gateway.sync.batches import Batches, Identity, Partitioner
 from gateway.sync.lane import Lane, Take, progressed
@@ -104,7 +105,12 @@ class Sync:
         )
 
     async def adopt(self, assume: Assume | None) -> None:
-        """An operator's word: the place found now is right, and what was in doubt was delivered or lost."""
+        """An operator's word: the place found now is right, and what was in doubt was delivered or lost.
+
+        Raises CommandError while records are delivered: kept for later, it would decide what nobody has seen yet.
+        """
+        if self._state is LinkState.LIVE:
+            raise CommandError("records are being delivered: there is nothing to agree to", os.EX_DATAERR)
         await self._memory.set_adoption(Adoption(assume))
         self._adopted.set()
 
@@ -232,7 +238,7 @@ class Sync:
                 raise SinkHeld(verdict.hold)
             verdicts.append((lane, verdict))
         for lane, verdict in verdicts:
-            await lane.resume(verdict.position, verdict.beyond)
+            lane.resume(verdict.position, verdict.beyond)
             if verdict.note is not None:
                 _log.warning("%s", verdict.note)
                 await self._tell("note", lane.name, text=verdict.note)

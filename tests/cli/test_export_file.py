@@ -60,7 +60,7 @@ def nothing(done: int) -> None:
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "csv", "jsonl"])
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(origin=origins, found=entries, first=st.integers(1, 1 << 55), run=texts)
 def test_a_record_survives(
     tmp_path_factory: pytest.TempPathFactory,

@@ -56,7 +56,7 @@ WORDS += ("nan", "0x" + "f" * 5000, "9" * 5000, "1979-05-27", "\x00", "\u2028", 
 pieces = st.lists(st.sampled_from(WORDS) | st.text(max_size=4), max_size=12).map(" ".join)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(pieces, st.integers(0, len(TEMPLATE)), st.integers(0, 60))
 def test_any_text_is_a_configuration_or_an_error_that_says_where(
     tmp_path_factory: pytest.TempPathFactory, inserted: str, at: int, instead_of: int

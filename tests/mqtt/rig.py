@@ -19,6 +19,7 @@ from gateway.routing import Router
 from gateway.runtime.emit import QueueEmit
 from gateway.runtime.tap import Tap
 from gateway.settings import Address
+from gateway.testing.emit import FakeEmit
 from gateway.testing.kafka import free_ports
 
 WITHIN_S = 10.0
@@ -108,6 +109,20 @@ class Client:
         self._writer.transport.abort()
 
 
+async def listening(port: int, driver: "asyncio.Task[None]") -> None:
+    async with asyncio.timeout(WITHIN_S):
+        while True:
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+            except OSError:
+                if driver.done():
+                    driver.result()
+                await asyncio.sleep(0.01)
+                continue
+            writer.close()
+            return
+
+
 class Gateway:
     """One driver on one queue. `kill` is a power cut: only what is on the disk is there afterwards."""
 
@@ -126,17 +141,7 @@ class Gateway:
         config = Config(**(chosen | self._settings))
         self.emit = QueueEmit("floor", self.queue, Router([], "all"), Tap(), Metrics(), clock)
         self._driver = asyncio.create_task(MqttDriver(config, Context("floor", clock)).run(self.emit))
-        async with asyncio.timeout(WITHIN_S):
-            while True:
-                try:
-                    _, writer = await asyncio.open_connection("127.0.0.1", self.port)
-                except OSError:
-                    if self._driver.done():
-                        self._driver.result()
-                    await asyncio.sleep(0.01)
-                    continue
-                writer.close()
-                return
+        await listening(self.port, self._driver)
 
     async def stop(self) -> None:
         self._driver.cancel()
@@ -176,3 +181,20 @@ async def gateway(folder: Path, **settings: Any) -> AsyncIterator[Gateway]:
             client.cut()
         _opened.clear()
         await one.stop()
+
+
+@asynccontextmanager
+async def front_door(emit: FakeEmit, **settings: Any) -> AsyncIterator[int]:
+    """Its port; the disk is the test's to hold and to fail."""
+    port = free_ports(1)[0]
+    config = Config(listen=Address("127.0.0.1", port), anonymous=True, **settings)
+    driver = asyncio.create_task(MqttDriver(config, Context("floor", SystemClock())).run(emit))
+    try:
+        await listening(port, driver)
+        yield port
+    finally:
+        for client in _opened:
+            client.cut()
+        _opened.clear()
+        driver.cancel()
+        await asyncio.wait([driver])

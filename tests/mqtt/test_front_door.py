@@ -11,7 +11,9 @@ from drivers.mqtt import User
 from drivers.mqtt import protocol as mqtt
 from drivers.mqtt.access import covers, hashed
 from drivers.mqtt.protocol import V5, Packet, Property, Reason
-from tests.mqtt.rig import CONNACK, CONNACK_PRESENT, Client, ack, connect, gateway, publish
+from gateway.errors import QueueFull
+from gateway.testing.emit import FakeEmit
+from tests.mqtt.rig import CONNACK, CONNACK_PRESENT, Client, ack, connect, front_door, gateway, publish
 
 CASES = sorted(path for path in (Path(drivers.mqtt.__file__).parent / "cases").iterdir())
 PUBACK, PUBREC, PUBREL, PUBCOMP = Packet.PUBACK, Packet.PUBREC, Packet.PUBREL, Packet.PUBCOMP
@@ -120,6 +122,31 @@ async def test_a_clean_session_forgets_packet_ids_before_connack(tmp_path: Path)
         assert await one.bodies() == [b"old", b"new"]
 
 
+@pytest.mark.slow
+async def test_a_session_that_ended_while_its_client_was_away_is_forgotten(tmp_path: Path) -> None:
+    """Its packet ids mean new messages: the client has forgotten them too."""
+    expiry = {Property.SESSION_EXPIRY: 1}
+    async with gateway(tmp_path) as one:
+        client = await Client.open(one.port, connect("press", version=V5, properties=expiry))
+        await client.packet()
+        await client.send(publish("a", b"old", 2, 7, v5=True))
+        await client.expect(ack(PUBREC, 7))
+        client.cut()
+        present = b"\1"
+        async with asyncio.timeout(10):
+            while present == b"\1":  # back too early, and gone again
+                await asyncio.sleep(1.1)
+                client = await Client.open(
+                    one.port, connect("press", version=V5, clean=False, properties=expiry)
+                )
+                present = (await client.packet())[2:3]
+                if present == b"\1":
+                    client.cut()
+        await client.send(publish("a", b"new", 2, 7, v5=True))
+        await client.expect(ack(PUBREC, 7))
+        assert await one.bodies() == [b"old", b"new"]
+
+
 async def test_take_over_closes_the_older_connection(tmp_path: Path) -> None:
     async with gateway(tmp_path) as one:
         old = await Client.open(one.port, connect("press"))
@@ -133,6 +160,8 @@ async def test_take_over_closes_the_older_connection(tmp_path: Path) -> None:
 
 async def test_the_will_of_a_client_that_vanishes_and_only_of_such_a_one(tmp_path: Path) -> None:
     async with gateway(tmp_path, silence_max=1) as one:
+        await one.stop()
+        await one.start(unacked_interval=0.05)
         for name, leave in (("polite", True), ("rude", False)):
             client = await Client.open(one.port, connect(name, will=("state/" + name, "gone", True)))
             await client.expect(CONNACK)
@@ -160,6 +189,65 @@ async def test_a_full_queue_gets_silence_or_0x97_and_never_an_acknowledgement(tm
         await new.send(b"\xc0\0")
         await new.expect(b"\xd0\0")
         assert await one.bodies() == []
+
+
+async def test_a_qos2_message_whose_commit_failed_is_stored_when_it_comes_again() -> None:
+    """The disk is full at the commit, not before: its packet id must not pass for one whose message is stored."""
+    emit = FakeEmit()
+    async with front_door(emit) as port:
+        emit.hold()
+        client = await Client.open(port, connect("press", clean=False), publish("a", b"1", 2, 7))
+        await emit.until(lambda: len(emit.held) == 1)
+        emit.fail(QueueFull("the disk is full"))
+        await client.rest()
+        emit.release()
+        client = await Client.open(port, connect("press", clean=False))
+        await client.expect(CONNACK)
+        await client.send(publish("a", b"1", 2, 7, dup=True))
+        await client.expect(ack(PUBREC, 7))
+        assert [record.body for record in emit.records] == [b"1"]
+
+
+async def test_a_packet_id_whose_release_failed_is_released_when_it_comes_again() -> None:
+    emit = FakeEmit()
+    async with front_door(emit) as port:
+        client = await Client.open(port, connect("press", clean=False), publish("a", b"1", 2, 7))
+        await client.expect(CONNACK, ack(PUBREC, 7))
+        emit.hold()
+        await client.send(ack(PUBREL, 7))
+        await emit.until(lambda: len(emit.held) == 1)
+        emit.fail(QueueFull("the disk is full"))
+        await client.rest()
+        emit.release()
+        client = await Client.open(port, connect("press", clean=False))
+        await client.expect(CONNACK_PRESENT)
+        await client.send(ack(PUBREL, 7))
+        await client.expect(ack(PUBCOMP, 7))
+        assert not emit.marks
+
+
+async def test_a_full_queue_refuses_no_message_that_is_stored_already() -> None:
+    """0x97 would free the packet id at the client, and the next message with it would pass for the old one."""
+    emit = FakeEmit()
+    lasting = {Property.SESSION_EXPIRY: 600}
+    async with front_door(emit) as port:
+        client = await Client.open(port, connect("press", version=V5, properties=lasting))
+        await client.packet()
+        await client.send(publish("a", b"1", 2, 1, v5=True))
+        await client.expect(ack(PUBREC, 1))
+        client.cut()
+        emit.refuse = QueueFull("full")
+        client = await Client.open(port, connect("press", clean=False, version=V5, properties=lasting))
+        await client.packet()
+        both = publish("a", b"1", 2, 1, dup=True, v5=True), publish("a", b"2", 2, 2, v5=True)
+        await client.send(*both)
+        assert b"\x50\x03\0\x01\x97" not in await client.rest()
+        emit.refuse = None
+        client = await Client.open(port, connect("press", clean=False, version=V5, properties=lasting))
+        await client.packet()
+        await client.send(*both)
+        await client.expect(ack(PUBREC, 1), ack(PUBREC, 2))
+        assert [record.body for record in emit.records] == [b"1", b"2"]
 
 
 async def test_who_is_let_in_and_where_they_may_publish(tmp_path: Path) -> None:
@@ -266,6 +354,14 @@ async def test_a_client_that_sends_faster_than_the_disk_is_not_read(tmp_path: Pa
         await client.expect(*(ack(PUBACK, number) for number in range(1, 301)))
         await sending
         assert [body[:3] for body in await one.bodies()] == [b"%03d" % number for number in range(1, 301)]
+
+
+async def test_a_client_that_waits_for_nothing_does_not_wait_for_the_interval_either(tmp_path: Path) -> None:
+    async with gateway(tmp_path, in_flight_bytes_max=4096) as one:
+        client = await Client.open(one.port, connect("fast"))
+        await client.expect(CONNACK)
+        await client.send(*(publish("a", b"%04d" % number + bytes(1000), 0) for number in range(2000)))
+        assert [int(body[:4]) for body in await one.stored(2000)] == list(range(2000))
 
 
 @pytest.mark.parametrize(

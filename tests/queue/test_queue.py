@@ -3,6 +3,8 @@
 import asyncio
 import json
 import os
+import threading
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,9 @@ import pytest
 from gateway.driver import Mark, MarkKey
 from gateway.errors import QueueFull, StorageError, TooLarge
 from gateway.limits import RECORD_BYTES_MAX
-from gateway.queue import Queue
+from gateway.queue import Queue, Segment
+from gateway.queue.recent import Recent
+from gateway.queue.store import RUNS_MAX
 from tests.queue.rig import copy_as_killed, drain, entries, open_queue
 
 
@@ -52,6 +56,36 @@ async def test_records_that_nobody_waits_for_are_on_disk_after_the_interval_or_a
     queue = await open_queue(tmp_path)
     assert [body for _, body in await drain(queue)] == [b"rides", b"stop"]
     await queue.close()
+
+
+async def test_many_records_that_nobody_waits_for_do_not_wait_for_the_interval(tmp_path: Path) -> None:
+    queue = await open_queue(tmp_path, unacked_interval=60.0)
+    puts = [queue.put(entries(bytes(50_000)), waits=False) for _ in range(50)]
+    await asyncio.wait_for(puts[-1], 10)
+    await queue.close()
+
+
+async def test_records_without_a_body_take_memory_too(tmp_path: Path) -> None:
+    queue = await open_queue(tmp_path)
+    gate = threading.Event()
+    disk = asyncio.ensure_future(queue._call(gate.wait))  # noqa: SLF001 it stands still
+    empty = entries(*[b""] * 10_000)
+    for _ in range(6):
+        queue.put(empty)
+    with pytest.raises(QueueFull, match="slower"):
+        queue.put(empty)
+    gate.set()
+    await disk
+    await queue.close()
+
+
+def test_the_newest_records_are_kept_within_a_bound_however_small_they_are() -> None:
+    recent = Recent()
+    for index in range(200):
+        recent.add(Segment.of("main", 1 + 1000 * index, "run", entries(*[b"1"] * 1000)))
+    kept = recent.segments()
+    assert sum(len(segment.entries) for segment in kept) < 50_000
+    assert kept[-1].last == 200_000
 
 
 async def test_a_cancelled_caller_does_not_cancel_its_neighbours(tmp_path: Path) -> None:
@@ -142,6 +176,44 @@ async def test_drop_oldest_spares_the_pin_and_tells_the_ledger(tmp_path: Path) -
     await queue.close()
 
 
+async def test_drop_oldest_takes_no_more_of_a_disk_that_others_filled(tmp_path: Path) -> None:
+    queue = await open_queue(tmp_path)
+    for _ in range(40):
+        await queue.put(entries(os.urandom(50_000)))
+    await queue.close()
+    before = (tmp_path / "queue.db").stat().st_size
+    queue = await open_queue(tmp_path, min_free_bytes=1 << 60, when_full="drop_oldest")
+    for lane in ("main", "ledger"):
+        queue.advance(lane, 0)
+    for _ in range(30):
+        await queue.put(entries(os.urandom(50_000)))
+    assert [number for number, _ in await drain(queue)][-1] == 70
+    assert 28 <= queue.stats().lanes["main"].dropped <= 32
+    await queue.close()
+    assert (tmp_path / "queue.db").stat().st_size < before + 500_000
+
+
+async def test_devices_are_accepted_again_once_the_disk_has_room(tmp_path: Path) -> None:
+    """Nothing is delivered meanwhile: only a look at the disk can tell."""
+    others = tmp_path / "others"
+    with others.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, 256 << 20)
+    disk = os.statvfs(tmp_path)
+    floor = disk.f_bavail * disk.f_frsize + (128 << 20)
+    queue = await open_queue(tmp_path / "queue", min_free_bytes=floor)
+    with pytest.raises(QueueFull, match="would stay free"):
+        await queue.put(entries(b"1"))
+    others.unlink()
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                await queue.put(entries(b"1"))
+                break
+            except QueueFull:
+                await asyncio.sleep(0.05)
+    await queue.close()
+
+
 async def test_small_segments_of_an_outage_are_merged(tmp_path: Path) -> None:
     queue = await open_queue(tmp_path)
     for index in range(150):
@@ -163,14 +235,16 @@ async def test_dead_letters_wait_and_can_be_tried_again(tmp_path: Path) -> None:
         await queue.bury("main", 2, bad, "record too large")
     [letter] = await queue.dead(10)
     assert await queue.retry([letter.id]) == 0  # not passed yet: it would be there twice
+    assert queue.buried("main") == (2,)
     queue.advance("main", 3, 2)
+    assert queue.buried("main") == ()
     stats = queue.stats().lanes["main"]
     assert (stats.stored, stats.delivered, stats.dead, stats.pending) == (3, 2, 1, 0)
     await queue.close()
     queue = await open_queue(tmp_path)
     [letter] = await queue.dead(10)
     assert (letter.seq, letter.reason, letter.entry.value) == (2, "record too large", b"bad")
-    assert await queue.retry([letter.id]) == 1
+    assert sorted(await asyncio.gather(*(queue.retry([letter.id]) for _ in range(2)))) == [0, 1]
     assert await queue.dead(10) == []
     [segment] = await queue.peek("main", 3, 10, 1000)
     assert ("tg.retry", b"main/2") in segment.entries[0].shape.headers
@@ -187,6 +261,30 @@ async def test_a_lost_confirmation_is_made_good_by_the_position_in_kafka(tmp_pat
     stats = queue.stats().lanes["main"]
     assert (stats.delivered, stats.pending) == (2, 1)
     assert await drain(queue) == [(3, b"c")]
+    await queue.close()
+
+
+@pytest.mark.slow
+async def test_runs_are_known_as_long_as_their_records_wait_and_only_so_many_beyond(tmp_path: Path) -> None:
+    """A gateway that starts again and again in an outage: an unknown run in Kafka's position would stop it."""
+    queue = await open_queue(tmp_path)
+    await queue.put(entries(b"delivered"))
+    queue.advance("main", 1)
+    before = queue.run_id
+    await queue.close()
+    runs = []
+    for _ in range(RUNS_MAX + 20):
+        queue = await open_queue(tmp_path)
+        runs.append(queue.run_id)
+        await queue.put(entries(b"waits"))
+        await queue.close()
+    queue = await open_queue(tmp_path)
+    assert [run.run_id for run in queue.runs("main")] == [before, *runs, queue.run_id]
+    queue.advance("main", RUNS_MAX + 21)
+    await queue.put(entries(b"one more"))
+    await queue.close()
+    queue = await open_queue(tmp_path)
+    assert len(queue.runs("main")) == RUNS_MAX
     await queue.close()
 
 
@@ -224,6 +322,20 @@ async def test_what_is_damaged_is_set_aside_and_the_rest_saved(
     await queue.close()
     queue = await open_queue(tmp_path)
     assert [body for _, body in await drain(queue)] == [b"collection goes on"]
+    await queue.close()
+
+
+async def test_a_queue_larger_than_the_memory_can_be_saved(tmp_path: Path) -> None:
+    queue = await open_queue(tmp_path)
+    for _ in range(100):
+        await queue.put(entries(os.urandom(200_000)))
+    await queue.close()
+    tracemalloc.start()
+    queue = await damaged(tmp_path, 60_000, 3_000)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert queue.stats().lanes["main"].stored == 99
+    assert peak < 5_000_000
     await queue.close()
 
 

@@ -77,3 +77,11 @@ def test_problems_are_found_before_any_record() -> None:
     assert (path, message.split(";")[0]) == ("drivers.floor", "no route takes channel 'b'")
     assert problems([route(match="a/#")], {"floor": None}, None)[0][0] == "drivers.floor"
     assert problems([route(match="a/#")], {"floor": None}, "rest") == []
+
+
+@pytest.mark.parametrize("name", ["tidegate-positions", "..", "x" * 250])
+def test_no_device_can_name_a_topic_that_is_not_for_it(name: str) -> None:
+    router = Router([route(match="site/+", topic="{1}")], None, {"tidegate-positions"})
+    assert router.entries("floor", [Record("site/telemetry", "dev-1", b"", 0)])[0].shape.topic == "telemetry"
+    with pytest.raises(Unroutable, match="no record may go to topic"):
+        router.entries("floor", [Record(f"site/{name}", "dev-1", b"", 0)])

@@ -9,6 +9,7 @@ import pytest
 
 from gateway.clock import SystemClock
 from gateway.codec import Entry, Shape
+from gateway.errors import CommandError
 from gateway.sync import LinkState
 from gateway.testing.kafka import KafkaBroker
 from gateway.testing.proxy import Direction, Proxy
@@ -179,6 +180,8 @@ async def test_records_are_never_silently_taken_to_another_place(
         assert numbers(kafka.read(topic)) == [0]
         await sync.adopt(None)
         await delivered(queue)
+        with pytest.raises(CommandError, match="nothing to agree to"):
+            await sync.adopt("lost")  # it would wait, and decide the next case unseen
     assert numbers(kafka.read(topic)) == [0, 1]
     await queue.close()
 
