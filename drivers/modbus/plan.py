@@ -29,12 +29,13 @@ class Point(NamedTuple):
 
 
 class Block(NamedTuple):
-    """One request: its points, in the order of their addresses."""
+    """One request: its points, in the order of their addresses; `decodes` are their names, decoders and offsets."""
 
     table: Table
     at: int
     size: int
     points: tuple[Point, ...]
+    decodes: tuple[tuple[str, Decode, int], ...]
     request: Request
 
     @property
@@ -60,7 +61,9 @@ def block(points: Sequence[Point]) -> Block:
     """Of one table, sorted by address."""
     table, at = points[0].table, points[0].at
     size = max(point.end for point in points) - at
-    return Block(table, at, size, tuple(points), read(table, at, size))
+    unit = 1 if table in BIT_TABLES else 2
+    decodes = tuple((point.name, point.decode, unit * (point.at - at)) for point in points)
+    return Block(table, at, size, tuple(points), decodes, read(table, at, size))
 
 
 def blocks(points: Iterable[Point], limits: Limits, cuts: Iterable[Cut]) -> list[Block]:

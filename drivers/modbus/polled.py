@@ -88,10 +88,9 @@ class PollClass:
 
 
 def _decode(block: Block, data: bytes, values: dict[str, Value], quality: dict[str, str]) -> None:
-    size = 1 if block.table in BIT_TABLES else 2
-    for name, _, at, _, decode in block.points:
+    for name, decode, offset in block.decodes:
         try:
-            values[name] = decode(data, size * (at - block.at))
+            values[name] = decode(data, offset)
         except NoValue as error:
             quality[name] = str(error)
 

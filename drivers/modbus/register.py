@@ -221,6 +221,8 @@ def _refined(register: Register, raw: Callable[[bytes, int], float]) -> Decode:
     scaled = (scale, offset) != (1, 0)
     if not scaled and bits is None and not register.names and register.invalid is None:
         return raw
+    if bits is None and not register.names and register.invalid is None:
+        return lambda data, at: round(raw(data, at) * scale + offset, digits)
     low, width = (0, 0) if bits is None else (bits[0], bits[1] - bits[0] + 1)
 
     def decode(data: bytes, at: int) -> Value:

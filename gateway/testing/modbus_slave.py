@@ -150,6 +150,7 @@ class SerialSlave:
         self.echo = False
         self.behave: Behaviour = lambda asked: (Part(answer_s, asked.answer),) if asked.answer else ()
         self._character_s = character_s
+        self._carried = 0.0
         self._master, self._end = pty.openpty()
         tty.setraw(self._end)
         path.unlink(missing_ok=True)
@@ -180,6 +181,7 @@ class SerialSlave:
             if size is None or len(received) < size:
                 continue
             request, received = received[:size], b""
+            self._carried = time.monotonic()
             self._line(len(request))
             if self.echo:
                 os.write(self._master, request)
@@ -194,14 +196,17 @@ class SerialSlave:
         for part in self.behave(asked):
             if part.delay_s:
                 time.sleep(part.delay_s)
+                self._carried += part.delay_s
             for first in range(0, len(part.data), CHUNK_BYTES):
                 chunk = part.data[first : first + CHUNK_BYTES]
                 self._line(len(chunk))
                 os.write(self._master, chunk)
 
     def _line(self, characters: int) -> None:
+        """Wait until the line has carried so many more. A sleep that was too long shortens the next."""
         if self._character_s:
-            time.sleep(characters * self._character_s)
+            self._carried += characters * self._character_s
+            time.sleep(max(0.0, self._carried - time.monotonic()))
 
 
 def _request_bytes(received: bytes) -> int | None:
