@@ -66,12 +66,17 @@ class FoundPort(NamedTuple):
 
 
 def ports() -> list[FoundPort]:
-    """The serial ports of this machine, by path."""
+    """The serial ports of this machine, by path. Raises DeviceError if one goes just now."""
     from serial.tools.list_ports import comports
 
+    try:
+        listed = comports()
+    except TypeError as error:
+        # pyserial makes a number of what it could not read from the device any more.
+        raise DeviceError("a port vanished while ports were listed") from error
     by_id = _links(DEV / "serial" / "by-id", "*")
     found = {}
-    for port in comports():
+    for port in listed:
         usb = "" if port.vid is None else f"usb:{port.vid:04x}:{port.pid:04x}"
         if usb and port.serial_number:
             usb += f":{port.serial_number}"

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import pty
+import select
 import struct
 import subprocess
 import termios
@@ -25,10 +26,9 @@ class Line:
     """A pseudo-terminal: the test holds the device's end, the port opens `path`."""
 
     def __init__(self) -> None:
-        self.device, slave = pty.openpty()
-        self.path = os.ttyname(slave)
-        tty.setraw(slave)
-        os.close(slave)
+        self.device, self.slave = pty.openpty()
+        self.path = os.ttyname(self.slave)
+        tty.setraw(self.slave)
         self.came = bytearray()
         self.losses: list[str] = []
 
@@ -45,6 +45,7 @@ class Line:
 def line() -> Iterator[Line]:
     made = Line()
     yield made
+    os.close(made.slave)
     if made.device >= 0:
         os.close(made.device)
 
@@ -185,12 +186,14 @@ async def test_what_waits_goes_out_when_the_line_takes_it(line: Line) -> None:
 
 
 async def test_discarded_input_is_no_lost_line(line: Line) -> None:
+    """The loop has been told that there is something to read when it is discarded."""
     port = line.open()
-    for _ in range(50):
+    for _ in range(5):
         os.write(line.device, b"old")
+        select.select([line.slave], [], [], 5)
         await asyncio.sleep(0)
         port.discard_input()
-    line.came.clear()
+    await asyncio.sleep(0)
     os.write(line.device, b"new")
     await until(lambda: line.came.endswith(b"new"))
     assert line.losses == []

@@ -241,8 +241,8 @@ def _layout(path: str, layout: Layout) -> Iterator[tuple[str, str]]:
     if layout.separator is not None:
         if layout.pattern is not None:
             yield f"{path}separator", "a frame is read by pattern or by columns, not by both"
-        if len(layout.separator) != 1:
-            yield f"{path}separator", "is one character"
+        if len(layout.separator) != 1 or layout.separator in '"\r\n':
+            yield f"{path}separator", "is one character, and neither a quote nor the end of a line"
     groups: set[str] = set()
     if layout.pattern is not None:
         try:
@@ -267,6 +267,8 @@ def _in_text(layout: Layout, field: Field) -> Iterator[tuple[str, str]]:
         yield "", "which column is it?"
     if field.type not in WRITTEN:
         yield ".type", "a pattern or column has a number, hex or text"
+    if field.at is not None or field.length is not None:
+        yield "", "at and length are for fields in bytes, without pattern and separator"
 
 
 def _in_bytes(field: Field) -> Iterator[tuple[str, str]]:

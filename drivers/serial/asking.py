@@ -10,6 +10,9 @@ from gateway.clock import Clock
 from gateway.driver import Emit
 from gateway.port import Port
 
+REST_S = 0.02
+"""Between an answer and the next request, so that the device has let go of a two-wire line."""
+
 UNASKED = "frames that nobody asked for"
 UNANSWERED = "requests without an answer"
 SKIPPED_TICKS = "skipped ticks"
@@ -33,10 +36,12 @@ class Asker:
         """Until cancelled."""
         monotonic = self._clock.monotonic
         due = dict.fromkeys(self._requests, monotonic())
+        quiet_until = 0.0
         while True:
             name = min(due, key=due.__getitem__)
-            await asyncio.sleep(due[name] - monotonic())
+            await asyncio.sleep(max(due[name], quiet_until) - monotonic())
             await self._ask(name, port, decoder)
+            quiet_until = monotonic() + REST_S
             interval = self._requests[name].interval
             skipped = int((monotonic() - due[name]) // interval)
             if skipped:

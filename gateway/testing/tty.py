@@ -40,8 +40,9 @@ class Device:
         self.path.unlink(missing_ok=True)
 
     def send(self, data: bytes) -> None:
-        """Raises BlockingIOError if the gateway reads nothing."""
-        os.write(self._fd, data)
+        """Raises BlockingIOError if the gateway doesn't read as fast."""
+        if os.write(self._fd, data) < len(data):
+            raise BlockingIOError
 
     def _read(self) -> None:
         with suppress(BlockingIOError):

@@ -55,3 +55,20 @@ async def test_sniff_ends_when_the_port_goes(site: Path) -> None:
     _, err = await process.communicate()
     assert process.returncode == 69
     assert b"unplugged" in err or b"Input/output" in err
+
+
+async def test_a_description_is_tried_without_a_queue(site: Path) -> None:
+    with (site / "tidegate.toml").open("a") as file:
+        file.write(f'[drivers.scale]\ntype = "serial"\nport = "{site}/port"\n')
+        file.write("pattern = '(?P<weight>.*)kg'\nfields.weight = { type = \"number\" }\n")
+    device = Device(site / "port")
+    process = await start(site, "try", "scale", "-n", "1", "--json")
+    ended = asyncio.ensure_future(process.communicate())
+    while not ended.done():
+        device.send(b"+12.5kg\r\n")
+        await asyncio.wait([ended], timeout=0.2)
+    out, err = ended.result()
+    assert json.loads(json.loads(out)["body"])["values"] == {"weight": 12.5}
+    assert err == b"counted: half frames\n"
+    assert list((site / "data").iterdir()) == []
+    device.unplug()

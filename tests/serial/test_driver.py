@@ -3,14 +3,15 @@
 import asyncio
 import json
 import logging
-import os
+import random
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from drivers.serial import Check, Field, Frame, Request
-from drivers.serial.asking import SKIPPED_TICKS, UNANSWERED, UNASKED
-from drivers.serial.framing import HALF, SKIPPED, TOO_LONG, WRONG_CHECK
+from drivers.serial.asking import REST_S, SKIPPED_TICKS, UNANSWERED, UNASKED
+from drivers.serial.framing import HALF, SKIPPED, TOO_LONG
 from gateway.errors import QueueFull, StorageFailing
 from gateway.port import Port, PortSettings
 from tests.serial.rig import bench
@@ -55,25 +56,28 @@ async def test_half_a_frame_and_silence_make_no_record_and_hide_none(tmp_path: P
 
 async def test_a_line_without_an_end_is_bounded(tmp_path: Path) -> None:
     async with bench(tmp_path, frame=Frame(end="\n", bytes_max=16)) as one:
-        for _ in range(50):
+        for sent in range(100, 2000, 100):
             one.device.send(b"x" * 100)
-        await one.counted(SKIPPED, 4000)
-        one.device.send(b"the rest of it\nwhole\n")
+            await one.counted(SKIPPED, sent - 16)
+        one.device.send(b"the rest of it, longer than a line\nwhole\n")
         assert [record.body for record in await one.records(1)] == [b"whole"]
         assert one.emit.events[TOO_LONG] >= 1
 
 
 async def test_a_wrong_speed_is_counted_and_survived(tmp_path: Path) -> None:
+    """What a receiver at another speed makes of a line: bytes that were never sent."""
+    chance = random.Random(35)
     xor = Check(kind="xor", at=-1, covers_from=1)
     async with bench(tmp_path, frame=Frame(start="hex:02", end="hex:03", trailer_bytes=1), check=xor) as one:
-        for _ in range(20):
-            one.device.send(os.urandom(1000).replace(b"\x02", b"\x82"))
-        await one.counted(SKIPPED, 15_000)
+        for sent in range(1000, 20_000, 1000):
+            one.device.send(bytes(chance.choice(b"\x00\x80\xc0\xe0\xf8\xfe\xff") for _ in range(1000)))
+            await one.counted(SKIPPED, sent)
         one.device.send(b"\x02A\x03" + bytes([ord("A") ^ 3]))
         assert [record.body for record in await one.records(1)] == [b"A"]
-        assert WRONG_CHECK not in one.emit.events
+        assert one.emit.events == {SKIPPED: 19_000}
 
 
+@pytest.mark.slow
 async def test_a_port_that_is_not_there_yet(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     async with bench(tmp_path, frame=STX, plugged=False) as one:
@@ -84,6 +88,10 @@ async def test_a_port_that_is_not_there_yet(tmp_path: Path, caplog: pytest.LogCa
                 f"port {one.device.path}: there is no such port; is the device plugged in? `tidegate serial ports` lists those there are",
             )
         ]
+        one.device.path.mkdir()
+        await one.emit.until(lambda: len(one.emit.failures) == 2)
+        assert one.emit.failures[1] == ("scale", f"port {one.device.path}: Is a directory")
+        one.device.path.rmdir()
         one.device.plug()
         await one.says(b"\x02here\x03")
         assert [line.split(";")[0] for line in caplog.messages] == [
@@ -138,9 +146,11 @@ async def test_a_full_queue_and_a_failing_disk(tmp_path: Path) -> None:
 
 async def test_devices_are_asked_and_take_turns(tmp_path: Path) -> None:
     asked: list[bytes] = []
+    times: list[float] = []
 
     def answers(request: bytes) -> bytes:
         asked.append(request)
+        times.append(asyncio.get_running_loop().time())
         return b"\x02" + request[1:2] + b" 20.5\x03"
 
     north = Request(send="#1\r", interval=0.02, timeout=5.0, expect="hex:02 31")
@@ -153,6 +163,7 @@ async def test_devices_are_asked_and_take_turns(tmp_path: Path) -> None:
     }
     assert set(asked) == {b"#1\r", b"#2\r"}, "one request at a time, the next after the answer"
     assert one.emit.events[UNASKED] == 0
+    assert min(after - before for before, after in pairwise(times)) >= REST_S
 
 
 async def test_a_silent_device_is_told_and_its_neighbour_still_asked(
@@ -185,19 +196,29 @@ async def test_a_late_answer_is_not_taken_for_the_next_device(tmp_path: Path) ->
     loop = asyncio.get_running_loop()
 
     def answers(request: bytes) -> bytes:
-        if request == b"1":
-            loop.call_later(0.06, lambda: one.device.send(b"\x02late from 1\x03"))
-            return b""
-        return b"\x02from 2\x03"
+        """Both take their time; only the first has less than it takes."""
+        loop.call_later(0.06 if request == b"1" else 0.04, one.device.send, b"\x02from " + request + b"\x03")
+        return b""
 
     requests = {
-        "one": Request(send="1", interval=0.1, timeout=0.04),
-        "two": Request(send="2", interval=0.1, timeout=5.0),
+        "one": Request(send="1", interval=0.2, timeout=0.04),
+        "two": Request(send="2", interval=0.2, timeout=5.0),
     }
     async with bench(tmp_path, frame=STX, answers=answers, requests=requests) as one:
         await one.counted(UNASKED, 3)
         await one.records(3)
     assert {(record.device, record.body) for record in one.emit.records} == {("two", b"from 2")}
+
+
+async def test_half_an_answer_is_not_the_beginning_of_the_next(tmp_path: Path) -> None:
+    requests = {
+        "one": Request(send="1", interval=0.1, timeout=0.02),
+        "two": Request(send="2", interval=0.1, timeout=5.0),
+    }
+    answers = {b"1": b"99", b"2": b"7\n"}
+    async with bench(tmp_path, answers=answers.__getitem__, requests=requests) as one:
+        records = await one.records(3)
+    assert {(record.device, record.body) for record in records} == {("two", b"7")}
 
 
 async def test_what_nobody_asked_for_is_no_answer(tmp_path: Path) -> None:

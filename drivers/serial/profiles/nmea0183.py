@@ -1,7 +1,7 @@
 """NMEA 0183 sentences: $, talker and formatter, fields between commas, * and the xor of what stands between.
 
-Source: NMEA 0183 version 4.10, sections 5.3 (sentences) and 6 (contents), as described by gpsd's "NMEA Revealed".
-A sentence without a check is not taken. A position, speed or course without a fix is named in `quality`.
+Source: NMEA 0183, as gpsd's "NMEA Revealed" describes it. A sentence without a check is not taken. What the sender says is not valid (status V,
+fix 0) is named in `quality`.
 """
 
 from collections.abc import Sequence
@@ -61,8 +61,8 @@ SENTENCES: dict[str, Sequence[tuple[str, str] | None]] = {
 }
 """Fields by formatter, in order; None is a unit or a value that another one repeats."""
 
-WITHOUT_FIX = "no fix"
-KEPT_WITHOUT_FIX = ("time", "date", "status", "fix", "satellites")
+NOT_VALID = "not valid"
+ALWAYS_VALID = ("talker", "time", "date", "status", "fix", "satellites")
 PAIRS = (LATITUDE, LONGITUDE, SIGNED)
 ADDRESS_MAX = 16
 
@@ -91,15 +91,11 @@ def read(content: str) -> tuple[str, Reading]:
             found.values[name] = _value(kind, written, sign)
         except Unreadable as reason:
             found.quality[name] = str(reason)
-    if _has_no_fix(found):
-        for name in [name for name in found.values if name not in ("talker", *KEPT_WITHOUT_FIX)]:
+    if found.values.get("status") == "V" or found.values.get("fix") == 0:
+        for name in found.values.keys() - ALWAYS_VALID:
             del found.values[name]
-            found.quality[name] = WITHOUT_FIX
+            found.quality[name] = NOT_VALID
     return formatter, found
-
-
-def _has_no_fix(found: Reading) -> bool:
-    return found.values.get("status") == "V" or found.values.get("fix") == 0
 
 
 def _value(kind: str, written: str, sign: str) -> Value:

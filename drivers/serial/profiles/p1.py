@@ -1,8 +1,7 @@
 """The telegram of a smart meter's P1 port.
 
-Source: P1 Companion Standard, Dutch Smart Meter Requirements 5.0.2 (2016): sections 6.2 (telegram and CRC16) and 6.12
-(OBIS codes). Belgian (e-MUCS) and Luxembourgish meters speak it too. Telegrams before DSMR 4 have no check and are not
-taken.
+Source: P1 Companion Standard, Dutch Smart Meter Requirements 5.0.2 (2016). Belgian and Luxembourgish meters speak it too. Telegrams
+before DSMR 4 have no check and are not taken.
 """
 
 import re
