@@ -192,7 +192,7 @@ class Server:
         if error is None:
             self._emit.accepted(count)
             self._status.accepted(count)
-            self._send(ask.pipe, sealed, stored=True)
+            self._send(ask.pipe, sealed, stored=ask.request.mtype is CON)
         elif isinstance(error, Refused):
             self._status.refused()
             self._refuse(ask.pipe, ask.sender.name, refused_by_queue(error), ask.seal)
