@@ -124,6 +124,16 @@ async def test_a_resource_is_polled() -> None:
     assert not any(call.waits for call in emit.calls)
 
 
+async def test_nobody_listens_where_the_gateway_only_asks() -> None:
+    emit = FakeEmit()
+    answering = device(lambda request: [content(request, b"21.5")])
+    async with answering as (one, uri), reading(emit, polled(uri), anonymous=True):
+        await emit.stored(1)
+        one.send(Message(CON, 2, 5, b"t", ((11, b"a"),), b"not wanted"))
+        assert (await one.others.get()).status == "4.04"
+    assert b"not wanted" not in bodies(emit)
+
+
 async def test_a_device_that_is_silent_has_no_value() -> None:
     emit = FakeEmit()
     answering = True
@@ -149,6 +159,7 @@ async def test_a_device_that_is_silent_has_no_value() -> None:
     ("answer", "reason"),
     [
         (lambda request: [Message(ACK, 0x84, request.mid, request.token)], "4.04: the device refuses"),
+        (lambda request: [Message(ACK, CONTENT, request.mid, request.token, ((2049, b"x"),), b"1")], "4.02"),
         (lambda request: [Message(RST, 0, request.mid)], "the device sent a reset"),
         (
             lambda request: [content(request, b"{", (CONTENT_FORMAT, b"\x6e"))],
