@@ -120,6 +120,20 @@ class Wire(MessageInterfaceUDP6):
     def __init__(self, messages: Messages, log: logging.Logger, count: Count) -> None:
         super().__init__(messages, log, asyncio.get_running_loop())
         self._count = count
+        self._failure: OSError | None = None
+
+    def send(self, message: Any) -> None:
+        """The kernel tells of a datagram that nobody took when the next one is sent, to whomever, and doesn't send that:
+        so it is tried twice. Whose the first failure was comes by the error queue."""
+        for _ in range(2):
+            self._failure = None
+            super().send(message)
+            if self._failure is None:
+                return
+        self.loop.call_soon(self._ctx.dispatch_error, self._failure, message.remote)
+
+    def error_received(self, exc: OSError) -> None:
+        self._failure = exc
 
     def datagram_msg_received(self, data: bytes, ancdata: Any, flags: int, address: Any) -> None:
         try:

@@ -38,9 +38,13 @@ class Exchanges:
         now = monotonic()
         self._open: dict[bytes, Exchange] = {}
         self._passing: dict[bytes, Exchange] = {}
+        # How old they are is not known, but their order is: the last was stored just before the restart.
+        latest = list(recalled.items())[-exchanges_max:]
         self._stored = {
-            key: Exchange(value[:FINGERPRINT_BYTES], now, value[FINGERPRINT_BYTES:])
-            for key, value in recalled.items()
+            key: Exchange(
+                value[:FINGERPRINT_BYTES], now - SPAN_S * (1 - index / len(latest)), value[FINGERPRINT_BYTES:]
+            )
+            for index, (key, value) in enumerate(latest)
         }
 
     def find(self, key: bytes, fingerprint: bytes) -> Exchange | None:
@@ -77,6 +81,6 @@ class Exchanges:
             return
         table = self._stored if stored else self._passing
         table.pop(key, None)
-        table[key] = exchange._replace(answer=answer or exchange.answer)
+        table[key] = exchange._replace(answer=answer)
         if len(self._passing) > PASSING_MAX:
             del self._passing[next(iter(self._passing))]

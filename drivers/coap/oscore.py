@@ -12,6 +12,8 @@ import asyncio
 import secrets
 import struct
 from collections.abc import Mapping
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from aiocoap import Message
@@ -75,17 +77,19 @@ class Protection(CanProtect, CanUnprotect, SecurityContextUtils):
         marks = emit.recall(self._scope)
         self.sender_sequence_number = max(_reserved(marks), _by_clock(clock))
         self._limit = self.sender_sequence_number
-        self._reserving: asyncio.Future[None] | None = None
+        self._reserving = False
         if CAME in marks:
             index, bits = _CAME.unpack(marks[CAME])
             self.recipient_replay_window.initialize_from_persisted({"index": index, "bitfield": bits})
 
-    async def reserve(self) -> None:
-        """Numbers to send with. Raises Refused."""
+    def reserve(self) -> asyncio.Future[None]:
+        """Numbers to send with, once the future is done. Raises Refused, as the future does."""
         limit = self.sender_sequence_number + RESERVED
         mark = Mark(self._scope, SENT, _SENT.pack(limit), MARK_LIFETIME_S)
-        await self._emit((), remember=(mark,))
-        self._limit = limit
+        stored = asyncio.ensure_future(self._emit((), remember=(mark,)))
+        stored.add_done_callback(partial(self._reserved, limit))
+        self._reserving = True
+        return stored
 
     def new_sequence_number(self) -> int:
         if self.sender_sequence_number >= self._limit:
@@ -94,9 +98,9 @@ class Protection(CanProtect, CanUnprotect, SecurityContextUtils):
 
     def post_seqnoincrease(self) -> None:
         """In time for a disk that is slow."""
-        if self._reserving is None and self.sender_sequence_number > self._limit - RESERVED // 2:
-            self._reserving = asyncio.ensure_future(self.reserve())
-            self._reserving.add_done_callback(self._reserved)
+        if not self._reserving and self.sender_sequence_number > self._limit - RESERVED // 2:
+            with suppress(Refused):  # the next number tries again
+                self.reserve()
 
     def came(self) -> Mark:
         """To be stored with the records of the message that was opened last."""
@@ -148,10 +152,10 @@ class Protection(CanProtect, CanUnprotect, SecurityContextUtils):
             outer.opt.observe = self.sender_sequence_number % (1 << 24)
         return outer, request_id
 
-    def _reserved(self, done: asyncio.Future[None]) -> None:
-        self._reserving = None
-        if not done.cancelled() and isinstance(error := done.exception(), Refused):
-            self._emit.device_failed(self.name, f"no numbers to send with: {error}")
+    def _reserved(self, limit: int, stored: asyncio.Future[None]) -> None:
+        self._reserving = False
+        if not stored.cancelled() and stored.exception() is None:
+            self._limit = limit
 
 
 class Protections:

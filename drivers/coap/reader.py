@@ -101,8 +101,7 @@ class Reader:
                 if answer.opt.echo is not None and not challenged:
                     self._echo = answer.opt.echo
                     return
-                if not answer.code.is_successful():
-                    raise refused(answer)
+                check(answer)
                 latest = answer.opt.observe
                 if latest is None:
                     raise Problem(answer.code, "the device doesn't let this resource be observed: poll it")
@@ -148,7 +147,7 @@ class Reader:
         return await self._ask(request)
 
     def _sealed(self, request: Message) -> tuple[Message, Callable[[Message], Message]]:
-        """What to send instead, and what opens an answer to it. Raises aiocoap.error.Error."""
+        """What to send instead, and what opens an answer to it. Raises Problem."""
         protection = self._protection
         if protection is None:
             return request, lambda answer: answer
@@ -164,8 +163,7 @@ class Reader:
         body = answer.payload
         part = answer
         while True:
-            if not part.code.is_successful():
-                raise refused(part)
+            check(part)
             check_size(len(body), self._config.body_bytes_max)
             block = part.opt.block2
             if block is None or not block.more:
@@ -174,7 +172,7 @@ class Reader:
                 self._request(block2=(len(body) // block.size, False, block.size_exponent))
             )
             following = part.opt.block2
-            if part.opt.etag != answer.opt.etag or (following and following.start != len(body)):
+            if part.opt.etag != answer.opt.etag or following is None or following.start != len(body):
                 raise Problem(protocol.INCOMPLETE, "the resource changed while it was read")
             body += part.payload
         answer.payload = body
@@ -248,5 +246,9 @@ def _message(event: Any, opened: Callable[[Message], Message]) -> Message:
     return opened(event.message)
 
 
-def refused(answer: Message) -> Problem:
-    return Problem(answer.code, answer.payload.decode(errors="replace") or "the device refuses")
+def check(answer: Message) -> None:
+    """Raises Problem."""
+    if answer.problem is not None:
+        raise answer.problem
+    if answer.code != protocol.CONTENT:
+        raise Problem(answer.code, answer.payload.decode(errors="replace") or "the device refuses")

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from drivers.coap import cbor
-from drivers.coap.protocol import BAD_REQUEST, Problem
-from gateway.limits import EMIT_RECORDS_MAX
+from drivers.coap.protocol import BAD_REQUEST, TOO_LARGE, Problem
+from gateway.limits import EMIT_RECORDS_MAX, RECORD_BYTES_MAX
 from gateway.record import Value
 
 JSON_FORMAT = 110
@@ -72,7 +72,7 @@ def readings(pack: bytes, content_format: int, now_ms: int) -> list[Reading]:
         if entry.unit:
             found[-1].units[entry.name] = entry.unit
     if len(found) > EMIT_RECORDS_MAX:
-        raise _malformed(f"has more than {EMIT_RECORDS_MAX} times")
+        raise Problem(TOO_LARGE, f"more than {EMIT_RECORDS_MAX} times in a pack; nothing was stored")
     return found
 
 
@@ -128,6 +128,7 @@ def _resolve(records: list[dict[str, Any]], now_ms: int) -> list[_Entry]:
     """RFC 8428, 4.6. Raises Problem."""
     base: dict[str, Any] = {}
     entries = []
+    size = 0
     for index, record in enumerate(records):
         base.update((label, record[label]) for label in _BASE_FIELDS & record.keys())
         if base.get("bver", VERSION_MAX) > VERSION_MAX:
@@ -141,6 +142,9 @@ def _resolve(records: list[dict[str, Any]], now_ms: int) -> list[_Entry]:
         if found and not _NAME.fullmatch(name):
             raise _malformed(f"record {index} has no name, or one with characters that SenML doesn't allow")
         unit = record.get("u", base.get("bu", ""))
+        size += len(name) + len(unit)
+        if size > RECORD_BYTES_MAX:
+            raise Problem(TOO_LARGE, f"resolved names and units have more than {RECORD_BYTES_MAX} bytes")
         time_ms = _time_ms(base.get("bt", 0) + record.get("t", 0), now_ms, index)
         for kind, value in found.items():
             entries.append(_Entry(time_ms, f"{name} sum" if kind == "sum" else name, value, unit))

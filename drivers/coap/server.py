@@ -91,11 +91,15 @@ class Server:
         try:
             self._answer(ask)
         except Problem as problem:
-            self._refuse(pipe, ask.sender.name, problem, ask.seal)
+            self._refuse(pipe, _device(ask), problem, ask.seal)
 
     def _opened(self, pipe: Pipe) -> Ask | None:
         """None for what was answered with a challenge. Raises Problem."""
         request = pipe.request
+        if self._config.listen is None:
+            raise Problem(protocol.NOT_FOUND, "nobody listens here")
+        if request.problem is not None:
+            raise request.problem
         if request.opt.oscore is None:
             if not self._config.anonymous:
                 raise Problem(protocol.UNAUTHORIZED, "only what OSCORE protects is taken")
@@ -192,16 +196,16 @@ class Server:
         if error is None:
             self._emit.accepted(count)
             self._status.accepted(count)
-            self._send(ask.pipe, sealed, stored=True)
+            self._send(ask.pipe, sealed, stored=ask.request.mtype is CON)
         elif isinstance(error, Refused):
             self._status.refused()
-            self._refuse(ask.pipe, ask.sender.name, refused_by_queue(error), ask.seal)
+            self._refuse(ask.pipe, _device(ask), refused_by_queue(error), ask.seal)
         else:
             raise error
 
-    def _refuse(self, pipe: Pipe, sender: str, problem: Problem, seal: Callable[[Message], Message]) -> None:
+    def _refuse(self, pipe: Pipe, device: str, problem: Problem, seal: Callable[[Message], Message]) -> None:
         if problem.code < protocol.UNAVAILABLE:
-            self._emit.device_failed(sender, str(problem))
+            self._emit.device_failed(device, str(problem))
         answer = Message(
             code=problem.code,
             payload=problem.detail.encode(),
@@ -235,6 +239,13 @@ def _transfer_key(ask: Ask) -> Hashable:
         request.content_format,
         tuple(option.value for option in options.get_option(OptionNumber.REQUEST_TAG)),
     )
+
+
+def _device(ask: Ask) -> str:
+    try:
+        return protocol.device(ask.request.opt.uri_query, ask.sender.name)
+    except Problem:
+        return ask.sender.name
 
 
 def host(request: Any) -> str:

@@ -149,6 +149,12 @@ def test_no_value_of_a_pack_is_lost(entries: list[tuple[str, float, int]]) -> No
     assert [one.time_ms for one in found] == sorted(one.time_ms for one in found)
 
 
+def test_a_small_pack_doesn_t_become_a_large_one() -> None:
+    pack = b'[{"bn":"%s"}%s]' % (b"n" * 10_000, b',{"v":1}' * 1000)
+    with pytest.raises(Problem, match=r"^4\.13"):
+        senml.readings(pack, senml.JSON_FORMAT, NOW_MS)
+
+
 block_steps = st.tuples(
     st.sampled_from("abc"), st.integers(0, 4), st.booleans(), st.integers(0, 17), st.floats(0, 60)
 )
@@ -237,6 +243,15 @@ def _odd(chance: random.Random) -> bytes:
     token = chance.randbytes(chance.randrange(4)) if code else b""
     payload = chance.randbytes(chance.randrange(20)) if code else b""
     return Message(kind, code, chance.randrange(99), token, tuple(options) if code else (), payload).encode()
+
+
+def test_after_a_restart_there_is_room_though_many_are_remembered() -> None:
+    now = 1000.0
+    recalled = {bytes((number,)): b"f" * 8 + bytes((number,)) for number in range(9)}
+    exchanges = Exchanges(5, lambda: now, recalled)
+    assert exchanges.find(b"\x08", b"f" * 8) is not None
+    assert exchanges.begin(b"new", b"f" * 8)
+    assert exchanges.find(b"\x08", b"f" * 8) is not None
 
 
 async def _flood(count: int, seed: int, one: Any) -> None:

@@ -24,6 +24,8 @@ CONTENT = 0x45
 @asynccontextmanager
 async def reading(emit: FakeEmit, *resources: Resource, **settings: Any) -> AsyncIterator[None]:
     config = Config(resources=list(resources), **{"timeout": 0.3, **settings})
+    bugs: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, bug: bugs.append(bug))
     driver = asyncio.create_task(CoapDriver(config, Context("field", SystemClock())).run(emit))
     try:
         yield
@@ -31,6 +33,7 @@ async def reading(emit: FakeEmit, *resources: Resource, **settings: Any) -> Asyn
         driver.cancel()
         await asyncio.wait([driver])
         assert driver.cancelled(), driver.exception()
+        assert not bugs
 
 
 @asynccontextmanager
@@ -124,6 +127,16 @@ async def test_a_resource_is_polled() -> None:
     assert not any(call.waits for call in emit.calls)
 
 
+async def test_nobody_listens_where_the_gateway_only_asks() -> None:
+    emit = FakeEmit()
+    answering = device(lambda request: [content(request, b"21.5")])
+    async with answering as (one, uri), reading(emit, polled(uri), anonymous=True):
+        await emit.stored(1)
+        one.send(Message(CON, 2, 5, b"t", ((11, b"a"),), b"not wanted"))
+        assert (await one.others.get()).status == "4.04"
+    assert b"not wanted" not in bodies(emit)
+
+
 async def test_a_device_that_is_silent_has_no_value() -> None:
     emit = FakeEmit()
     answering = True
@@ -149,6 +162,7 @@ async def test_a_device_that_is_silent_has_no_value() -> None:
     ("answer", "reason"),
     [
         (lambda request: [Message(ACK, 0x84, request.mid, request.token)], "4.04: the device refuses"),
+        (lambda request: [Message(ACK, CONTENT, request.mid, request.token, ((2049, b"x"),), b"1")], "4.02"),
         (lambda request: [Message(RST, 0, request.mid)], "the device sent a reset"),
         (
             lambda request: [content(request, b"{", (CONTENT_FORMAT, b"\x6e"))],
@@ -187,6 +201,17 @@ async def test_a_device_that_is_not_there() -> None:
     async with reading(emit, polled(f"coap://{address.host}:{address.port}/a")):
         await emit.until(lambda: len(emit.failures) > 1)
     assert emit.failures[0][1] == "Connection refused"
+
+
+async def test_a_device_that_is_not_there_is_no_fault_of_its_neighbour() -> None:
+    """On the same host: the kernel's word comes with the next datagram to anybody."""
+    emit = FakeEmit()
+    gone = free_address()
+    absent = Resource(uri=f"coap://127.0.0.1:{gone.port}/a", device="gone", interval=0.01)
+    answering = device(lambda request: [content(request, b"a")])
+    async with answering as (_, uri), reading(emit, absent, polled(uri, 0.01)):
+        await emit.until(lambda: len(emit.failures) > 20 and bodies(emit).count(b"a") > 20)
+    assert {name for name, _ in emit.failures} == {"gone"}
 
 
 async def test_a_resource_is_observed() -> None:
