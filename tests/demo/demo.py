@@ -22,6 +22,7 @@ import tempfile
 import time
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -246,9 +247,11 @@ class Demo:
         command = (sys.executable, str(HERE / "field.py"), *where, *rest)
         field = await self._start("field", *command, stdin=PIPE, stdout=PIPE)
         assert field.stdout
-        if await asyncio.wait_for(field.stdout.readline(), START_S) != b"ready\n":
-            raise Ended("the devices in the field did not start")
-        return field
+        with suppress(TimeoutError):
+            async with asyncio.timeout(START_S):
+                if await field.stdout.readline() == b"ready\n":
+                    return field
+        raise Ended("the devices in the field did not start")
 
     async def _start(self, name: str, *command: str, **streams: Any) -> Process:
         """It dies with the demo."""

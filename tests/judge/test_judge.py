@@ -200,6 +200,36 @@ def test_a_watching_judge_counts_and_says_when_all_was_there(
     assert verdict["drivers"]["floor"]["drain_s"] == drained["drained"]["floor"] > 0
 
 
+@pytest.mark.kafka
+def test_a_watching_judge_awaits_nothing_from_the_window(
+    kafka: KafkaBroker, topic: str, tmp_path: Path
+) -> None:
+    serve(tmp_path, [(1, 50), (2, 105), (3, 120)])
+    (tmp_path / "kills").write_text(json.dumps(KILL) + "\n")
+    send_readings(kafka, topic, [{"count": 1, "check": -1}])
+    command = [sys.executable, str(JUDGE), "--bootstrap", kafka.bootstrap, "--journals", str(tmp_path)]
+    window = ["--kills", str(tmp_path / "kills"), "--unacked", str(UNACKED_S)]
+    with subprocess.Popen(
+        [*command, *window, "--watch", "--json", topic],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as judge:
+        assert judge.stdin
+        assert judge.stdout
+        news = (json.loads(line) for line in judge.stdout)
+        next(line for line in news if line["in_kafka"] == {"meters": 1})
+        judge.stdin.write("now\n")
+        judge.stdin.flush()
+        next(line for line in news if line["drained"] == {"meters": None})
+        send_readings(kafka, topic, [{"count": 3, "check": -3}])
+        next(line for line in news if (line["drained"]["meters"] or 0) > 0)
+        judge.stdin.close()
+        verdict = list(news)[-1]
+    assert verdict["drivers"]["meters"]["in_window"] == 1
+    assert verdict["clean"]
+
+
 @pytest.mark.slow
 def test_without_kafka_there_is_no_verdict(tmp_path: Path) -> None:
     command = [sys.executable, str(JUDGE), "--bootstrap", "127.0.0.1:1", "--journals", str(tmp_path), "topic"]
