@@ -12,6 +12,7 @@ from gateway.cli import (
     configuration,
     doctor,
     drivers,
+    modbus,
     password,
     ports,
     queue,
@@ -67,6 +68,7 @@ queue.add_to(app)
 drivers.add_to(app)
 ports.add_to(app)
 trial.add_to(app)
+modbus.add_to(app)
 doctor.add_to(app)
 adopt.add_to(app)
 audit.add_to(app)

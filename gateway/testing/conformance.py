@@ -6,8 +6,8 @@ Each check raises NotConforming, or TimeoutError where a driver does nothing at 
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, Protocol
 
 from gateway.clock import SystemClock
@@ -87,8 +87,20 @@ async def stopped(task: "asyncio.Task[None]") -> None:
 
 
 def free_address() -> Address:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return Address("127.0.0.1", probe.getsockname()[1])
+    """Free for TCP and for UDP."""
+    while True:
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            address = Address("127.0.0.1", probe.getsockname()[1])
+        with suppress(OSError), taken(address):
+            return address
+
+
+@contextmanager
+def taken(address: Address) -> Iterator[None]:
+    """Nobody else can listen there, by TCP or by UDP."""
+    with socket.create_server(address), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
+        datagrams.bind(address)
+        yield
 
 
 def open_sockets() -> int:
@@ -264,7 +276,7 @@ async def acknowledges_nothing_when_stopped(bench: Bench) -> None:
 
 
 async def says_that_its_address_is_taken(bench: Bench) -> None:
-    with socket.create_server((bench.address.host, bench.address.port)):
+    with taken(bench.address):
         driver = bench.manifest.load()(bench.peer.config(bench.address), Context("bench", SystemClock()))
         try:
             async with asyncio.timeout(DEADLINE_S):

@@ -3,10 +3,12 @@
     python -m gateway.testing.sabotage MODE run --config FILE
 
 ack-early         devices are told that their records are stored before they are
+lose-readings     some of the records that no device waits for are not stored
 ignore-positions  what was delivered is not remembered on disk, and Kafka is not asked after a crash
 """
 
 import asyncio
+import random
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
@@ -42,6 +44,25 @@ def ack_early() -> None:
     QueueEmit.__call__ = emit  # type: ignore[method-assign]
 
 
+def lose_readings() -> None:
+    """One call in three, while all is well."""
+    store = QueueEmit.__call__
+
+    def emit(
+        self: QueueEmit,
+        records: Sequence[Record],
+        *,
+        remember: Sequence[Mark] = (),
+        forget: Sequence[MarkKey] = (),
+        waits: bool = True,
+    ) -> asyncio.Future[None]:
+        if not waits and random.random() < 1 / 3:
+            records = ()
+        return store(self, records, remember=remember, forget=forget, waits=waits)
+
+    QueueEmit.__call__ = emit  # type: ignore[method-assign]
+
+
 def ignore_positions() -> None:
     def believe_the_disk(
         local: Local, seen: Mapping[Key, Seen], gateway_id: str, assume: Assume | None = None
@@ -52,7 +73,11 @@ def ignore_positions() -> None:
     queue.CONFIRM_INTERVAL_S = queue.CONFIRM_RECORDS = NEVER
 
 
-MODES: Mapping[str, Callable[[], None]] = {"ack-early": ack_early, "ignore-positions": ignore_positions}
+MODES: Mapping[str, Callable[[], None]] = {
+    "ack-early": ack_early,
+    "lose-readings": lose_readings,
+    "ignore-positions": ignore_positions,
+}
 
 
 def main() -> None:

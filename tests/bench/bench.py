@@ -9,6 +9,7 @@ import platform
 import shutil
 import tempfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from rich.console import Console
@@ -16,9 +17,12 @@ from rich.table import Table
 
 import gateway
 from gateway.testing.kafka import KafkaBroker
+from tests.bench import modbus
+from tests.bench.row import Row
 from tests.bench.scenarios import Bench
 
-SCENARIOS = ("start", "full_way", "slow_disk", "drain", "visible", "wear")
+SCENARIOS = ("start", "full_way", "slow_disk", "drain", "visible", "wear", "coap")
+WITHOUT_KAFKA = {"modbus": modbus.rows}
 
 
 def facts(folder: Path) -> str:
@@ -55,7 +59,7 @@ def fdatasync_ms(folder: Path) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("scenarios", nargs="*", choices=[*SCENARIOS, []], default=[])
+    parser.add_argument("scenarios", nargs="*", choices=[*SCENARIOS, *WITHOUT_KAFKA, []], default=[])
     parser.add_argument("--count", type=int, default=500_000)
     parser.add_argument("--folder", type=Path, default=Path("/var/tmp"))
     given = parser.parse_args()
@@ -63,13 +67,23 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="tidegate-bench-", dir=given.folder))
     console.print(facts(folder))
     table = Table("what", "measured", "budget")
+    names = given.scenarios or (*SCENARIOS, *WITHOUT_KAFKA)
+
+    def show(rows: Iterable[Row]) -> None:
+        for row in rows:
+            table.add_row(*row)
+            console.print(f"{row.what}: {row.value}", style="dim")
+
     try:
-        with KafkaBroker(folder / "kafka") as kafka:
-            bench = Bench(folder, kafka, given.count)
-            for name in given.scenarios or SCENARIOS:
-                for row in getattr(bench, name)():
-                    table.add_row(*row)
-                    console.print(f"{row.what}: {row.value}", style="dim")
+        for name in names:
+            if name in WITHOUT_KAFKA:
+                show(WITHOUT_KAFKA[name]())
+        if any(name in SCENARIOS for name in names):
+            with KafkaBroker(folder / "kafka") as kafka:
+                bench = Bench(folder, kafka, given.count)
+                for name in names:
+                    if name in SCENARIOS:
+                        show(getattr(bench, name)())
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     console.print(table)

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from gateway.clock import SystemClock
 from gateway.codec import Entry, Shape
@@ -20,6 +20,7 @@ from gateway.queue import Queue, QueueSettings
 from gateway.testing.kafka import KafkaBroker, free_ports
 from tests.bench.payload import messages
 from tests.bench.process import Gateway, until
+from tests.bench.row import Row
 
 WINDOWS = ((1, 0.02), (20, 0.2), (500, 1.0))
 """Unacknowledged messages of each of 4 publishers, and which share of the full count it gets."""
@@ -35,12 +36,6 @@ NICE = ("nice", "-n", "10")
 PARTITIONS = 6
 FLAPPING = 20
 WEAR_RATES = (1, 10, 100)
-
-
-class Row(NamedTuple):
-    what: str
-    value: str
-    budget: str = ""
 
 
 class Bench:
@@ -209,6 +204,20 @@ class Bench:
                         f"aim {aim}",
                     )
                 )
+        return rows
+
+    def coap(self) -> list[Row]:
+        """Confirmable POSTs from one device, device to fsync."""
+        rows = []
+        for window, share in ((1, 0.001), (20, 0.02), (100, 0.04)):
+            cost = child("tests.bench.coap", "--count", int(self._count * share), "--window", window)
+            rows.append(
+                Row(
+                    f"CoAP, window {window}",
+                    f"{cost['cpu_us']:.0f} us CPU a record, {cost['rate']:,.0f} records/s",
+                    "500 us",
+                )
+            )
         return rows
 
 

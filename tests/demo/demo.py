@@ -5,6 +5,10 @@ gateway is killed with -9 and started again; the link returns; devices deliver o
 Kafka, or nothing moves any more, the judge compares the devices' own journals with what a read_committed consumer sees,
 and the audit says whether the gateway's numbers are complete.
 
+What is read from devices (tests/demo/field.py) may be lost with the gateway, but only in a window that the judge is told:
+from `unacked_interval` before the kill until the gateway was back, which is when it acknowledges something again. All
+drivers are started before that, so that the scale is heard.
+
 Exit code 0: clean. 1: not clean, or something ended by itself. 2: no Kafka to run with.
 """
 
@@ -18,10 +22,12 @@ import tempfile
 import time
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
 from gateway.audit import audit
+from gateway.config import load
 from gateway.errors import SinkUnavailable
 from gateway.sync.settings import KafkaSettings
 from gateway.testing.kafka import BrokerError, KafkaBroker, free_ports
@@ -32,7 +38,10 @@ HERE = Path(__file__).parent
 JUDGE = HERE.parent / "judge" / "judge.py"
 TOPICS = ("telemetry", "reports", "readings")
 PARTITIONS = 6
-DRIVERS = ("floor", "web", "line")
+SENDERS = ("devices", "sensors")
+DRIVERS = ("floor", "web", "sensors", "meters", "dryer", "scale", "line")
+ACKNOWLEDGED = ("floor", "web", "sensors")
+SERVED = ("meters", "dryer", "scale")
 TICK_S = 0.25
 START_S = 30.0
 DEVICES_END_S = 60.0
@@ -47,7 +56,7 @@ class Ended(Exception):
 
 
 class Journals:
-    """How many messages each driver's devices were told of. Reads only what is new."""
+    """How many messages each driver's devices were told of, or served. Reads only what is new."""
 
     def __init__(self, folder: Path) -> None:
         self.counts = dict.fromkeys(DRIVERS, 0)
@@ -96,7 +105,9 @@ class Demo:
         self._screen = screen
         self._state = "starting"
         self._journals = Journals(folder / "journals")
-        self._mqtt, self._http = free_ports(2)
+        self._kills = folder / "kills"
+        self._mqtt, self._http, self._coap, self._modbus = free_ports(4)
+        self._unacked_s = 0.0
         self._children: dict[str, Process] = {}
 
     async def run(self) -> bool:
@@ -104,6 +115,7 @@ class Demo:
         for topic in TOPICS:
             self._kafka.create_topic(topic, PARTITIONS)
         self._configure()
+        self._unacked_s = load(self._folder / "demo.toml").queue.unacked_interval
         try:
             async with Proxy(self._kafka.address("proxied"), self._kafka.advertised_port("proxied")) as link:
                 with self._screen.live():
@@ -120,33 +132,68 @@ class Demo:
 
     async def _timeline(self, link: Proxy) -> Judge:
         quarter = self._options.seconds / 4
+        field = await self._start_field()
         await self._start_gateway()
         judge = self._judge = Judge(await self._start_judge())
-        devices = await self._start_devices()
+        devices = [await self._start_devices(), await self._start_sensors()]
+        await self._until(self._acknowledging(), START_S, "no device gets an acknowledgement")
+        self._tell(field)
         await self._until(self._all_flow, START_S, "not every driver's records reach Kafka")
         self._change("devices deliver")
         await self._look_on(quarter)
         await link.cut()
         self._change("the link to Kafka is cut")
         await self._look_on(quarter)
-        self._children.pop("gateway").kill()
-        self._change("link cut, gateway killed with -9")
-        await self._look_on(min(2.0, quarter / 4))
-        await self._start_gateway()
-        self._change("link cut, gateway started again")
+        await self._kill_and_start(min(2.0, quarter / 4))
         await self._look_on(quarter - min(2.0, quarter / 4))
+        arrived = self._arrived()
         await link.restore()
         judge.start_clock()
         self._change("the link is back")
         await self._look_on(quarter)
-        devices.send_signal(signal.SIGTERM)
-        self._change("devices finish")
-        await self._until(lambda: devices.returncode is not None, DEVICES_END_S, "devices still wait")
-        del self._children["devices"]
+        await self._end_devices(devices, field)
         await self._end_the_line()
         self._change("the queue drains")
-        await self._drain()
+        await self._drain(arrived)
         return judge
+
+    async def _kill_and_start(self, pause_s: float) -> None:
+        killed = time.monotonic()
+        self._children.pop("gateway").kill()
+        self._change("link cut, gateway killed with -9")
+        await self._look_on(pause_s)
+        await self._start_gateway()
+        self._change("link cut, gateway started again")
+        await self._until(self._acknowledging(), START_S, "no device gets an acknowledgement any more")
+        kill = {"killed": killed, "back": time.monotonic()}
+        self._kills.write_text(json.dumps(kill) + "\n")
+
+    async def _end_devices(self, senders: Sequence[Process], field: Process) -> None:
+        self._change("devices finish")
+        for process in senders:
+            process.send_signal(signal.SIGTERM)
+        self._tell(field)
+        assert field.stdout
+        silent = asyncio.create_task(field.stdout.readline())
+        await self._until(
+            lambda: silent.done() and all(process.returncode is not None for process in senders),
+            DEVICES_END_S,
+            "devices still wait",
+        )
+        for name in SENDERS:
+            del self._children[name]
+
+    def _tell(self, field: Process) -> None:
+        """The scale begins to talk; the second time all that is not acknowledged ends."""
+        assert field.stdin
+        field.stdin.write(b"\n")
+
+    def _acknowledging(self) -> Callable[[], bool]:
+        """Whether more was acknowledged than now."""
+        before = [self._journals.counts[name] for name in ACKNOWLEDGED]
+        return lambda: any(
+            self._journals.counts[name] > count for name, count in zip(ACKNOWLEDGED, before, strict=True)
+        )
 
     def _configure(self, without: str | None = None) -> None:
         """demo.toml with this machine's addresses; up to the line `without`."""
@@ -155,6 +202,10 @@ class Demo:
             ("kafka-1:9092", f"127.0.0.1:{self._kafka.advertised_port('proxied')}"),
             ("127.0.0.1:1883", f"127.0.0.1:{self._mqtt}"),
             ("127.0.0.1:8080", f"127.0.0.1:{self._http}"),
+            ("127.0.0.1:5683", f"127.0.0.1:{self._coap}"),
+            ('"127.0.0.1:502"', f'"127.0.0.1:{self._modbus}"'),
+            ("/dev/ttyUSB0", f"{self._folder}/ports/meters"),
+            ("/dev/ttyUSB1", f"{self._folder}/ports/scale"),
             ("/var/lib/tidegate/line.readings", str(self._folder / "journals" / "line.readings")),
             ('"/var/lib/tidegate"', f'"{self._folder}/data"'),
         ):
@@ -172,7 +223,8 @@ class Demo:
 
     async def _start_judge(self) -> Process:
         where = ("--bootstrap", self._kafka.bootstrap, "--journals", str(self._folder / "journals"))
-        command = (sys.executable, str(JUDGE), *where, "--continuous", "--watch", "--json", *TOPICS)
+        window = ("--kills", str(self._kills), "--unacked", str(self._unacked_s))
+        command = (sys.executable, str(JUDGE), *where, *window, "--continuous", "--watch", "--json", *TOPICS)
         return await self._start("judge", *command, stdin=PIPE, stdout=PIPE)
 
     async def _start_devices(self) -> Process:
@@ -183,6 +235,23 @@ class Demo:
         rest = ("--rate", str(self._options.rate), "--journals", str(self._folder / "journals"))
         command = (sys.executable, str(HERE / "devices.py"), *where, *counts, *rest)
         return await self._start("devices", *command)
+
+    async def _start_sensors(self) -> Process:
+        where = ("--coap", f"127.0.0.1:{self._coap}", "--journals", str(self._folder / "journals"))
+        return await self._start("sensors", sys.executable, str(HERE / "sensor.py"), *where)
+
+    async def _start_field(self) -> Process:
+        """The ports must be there when the gateway starts."""
+        where = ("--modbus-tcp", f"127.0.0.1:{self._modbus}", "--ports", str(self._folder / "ports"))
+        rest = ("--journals", str(self._folder / "journals"))
+        command = (sys.executable, str(HERE / "field.py"), *where, *rest)
+        field = await self._start("field", *command, stdin=PIPE, stdout=PIPE)
+        assert field.stdout
+        with suppress(TimeoutError):
+            async with asyncio.timeout(START_S):
+                if await field.stdout.readline() == b"ready\n":
+                    return field
+        raise Ended("the devices in the field did not start")
 
     async def _start(self, name: str, *command: str, **streams: Any) -> Process:
         """It dies with the demo."""
@@ -201,21 +270,24 @@ class Demo:
             lambda: "ended: line" in log.read_text(), START_S, "the simulated driver did not end"
         )
 
-    async def _drain(self) -> None:
-        """Until all is there and nothing more comes, or until nothing moves any more."""
+    async def _drain(self, arrived: Sequence[int]) -> None:
+        """Until all is there and nothing more comes, or until nothing moves any more.
+
+        What devices served may wait for its commit for `unacked_interval`, and some of it went with the gateway. `arrived`
+        is what had arrived when the link came back.
+        """
         deadline = time.monotonic() + DRAIN_S
         before, moved = self._counts(), time.monotonic()
-        progressed = False
         while time.monotonic() < deadline:
             await self._look_on(TICK_S)
             now = self._counts()
             if now != before:
-                before, moved, progressed = now, time.monotonic(), True
+                before, moved = now, time.monotonic()
             still = time.monotonic() - moved
             drained = self._judge.said["drained"].values()
-            if still > STILL_S and not any(one.waiting for one in now.values()):
+            if still > STILL_S + self._unacked_s and not any(one.waiting for one in now.values()):
                 return
-            if still > STALLED_S and (progressed or None not in drained):
+            if still > STALLED_S and (self._arrived() != arrived or None not in drained):
                 return
 
     def _all_flow(self) -> bool:
@@ -235,14 +307,18 @@ class Demo:
             self._journals.look()
             self._screen.show(self._state, self._counts())
             for name, child in self._children.items():
-                if child.returncode is not None and not (name == "devices" and child.returncode == 0):
+                if child.returncode is not None and not (name in SENDERS and child.returncode == 0):
                     raise Ended(
                         f"the {name} ended by itself, exit code {child.returncode}{self._last_words()}"
                     )
 
     def _counts(self) -> dict[str, Counts]:
         in_kafka = self._judge.said["in_kafka"]
-        return {name: Counts(self._journals.counts[name], in_kafka.get(name, 0)) for name in DRIVERS}
+        told = self._journals.counts
+        return {name: Counts(told[name], in_kafka.get(name, 0), name in SERVED) for name in DRIVERS}
+
+    def _arrived(self) -> list[int]:
+        return [one.in_kafka for one in self._counts().values()]
 
     def _change(self, state: str) -> None:
         self._state = state

@@ -14,9 +14,11 @@ from gateway.audit import Report
 PLAIN_INTERVAL_S = 2.0
 PLAIN_WIDTH = 120
 VERDICT = {
-    "accepted": "accepted",
+    "accepted": "accepted, served",
     "in_kafka": "in Kafka",
     "lost": "lost",
+    "in_window": "in the window",
+    "wrong": "wrong",
     "twice": "twice",
     "again": "sent again",
     "out_of_order": "out of order",
@@ -25,14 +27,23 @@ VERDICT = {
 
 
 class Counts(NamedTuple):
-    """Of one driver: told to devices, and distinct messages that a read_committed consumer has seen."""
+    """Of one driver: told to devices, or served by them, and distinct messages that a read_committed consumer has seen.
+
+    `waiting` is None for what devices only served: some of it may have gone with the gateway.
+    """
 
     accepted: int
     in_kafka: int
+    served: bool = False
 
     @property
-    def waiting(self) -> int:
-        return max(0, self.accepted - self.in_kafka)
+    def waiting(self) -> int | None:
+        return None if self.served else max(0, self.accepted - self.in_kafka)
+
+    def __str__(self) -> str:
+        if self.served:
+            return f"{self.accepted} served, {self.in_kafka} in Kafka"
+        return f"{self.accepted} accepted, {self.waiting} waiting, {self.in_kafka} in Kafka"
 
 
 class Screen:
@@ -54,10 +65,7 @@ class Screen:
             self._live.update(self._table(state, drivers), refresh=True)
         elif time.monotonic() - self._shown >= PLAIN_INTERVAL_S:
             self._shown = time.monotonic()
-            parts = (
-                f"{name} {one.accepted} accepted, {one.waiting} waiting, {one.in_kafka} in Kafka"
-                for name, one in drivers.items()
-            )
+            parts = (f"{name} {one}" for name, one in drivers.items())
             self._console.print(f"{self._elapsed():5.1f} s  {state}: {'; '.join(parts)}", soft_wrap=True)
 
     def verdict(self, verdict: Mapping[str, Any], audited: Report) -> None:
@@ -68,6 +76,11 @@ class Screen:
         for driver, account in sorted(verdict["drivers"].items()):
             table.add_row(driver, *(_cell(key, account[key]) for key in VERDICT))
         self._console.print(table)
+        missing = sum(account["in_window"] for account in verdict["drivers"].values())
+        self._console.print(
+            f"{missing:,} readings that nobody was told of are missing from the window, {verdict['window_s']:.1f} s "
+            "before and during the kill"
+        )
         for lane in audited.lanes:
             missing = ", ".join(f"{count:,} missing ({cause})" for cause, count in lane.counts.items())
             self._console.print(
@@ -85,10 +98,11 @@ class Screen:
     def _table(self, state: str, drivers: Mapping[str, Counts]) -> Table:
         table = Table(title=f"{self._elapsed():.0f} s · {state}", min_width=60)
         table.add_column("driver")
-        for heading in ("accepted", "waiting", "in Kafka"):
+        for heading in ("accepted, served", "waiting", "in Kafka"):
             table.add_column(heading, justify="right")
         for name, one in drivers.items():
-            table.add_row(name, f"{one.accepted:,}", f"{one.waiting:,}", f"{one.in_kafka:,}")
+            waiting = "" if one.waiting is None else f"{one.waiting:,}"
+            table.add_row(name, f"{one.accepted:,}", waiting, f"{one.in_kafka:,}")
         return table
 
 

@@ -4,16 +4,21 @@ import asyncio
 import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 
 import drivers
-from drivers import http, mqtt, serial, simulated
+from drivers import coap, http, modbus, mqtt, serial, simulated
+from drivers.modbus.register import Register
+from drivers.modbus.unit import Unit
 from gateway.driver import Manifest
+from gateway.port import PortSettings
 from gateway.settings import Address
 from gateway.testing.conformance import LINK_CHECKS, RUN_CHECKS, Bench, Check, Link, Peer
 from gateway.testing.driver_folder import FOLDER_CHECKS, manifest
+from gateway.testing.modbus_slave import ModbusUnit, SerialSlave
 from gateway.testing.tty import Device
 
 FOLDERS = sorted(path.parent for path in Path(drivers.__path__[0]).glob("*/__init__.py"))
@@ -90,6 +95,78 @@ class MqttPeer:
         return MqttLink(reader, writer)
 
 
+class ModbusPeer:
+    connect: Callable[[Address], Awaitable[Link]] | None = None
+
+    def __init__(self) -> None:
+        self._folder = TemporaryDirectory()
+        self._slave: SerialSlave | None = None
+
+    def config(self, address: Address) -> modbus.Config:
+        if self._slave is None:
+            self._slave = SerialSlave({1: ModbusUnit({0: 1})}, Path(self._folder.name) / "port")
+        port = PortSettings(port=str(self._slave.path))
+        unit = Unit(address=1, device="bench", registers={"n": Register(at=0)}, interval=0.01)
+        return modbus.Config(serial=port, answer_timeout=0.05, units=[unit])
+
+
+class CoapLink(asyncio.DatagramProtocol):
+    """A device that sends what was not answered again, until nobody is there any more."""
+
+    def __init__(self) -> None:
+        self._number = 0
+        self._open: dict[bytes, bytes] = {}
+        self._codes: asyncio.Queue[int] = asyncio.Queue()
+
+    def connection_made(self, transport: asyncio.DatagramTransport) -> None:  # type: ignore[override]
+        self._transport = transport
+
+    def datagram_received(self, data: bytes, address: Any) -> None:
+        if self._open.pop(data[2:4], None):
+            self._codes.put_nowait(data[1])
+
+    def error_received(self, error: Exception) -> None:
+        self._codes.put_nowait(0)
+
+    async def ping(self) -> None:
+        """Raises ConnectionRefusedError."""
+        self._open[b"\xff\xff"] = b"\x40\0\xff\xff"
+        self._transport.sendto(b"\x40\0\xff\xff")
+        await self._codes.get()
+        if self._open:
+            self._transport.abort()
+            raise ConnectionRefusedError
+
+    async def send(self, body: bytes) -> None:
+        self._number += 1
+        number = self._number.to_bytes(2, "big")
+        self._open[number] = b"\x42\x02" + number + number + b"\xb4site\xff" + body
+        self._transport.sendto(self._open[number])
+
+    async def acknowledged(self) -> bool:
+        while True:
+            try:
+                async with asyncio.timeout(0.5):
+                    return await self._codes.get() >> 5 == 2
+            except TimeoutError:
+                for message in self._open.values():
+                    self._transport.sendto(message)
+
+    async def close(self) -> None:
+        self._transport.abort()
+
+
+class CoapPeer:
+    def config(self, address: Address) -> coap.Config:
+        return coap.Config(listen=address, anonymous=True)
+
+    async def connect(self, address: Address) -> Link:
+        loop = asyncio.get_running_loop()
+        _, link = await loop.create_datagram_endpoint(CoapLink, remote_addr=address)
+        await link.ping()
+        return link
+
+
 class SimulatedPeer:
     connect: Callable[[Address], Awaitable[Link]] | None = None
 
@@ -116,7 +193,9 @@ class SerialPeer:
 
 
 PEERS: dict[str, Peer] = {
+    "coap": CoapPeer(),
     "http": HttpPeer(),
+    "modbus": ModbusPeer(),
     "mqtt": MqttPeer(),
     "serial": SerialPeer(),
     "simulated": SimulatedPeer(),

@@ -7,9 +7,20 @@ acknowledged. The message's body is JSON and carries the same `id`, `device` and
 Readings {"device": "line-1", "values": {"count": 17, ...}} count themselves: DIRECTORY/<driver>.readings holds the bodies
 that are known to be stored.
 
-    judge.py --bootstrap 127.0.0.1:9092 --journals DIRECTORY [--continuous] [--watch] [--json] TOPIC...
+Nobody tells a device that is polled, or that talks by itself, whether its reading is safe. So such devices write down what
+they served, before it leaves them, in DIRECTORY/<driver>.served; `count` grows, `time` is the machine's monotonic clock:
+    {"device": "meter-1", "time": 81.5, "values": {"count": 17, "check": 4081, ...}}
+A reading in Kafka must have exactly the values that were served with its count. One without any value says only that the
+device did not answer: it counts as nothing.
 
-lost          acknowledged, not in Kafka
+    judge.py --bootstrap 127.0.0.1:9092 --journals DIRECTORY [--kills FILE --unacked SECONDS]
+             [--continuous] [--watch] [--json] TOPIC...
+
+lost          acknowledged, or served outside the window, and not in Kafka
+in window     served and not in Kafka, where that may be: from --unacked seconds before a kill of the gateway until it was
+              back. The kills stand in FILE, one {"killed": time, "back": time} a line; without them there is no window. A
+              gateway that runs has no excuse, with a link or without, and what was served last none either
+wrong         in Kafka, but never served, or with other values than were served; of served readings only
 twice         in Kafka more often than it may be. A message that its device sent again because no acknowledgement came
               may be there once for each time it was sent if the copies say so (header tg.dup); those are `again`.
 out of order  in Kafka behind a later message of the same device, or in another partition than the device's others
@@ -31,7 +42,7 @@ import select
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -42,6 +53,9 @@ READ_S = 120.0
 REPORT_S = 0.5
 POLL_S = 0.1
 POLL_MESSAGES = 1000
+
+Window = tuple[float, float]
+"""From when to when readings that nobody waits for may be lost."""
 
 
 class Message(NamedTuple):
@@ -57,6 +71,8 @@ class Account:
     accepted: int = 0
     in_kafka: int = 0
     lost: int = 0
+    in_window: int = 0
+    wrong: int = 0
     twice: int = 0
     again: int = 0
     out_of_order: int = 0
@@ -64,7 +80,7 @@ class Account:
     drain_s: float | None = None
 
     def clean(self) -> bool:
-        return not (self.lost or self.twice or self.out_of_order)
+        return not (self.lost or self.twice or self.out_of_order or self.wrong)
 
 
 @dataclasses.dataclass
@@ -105,6 +121,24 @@ def read_journals(directory: Path) -> Iterator[dict[str, Any]]:
         for line in path.read_text().split("\n")[:-1]:
             identity, _, _ = _identity(json.loads(line))
             yield {"driver": path.stem, "id": identity, "sends": 1}
+    for path in served_in(directory):
+        for line in path.read_text().split("\n")[:-1]:
+            served = json.loads(line)
+            identity, _, _ = _identity(served)
+            yield {"driver": path.stem, "id": identity, "time": served["time"], "values": served["values"]}
+
+
+def served_in(directory: Path) -> list[Path]:
+    return sorted(directory.glob("*.served"))
+
+
+def read_windows(kills: Path | None, unacked_s: float) -> list[Window]:
+    lines = kills.read_text().split("\n")[:-1] if kills else []
+    return [(kill["killed"] - unacked_s, kill["back"]) for kill in map(json.loads, lines)]
+
+
+def in_window(line: dict[str, Any], windows: Sequence[Window]) -> bool:
+    return "time" in line and any(begin <= line["time"] <= end for begin, end in windows)
 
 
 def read_topics(bootstrap: str, topics: Sequence[str]) -> Iterator[Message]:
@@ -163,9 +197,10 @@ def _read(message: KafkaMessage) -> Message:
 class Watch:
     """Counts what arrives, and how long it takes until all is there that was acknowledged when the clock started."""
 
-    def __init__(self, journals: Path) -> None:
+    def __init__(self, journals: Path, windows: Callable[[], Sequence[Window]]) -> None:
         self.drained: dict[str, float | None] = {}
         self._journals = journals
+        self._windows = windows
         self._seen: dict[str, set[str]] = defaultdict(set)
         self._awaited: dict[str, set[str]] = {}
         self._started = 0.0
@@ -207,15 +242,21 @@ class Watch:
     def _start_clock(self) -> None:
         self._started = time.monotonic()
         self._awaited = defaultdict(set)
+        windows = self._windows()
         for line in read_journals(self._journals):
-            self._awaited[line["driver"]].add(line["id"])
+            if not in_window(line, windows):
+                self._awaited[line["driver"]].add(line["id"])
         for driver, awaited in self._awaited.items():
             awaited -= self._seen[driver]
             self.drained[driver] = None if awaited else 0.0
 
 
 class Judge:
-    def __init__(self) -> None:
+    """`served` are the drivers whose devices write down what they served."""
+
+    def __init__(self, served: Set[str]) -> None:
+        self._served = served
+        self._values: dict[tuple[str, str], dict[str, Any]] = {}
         self.accounts: dict[str, Account] = defaultdict(Account)
         self.numbers = Numbers()
         self._copies: dict[tuple[str, str], Copies] = defaultdict(Copies)
@@ -224,11 +265,19 @@ class Judge:
 
     def read(self, message: Message) -> None:
         driver = message.headers.get("tg.driver", b"?").decode()
-        self.accounts[driver].in_kafka += 1
+        account = self.accounts[driver]
+        account.in_kafka += 1
         self._count_number(message.headers)
+        content: Any = None
         try:
-            identity, device, n = _identity(json.loads(message.body))
+            content = json.loads(message.body)
+            identity, device, n = _identity(content)
+            if driver in self._served:
+                self._values.setdefault((driver, identity), content["values"])
         except (ValueError, KeyError, TypeError):
+            nothing = isinstance(content, dict) and content.get("values") == {}
+            account.in_kafka -= nothing and driver in self._served
+            account.wrong += not nothing and driver in self._served
             return
         copies = self._copies[driver, identity]
         copies.total += 1
@@ -236,7 +285,7 @@ class Judge:
         if copies.total == 1:
             self._check_order(driver, message, device, n)
 
-    def compare(self, journal: Iterator[dict[str, Any]]) -> None:
+    def compare(self, journal: Iterator[dict[str, Any]], windows: Sequence[Window]) -> None:
         told = set()
         for line in journal:
             account = self.accounts[line["driver"]]
@@ -244,14 +293,21 @@ class Judge:
             told.add((line["driver"], line["id"]))
             copies = self._copies.get((line["driver"], line["id"]))
             if copies is None:
-                account.lost += 1
+                excused = in_window(line, windows)
+                account.in_window += excused
+                account.lost += not excused
+                continue
+            if "values" in line:
+                account.twice += copies.total - 1
+                account.wrong += self._values[line["driver"], line["id"]] != line["values"]
                 continue
             twice, again = copies.surplus(line["sends"])
             account.twice += twice
             account.again += again
         for (driver, identity), copies in self._copies.items():
             if (driver, identity) not in told:
-                self.accounts[driver].unasked += 1
+                self.accounts[driver].wrong += driver in self._served
+                self.accounts[driver].unasked += driver not in self._served
                 self.accounts[driver].twice += max(copies.total - copies.marked - 1, 0)
         highest: dict[tuple[str, str], int] = {}
         for queue, lane, number in self._numbers:
@@ -278,18 +334,16 @@ def _identity(content: dict[str, Any]) -> tuple[str, str, int]:
     """(id, device, n)"""
     if "id" in content:
         return content["id"], content["device"], content["n"]
-    count = content["values"]["count"]
+    count = int(content["values"]["count"])
     return f"{content['device']}/{count}", content["device"], count
 
 
-COLUMNS = ("accepted", "in_kafka", "lost", "twice", "again", "out_of_order", "unasked", "drain_s")
-
-
 def as_text(judge: Judge, continuous: bool) -> str:
-    lines = ["driver".ljust(12) + "".join(column.replace("_", " ").rjust(14) for column in COLUMNS)]
+    columns = [field.name for field in dataclasses.fields(Account)]
+    lines = ["driver".ljust(12) + "".join(column.replace("_", " ").rjust(14) for column in columns)]
     for driver, account in sorted(judge.accounts.items()):
         values = dataclasses.asdict(account)
-        cells = ("-" if values[column] is None else f"{values[column]:,}" for column in COLUMNS)
+        cells = ("-" if values[column] is None else f"{values[column]:,}" for column in columns)
         lines.append(driver.ljust(12) + "".join(cell.rjust(14) for cell in cells))
     if continuous:
         numbers = judge.numbers
@@ -306,19 +360,22 @@ def main() -> int:
     )
     parser.add_argument("--bootstrap", required=True)
     parser.add_argument("--journals", required=True, type=Path)
+    parser.add_argument("--kills", type=Path, metavar="FILE", help="when the gateway was killed, and back")
+    parser.add_argument("--unacked", type=float, default=0, metavar="SECONDS", help="what a kill may cost")
     parser.add_argument("--continuous", action="store_true", help="check the gateway's sequence numbers, too")
     parser.add_argument("--watch", action="store_true", help="look on until standard input ends, then judge")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("topics", nargs="+", metavar="TOPIC")
     options = parser.parse_args()
-    judge = Judge()
-    watch = Watch(options.journals)
+    watch = Watch(options.journals, lambda: read_windows(options.kills, options.unacked))
     try:
         if options.watch:
             watch.run(options.bootstrap, options.topics)
+        judge = Judge({path.stem for path in served_in(options.journals)})
         for message in read_topics(options.bootstrap, options.topics):
             judge.read(message)
-        judge.compare(read_journals(options.journals))
+        windows = read_windows(options.kills, options.unacked)
+        judge.compare(read_journals(options.journals), windows)
     except (KafkaException, OSError, KeyError, ValueError) as error:
         print(f"could not judge: {error!r}", file=sys.stderr)
         return 2
@@ -326,11 +383,13 @@ def main() -> int:
         judge.accounts[driver].drain_s = drain_s
     clean = all(account.clean() for account in judge.accounts.values())
     clean &= judge.numbers.clean() or not options.continuous
+    window_s = round(sum(end - begin for begin, end in windows), 2)
     if options.json:
         drivers = {driver: dataclasses.asdict(account) for driver, account in judge.accounts.items()}
-        print(json.dumps({"clean": clean, "drivers": drivers, "numbers": dataclasses.asdict(judge.numbers)}))
+        numbers = dataclasses.asdict(judge.numbers)
+        print(json.dumps({"clean": clean, "drivers": drivers, "numbers": numbers, "window_s": window_s}))
     else:
-        print(as_text(judge, options.continuous))
+        print(as_text(judge, options.continuous), f"window: {window_s:g} s", sep="\n")
         print("CLEAN" if clean else "NOT CLEAN")
     return 0 if clean else 1
 

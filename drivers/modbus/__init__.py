@@ -1,0 +1,84 @@
+"""Modbus RTU, RTU over TCP and TCP: one table a bus, each unit's values read at their intervals in the fewest requests."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from drivers.modbus import load, unit
+from drivers.modbus.protocol import UNIT_MAX
+from drivers.modbus.unit import Unit
+from gateway.driver import Manifest
+from gateway.port import PortSettings
+from gateway.settings import Address, Duration, setting
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    tcp: Address | None = setting(
+        None, doc="Address of a device or gateway that speaks Modbus TCP.", example='"192.168.1.20:502"'
+    )
+    rtu_over_tcp: Address | None = setting(
+        None,
+        doc="Or of a serial server that passes on RTU frames as they are.",
+        example='"192.168.1.21:4001"',
+    )
+    serial: PortSettings | None = setting(None, doc="Or the serial port of an RTU line.")
+    answer_timeout: Duration = setting(
+        0.5,
+        doc="How long a unit may take to begin its answer.",
+        minimum=0.01,
+        maximum=10.0,
+        example='"500 ms"',
+    )
+    pause: Duration = setting(
+        0.0,
+        doc="Rest between an answer and the next request; on a serial line at least 3.5 characters.",
+        maximum=10.0,
+        example='"5 ms"',
+    )
+    units: list[Unit] = setting(doc="The devices on the bus.", minimum=1, maximum=UNIT_MAX)
+
+
+def line_of(config: Config) -> load.Line:
+    serial = config.serial
+    if serial is None:
+        return load.Line(0, 0, config.pause)
+    return load.Line(serial.baud_rate, serial.bits_per_character, config.pause)
+
+
+def channels(config: Config) -> Sequence[str]:
+    return [f"modbus/{one.device}" for one in config.units]
+
+
+def problems(config: Config) -> Sequence[tuple[str, str]]:
+    found: list[tuple[str, str]] = []
+    if sum(way is not None for way in (config.tcp, config.rtu_over_tcp, config.serial)) != 1:
+        found.append(("", "a bus needs one of tcp, rtu_over_tcp and serial"))
+    for number, one in enumerate(config.units):
+        here = f"units[{number}]"
+        before = config.units[:number]
+        if config.tcp is None and not 1 <= one.address <= UNIT_MAX:
+            found.append((f"{here}.address", f"{one.address} is none of an RTU line: 1 to {UNIT_MAX}"))
+        if any(one.address == other.address for other in before):
+            found.append((f"{here}.address", f"{one.address} is taken by a unit above"))
+        if any(one.device == other.device for other in before):
+            found.append((f"{here}.device", f"{one.device!r} is taken by a unit above"))
+        for where, message in unit.problems(one):
+            found.append((f"{here}.{where}" if where else here, message))
+    if not found:
+        found.extend(load.problems(config.units, line_of(config)))
+    return found
+
+
+def notes(config: Config) -> Sequence[str]:
+    return load.notes(config.units, line_of(config))
+
+
+DRIVER = Manifest(
+    name="modbus",
+    summary="Modbus RTU, RTU over TCP and TCP: reads the values of devices at their intervals",
+    config=Config,
+    factory="drivers.modbus.driver:ModbusDriver",
+    channels=channels,
+    problems=problems,
+    notes=notes,
+)

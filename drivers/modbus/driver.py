@@ -1,0 +1,193 @@
+"""Reads the values of each unit at their intervals, one request after the other on the line.
+
+A unit that doesn't answer goes to the penalty box: it is probed when nothing else is due for as long as that may take, soon
+after the first failure, which may have been noise, and then more and more rarely.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from heapq import heapify, heappop, heappush
+from itertools import count
+from math import inf
+
+from drivers.modbus import Config, line_of
+from drivers.modbus.line import Channel, Count, Line, Lost, Open, Received, Timing
+from drivers.modbus.polled import PollClass, Polled
+from drivers.modbus.rtu import RtuLine
+from drivers.modbus.tcp import Connection, TcpLine
+from gateway.driver import Context, Emit, Mark
+from gateway.errors import DeviceError, Refused
+from gateway.port import Port, PortSettings
+from gateway.record import Record, Value, reading
+from gateway.settings import Address
+
+LEARNED_LIFETIME_S = 30 * 86400
+"""A device may be replaced by one that refuses less."""
+
+PENDING_MAX = 4096
+"""Records that are not stored yet; more are left out."""
+
+_log = logging.getLogger(__name__)
+
+
+class ModbusDriver:
+    def __init__(self, config: Config, context: Context) -> None:
+        self._config = config
+        self._context = context
+        self._scope = f"modbus/{context.name}"
+        self._order = count()
+        self._waiting: list[tuple[float, int, PollClass]] = []
+        self._boxed: list[Polled] = []
+        self._pending: set[asyncio.Future[None]] = set()
+
+    async def run(self, emit: Emit) -> None:
+        line = line_for(self._config, emit.count)
+        hole_max = line_of(self._config).hole_max
+        known = _known(emit.recall(self._scope))
+        units = [Polled(unit, hole_max, known.get(unit.address, ())) for unit in self._config.units]
+        now = asyncio.get_running_loop().time()
+        for unit in units:
+            for each in unit.classes:
+                each.due = now
+                self._wait(each)
+        try:
+            await self._serve(line, emit)
+        except DeviceError as error:
+            for unit in units:
+                emit.device_failed(unit.unit.device, str(error))
+            raise
+        finally:
+            line.close()
+
+    async def _serve(self, line: Line, emit: Emit) -> None:
+        loop = asyncio.get_running_loop()
+        probe_s = self._config.answer_timeout + 40 * line_of(self._config).character_s
+        while True:
+            now = loop.time()
+            due = self._waiting[0][0] if self._waiting else inf
+            probe = min(self._boxed, key=lambda unit: unit.probe_at, default=None)
+            probe_at = inf if probe is None else probe.probe_at
+            if (
+                probe is not None
+                and now >= probe_at
+                and (due - now >= probe_s or now - probe_at >= probe.patience_s)
+            ):
+                await self._probe(line, probe, emit)
+            elif due <= now:
+                await self._poll(line, heappop(self._waiting)[2], emit)
+            else:
+                await asyncio.sleep((due if probe_at <= now else min(due, probe_at)) - now)
+
+    def _wait(self, each: PollClass) -> None:
+        heappush(self._waiting, (each.due, next(self._order), each))
+
+    async def _poll(self, line: Line, each: PollClass, emit: Emit) -> None:
+        time_ms = self._context.clock.wall_ms()
+        values, quality, failure = await each.read(line, emit.count)
+        self._emit(each.unit, time_ms, values, quality, emit)
+        if failure is not None:
+            each.unit.failed()
+            emit.device_failed(each.unit.unit.device, failure)
+            self._boxed.append(each.unit)
+            self._waiting = [entry for entry in self._waiting if entry[2].unit is not each.unit]
+            heapify(self._waiting)
+        else:
+            self._advance(each, emit)
+            self._wait(each)
+
+    def _advance(self, each: PollClass, emit: Emit) -> None:
+        """To the next tick; of several that are past only the last is made up for."""
+        each.due += each.interval
+        missed = int((asyncio.get_running_loop().time() - each.due) / each.interval)
+        if missed > 0:
+            each.due += missed * each.interval
+            emit.count("polls skipped", missed)
+
+    async def _probe(self, line: Line, unit: Polled, emit: Emit) -> None:
+        failure = await unit.probe(line)
+        device = unit.unit.device
+        if failure is None:
+            if unit.failures > 1:
+                _log.info("driver %s: %s answers again", self._context.name, device)
+            unit.failures = 0
+            self._boxed.remove(unit)
+            for each in unit.classes:
+                self._wait(each)
+            return
+        unit.failed()
+        if unit.failures == 2:
+            _log.warning("driver %s: %s failed: %s", self._context.name, device, failure)
+        time_ms = self._context.clock.wall_ms()
+        for each in unit.classes:
+            self._emit(unit, time_ms, {}, each.nothing(failure), emit)
+        emit.device_failed(device, failure)
+
+    def _emit(
+        self, unit: Polled, time_ms: int, values: Mapping[str, Value], quality: Mapping[str, str], emit: Emit
+    ) -> None:
+        device = unit.unit.device
+        if len(self._pending) >= PENDING_MAX:
+            emit.count("records left out")
+            return
+        body = reading(device, time_ms, values, quality)
+        marks = [
+            Mark(self._scope, f"{unit.unit.address} {line}".encode(), b"", LEARNED_LIFETIME_S)
+            for each in unit.classes
+            for line in each.learned
+        ]
+        record = Record(unit.channel, device, body, time_ms, "application/json")
+        try:
+            stored = asyncio.ensure_future(emit([record], remember=marks, waits=False))
+        except Refused as refused:
+            emit.count("records left out")
+            emit.device_failed(device, str(refused) or type(refused).__name__)
+            return
+        for each in unit.classes:
+            each.learned.clear()
+        self._pending.add(stored)
+        stored.add_done_callback(self._stored(emit))
+
+    def _stored(self, emit: Emit) -> Callable[[asyncio.Future[None]], None]:
+        def done(stored: asyncio.Future[None]) -> None:
+            self._pending.discard(stored)
+            if not stored.cancelled() and stored.exception() is None:
+                emit.accepted(1)
+
+        return done
+
+
+def line_for(config: Config, tell: Count) -> Line:
+    """The line of a configuration, not open yet."""
+    rate = line_of(config)
+    timing = Timing(config.answer_timeout, rate.rest_s, rate.character_s)
+    if config.tcp is not None:
+        return TcpLine(_connection(config.tcp), timing, tell)
+    if config.rtu_over_tcp is not None:
+        return RtuLine(_connection(config.rtu_over_tcp), timing, tell, reopen=True)
+    if config.serial is None:
+        raise ValueError("a bus without a line")
+    return RtuLine(_port(config.serial), timing, tell, reopen=False)
+
+
+def _connection(address: Address) -> Open:
+    async def connect(received: Received, lost: Lost) -> Channel:
+        return await Connection.open(address, received, lost)
+
+    return connect
+
+
+def _port(settings: PortSettings) -> Open:
+    async def open_port(received: Received, lost: Lost) -> Channel:
+        return Port.open(settings, received, lost)
+
+    return open_port
+
+
+def _known(marks: Mapping[bytes, bytes]) -> dict[int, list[str]]:
+    """What was learned, by address of the unit; as its marks are keyed."""
+    found: dict[int, list[str]] = {}
+    for key in marks:
+        address, _, line = key.decode().partition(" ")
+        found.setdefault(int(address), []).append(line)
+    return found

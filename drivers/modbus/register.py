@@ -1,0 +1,353 @@
+"""One value of a device: where it stands, how its bytes are read, and how it is written."""
+
+import math
+import re
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Literal
+
+from drivers.modbus.protocol import (
+    ADDRESSES,
+    BIT_TABLES,
+    READ_REGISTERS_MAX,
+    Request,
+    Table,
+    write_coil,
+    write_register,
+    write_registers,
+)
+from gateway.record import Value
+from gateway.settings import setting
+
+Order = Literal["big", "little"]
+Type = Literal[
+    "bool",
+    "uint16",
+    "int16",
+    "uint32",
+    "int32",
+    "uint64",
+    "int64",
+    "float32",
+    "float64",
+    "bcd",
+    "string",
+]
+
+STRUCTS = {
+    "uint16": "H",
+    "int16": "h",
+    "uint32": "I",
+    "int32": "i",
+    "uint64": "Q",
+    "int64": "q",
+    "float32": "f",
+    "float64": "d",
+}
+WHOLE = frozenset(("uint16", "int16", "uint32", "int32", "uint64", "int64", "bcd"))
+UNSIGNED = frozenset(("uint16", "uint32", "uint64"))
+ANY_LENGTH = frozenset(("bcd", "string"))
+BCD_REGISTERS_MAX = 4
+SINGLE_MAX = 3.4e38
+"""What is larger may not fit into 32 bits once it is rounded."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Register:
+    at: int = setting(
+        doc="Address in the protocol, from 0: what manuals call 40001 or 30001 is 0.",
+        minimum=0,
+        maximum=ADDRESSES - 1,
+        example="0",
+    )
+    table: Table = setting("holding", doc="Which of the unit's four tables; read with function 3, 4, 1 or 2.")
+    type: Type | None = setting(
+        None,
+        doc='What it holds. Without it: "bool" in coil and discrete, else "uint16".',
+        example='"float32"',
+    )
+    length: int | None = setting(
+        None, doc="Registers of a bcd (1 without it) or string.", minimum=1, maximum=READ_REGISTERS_MAX
+    )
+    word_order: Order | None = setting(
+        None, doc="Which register comes first, the high one or the low one. Without it: the unit's."
+    )
+    byte_order: Order | None = setting(
+        None, doc="Which byte of a register comes first. Without it: the unit's."
+    )
+    bits: str | None = setting(
+        None,
+        doc='Only these bits, 0 the lowest: "3" is a boolean, "4-7" a number.',
+        pattern="[0-9]+(-[0-9]+)?",
+    )
+    scale: float = setting(1.0, doc="What is read is multiplied by this.")
+    offset: float = setting(0.0, doc="Then this is added.")
+    unit: str = setting("", doc="Unit of measure, shown by the command line.")
+    names: dict[str, str] = setting(
+        factory=dict,
+        doc="Words for numbers; another number is not taken for a value.",
+        example='{ 0 = "off" }',
+    )
+    invalid: int | None = setting(
+        None, doc="The number, unscaled, by which the device says that it has no value."
+    )
+
+    @property
+    def holds(self) -> Type:
+        return self.type or ("bool" if self.table in BIT_TABLES else "uint16")
+
+    @property
+    def count(self) -> int:
+        """Registers, or bits in the tables of bits."""
+        if self.holds in STRUCTS:
+            return struct.calcsize(">" + STRUCTS[self.holds]) // 2
+        return self.length or 1
+
+    @property
+    def bit_range(self) -> tuple[int, int] | None:
+        """Lowest and highest bit."""
+        if self.bits is None:
+            return None
+        low, _, high = self.bits.partition("-")
+        return int(low), int(high or low)
+
+
+def problems(register: Register) -> Iterator[tuple[str, str]]:
+    """(field, what is wrong with it)"""
+    holds, in_bits = register.holds, register.table in BIT_TABLES
+    if in_bits != (holds == "bool"):
+        right = '"bool"' if in_bits else 'not "bool"; take `bits` for a single bit of a register'
+        yield "type", f"in table {register.table} must be {right}"
+    if register.length is not None and holds not in ANY_LENGTH:
+        yield "length", f"is for bcd and string; {holds} has its own"
+    if holds == "string" and register.length is None:
+        yield "length", "missing; how many registers the string has"
+    if holds == "bcd" and register.count > BCD_REGISTERS_MAX:
+        yield "length", f"of a bcd is at most {BCD_REGISTERS_MAX}"
+    if not 0 <= register.at <= ADDRESSES - register.count:
+        yield "at", f"the addresses are 0 to {ADDRESSES - 1}, and it takes {register.count}"
+    bits = register.bit_range
+    if bits is not None:
+        if holds not in UNSIGNED:
+            yield "bits", f"is for unsigned numbers, not {holds}"
+        elif not bits[0] <= bits[1] < 16 * register.count:
+            yield (
+                "bits",
+                f"{register.bits} are not bits of {holds}: 0 to {16 * register.count - 1}, low first",
+            )
+    if (register.scale, register.offset) != (1, 0) and (holds in ("bool", "string") or register.names):
+        yield "scale", "and offset are for numbers without names"
+    if register.scale == 0:
+        yield "scale", "must not be 0"
+    if register.names and holds not in WHOLE:
+        yield "names", f"are for whole numbers, not {holds}"
+    for number in register.names:
+        if not re.fullmatch(r"-?(0|[1-9][0-9]*)", number):
+            yield "names", f"{number} must be a whole number"
+    if register.invalid is not None and holds not in WHOLE:
+        yield "invalid", f"is for whole numbers, not {holds}"
+
+
+class NoValue(ValueError):
+    """The bytes came, but they are no value; says why."""
+
+
+Decode = Callable[[bytes, int], Value]
+"""A value from a block's data and the offset in it, in bytes; of bits, in bits. Raises NoValue."""
+
+
+def decoder(register: Register, word_order: Order, byte_order: Order) -> Decode:
+    """The orders are the unit's, for a register without its own."""
+    if register.holds == "bool":
+        return lambda data, offset: bool(data[offset >> 3] >> (offset & 7) & 1)
+    order = _permutation(register.count, register.word_order or word_order, register.byte_order or byte_order)
+    if register.holds == "string":
+        return _string(register.count, order)
+    raw = _bcd(register.count, order) if register.holds == "bcd" else _number(register.holds, order)
+    return _refined(register, raw)
+
+
+def _permutation(count: int, word_order: Order, byte_order: Order) -> tuple[int, ...] | None:
+    """Where each byte of the big-endian value is found; None if it is where it belongs."""
+    words = range(count) if word_order == "big" else range(count - 1, -1, -1)
+    pair = (0, 1) if byte_order == "big" else (1, 0)
+    order = tuple(2 * word + byte for word in words for byte in pair)
+    return None if order == tuple(range(2 * count)) else order
+
+
+def _number(holds: str, order: tuple[int, ...] | None) -> Callable[[bytes, int], float]:
+    unpack_from = struct.Struct(">" + STRUCTS[holds]).unpack_from
+    if order is None:
+        return lambda data, offset: unpack_from(data, offset)[0]
+    return lambda data, offset: unpack_from(bytes([data[offset + place] for place in order]))[0]
+
+
+def _bcd(count: int, order: tuple[int, ...] | None) -> Callable[[bytes, int], int]:
+    places = order or tuple(range(2 * count))
+
+    def decode(data: bytes, offset: int) -> int:
+        digits = bytes([data[offset + place] for place in places]).hex()
+        if not digits.isdecimal():
+            raise NoValue(f"{digits} is not BCD")
+        return int(digits)
+
+    return decode
+
+
+def _string(count: int, order: tuple[int, ...] | None) -> Decode:
+    # The order of words is that of numbers; a string's first register is its first.
+    swapped = order is not None and order[0] % 2 == 1
+    places = [place ^ swapped for place in range(2 * count)]
+
+    def decode(data: bytes, offset: int) -> Value:
+        text = bytes([data[offset + place] for place in places]).partition(b"\0")[0]
+        try:
+            return text.decode().rstrip()
+        except UnicodeDecodeError:
+            raise NoValue(f"0x{text.hex()} is not UTF-8") from None
+
+    return decode
+
+
+def _refined(register: Register, raw: Callable[[bytes, int], float]) -> Decode:
+    """The raw number with bits, names, scale and offset; the plain ones, which are most, cost nothing more."""
+    scale, offset, bits = register.scale, register.offset, register.bit_range
+    is_float = register.holds in ("float32", "float64")
+    if is_float:
+        return _float(raw, scale, offset, single=register.holds == "float32")
+    digits = max(_decimals(scale), _decimals(offset))
+    scaled = (scale, offset) != (1, 0)
+    if not scaled and bits is None and not register.names and register.invalid is None:
+        return raw
+    if bits is None and not register.names and register.invalid is None:
+        return lambda data, at: round(raw(data, at) * scale + offset, digits)
+    low, width = (0, 0) if bits is None else (bits[0], bits[1] - bits[0] + 1)
+
+    def decode(data: bytes, at: int) -> Value:
+        number = raw(data, at)
+        if number == register.invalid:
+            raise NoValue("the device has no value")
+        if width:
+            number = int(number) >> low & (1 << width) - 1
+            if register.names:
+                return _named(register.names, number)
+            return bool(number) if width == 1 else number
+        if register.names:
+            return _named(register.names, number)
+        return round(number * scale + offset, digits) if scaled else number
+
+    return decode
+
+
+def _named(names: dict[str, str], number: float) -> str:
+    name = names.get(str(number))
+    if name is None:
+        raise NoValue(f"{number} has no name")
+    return name
+
+
+def _float(raw: Callable[[bytes, int], float], scale: float, offset: float, *, single: bool) -> Decode:
+    scaled = (scale, offset) != (1, 0)
+
+    def decode(data: bytes, at: int) -> Value:
+        number = raw(data, at)
+        if not math.isfinite(number):
+            raise NoValue("not a number")
+        if scaled:
+            number = number * scale + offset
+            return float(f"{number:.9g}") if single else number
+        return _shortest(number) if single else number
+
+    return decode
+
+
+_SINGLE = struct.Struct(">f")
+
+
+def _shortest(number: float) -> float:
+    """The number with the fewest digits that is the same in 32 bits: 50.02, and not 50.02000045776367."""
+    for digits in (7, 8):
+        short = float(f"{number:.{digits}g}")
+        if abs(short) < SINGLE_MAX and _SINGLE.unpack(_SINGLE.pack(short))[0] == number:
+            return short
+    return float(f"{number:.9g}")
+
+
+def _decimals(number: float) -> int:
+    exponent = Decimal(repr(number)).normalize().as_tuple().exponent
+    return max(0, -exponent) if isinstance(exponent, int) else 0
+
+
+def writing(register: Register, text: str, word_order: Order, byte_order: Order) -> tuple[Request, Value]:
+    """The request that writes a value given as text, and what the value is read as then. Raises ValueError."""
+    if register.table in ("input", "discrete"):
+        raise ValueError(f"{register.table} can only be read")
+    if register.holds == "bool":
+        words = {"on": True, "true": True, "1": True, "off": False, "false": False, "0": False}
+        if text not in words:
+            raise ValueError(f"{text!r} is neither on nor off")
+        return write_coil(register.at, words[text]), words[text]
+    if register.bit_range is not None:
+        raise ValueError("bits of a register can't be written alone")
+    words_to_write = encode(register, text, word_order, byte_order)
+    data = struct.pack(f">{register.count}H", *words_to_write)
+    expected = decoder(register, word_order, byte_order)(data, 0)
+    if len(words_to_write) == 1:
+        return write_register(register.at, words_to_write[0]), expected
+    return write_registers(register.at, words_to_write), expected
+
+
+def encode(register: Register, text: str, word_order: Order, byte_order: Order) -> tuple[int, ...]:
+    """Registers that hold a value given as text: a number, one of `names`, or a string. Raises ValueError.
+
+    Not for tables of bits, nor for `bits` of a register.
+    """
+    order = _permutation(register.count, register.word_order or word_order, register.byte_order or byte_order)
+    if register.holds == "string":
+        packed = text.encode()
+        if len(packed) > 2 * register.count:
+            raise ValueError(f"{text!r} is longer than {2 * register.count} bytes")
+        packed = packed.ljust(2 * register.count, b"\0")
+        if order is not None and order[0] % 2 == 1:
+            packed = bytes(packed[place ^ 1] for place in range(len(packed)))
+    else:
+        packed = _packed(register, _unscaled(register, text))
+        if order is not None:
+            placed = dict(zip(order, packed, strict=True))
+            packed = bytes(placed[place] for place in range(len(packed)))
+    return struct.unpack(f">{register.count}H", packed)
+
+
+def _unscaled(register: Register, text: str) -> float:
+    for code, name in register.names.items():
+        if text == name:
+            return int(code)
+    if register.names:
+        raise ValueError(f"{text!r} is none of its names: {', '.join(register.names.values())}")
+    try:
+        # Decimal, because a 64-bit counter has more digits than a float.
+        wanted = Decimal(text)
+        number = (wanted - Decimal(repr(register.offset))) / Decimal(repr(register.scale))
+    except ArithmeticError:
+        raise ValueError(f"{text!r} is not a number") from None
+    if not number.is_finite():
+        raise ValueError(f"{text!r} is not a number that can be written")
+    if register.holds not in WHOLE:
+        return float(number)
+    if number != number.to_integral_value():
+        raise ValueError(f"{text} is between two values that it can hold; they are {register.scale:g} apart")
+    return int(number)
+
+
+def _packed(register: Register, number: float) -> bytes:
+    if register.holds == "bcd":
+        digits = f"{number:0{4 * register.count}d}"
+        if number < 0 or len(digits) > 4 * register.count:
+            raise ValueError(f"{number} does not fit into {4 * register.count} digits")
+        return bytes.fromhex(digits)
+    try:
+        return struct.pack(">" + STRUCTS[register.holds], number)
+    except (struct.error, OverflowError):
+        raise ValueError(f"{number} does not fit into {register.holds}") from None

@@ -1,0 +1,183 @@
+"""OSCORE (RFC 8613): the vectors of its appendix C, a device with aiocoap's own context, and the gateway asking itself."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import aiocoap
+import pytest
+from aiocoap.oscore import FilesystemSecurityContext
+
+from drivers.coap import Config, Oscore, Resource
+from drivers.coap.driver import CoapDriver
+from drivers.coap.oscore import Protection
+from gateway.clock import SystemClock
+from gateway.driver import Context
+from gateway.settings import Secret
+from gateway.testing.emit import FakeEmit
+from tests.coap.rig import CON, Device, Gateway, Message, gateway
+
+SECRET = "0102030405060708090a0b0c0d0e0f10"
+SALT = "9e7ca92223786340"
+
+
+def context(sender: str, recipient: str, *channels: str) -> Oscore:
+    secret = Secret(lambda: SECRET, "test")
+    return Oscore(secret=secret, salt=SALT, sender_id=sender, recipient_id=recipient, channels=list(channels))
+
+
+PRESS = {"press-4": context("01", "02", "press/#")}
+
+
+class Protected:
+    """A device that keeps its context in files, as aiocoap-client does."""
+
+    def __init__(self, folder: Path, device: Device) -> None:
+        folder.mkdir()
+        (folder / "settings.json").write_text(json.dumps({"sender-id_hex": "02", "recipient-id_hex": "01"}))
+        (folder / "secret.json").write_text(json.dumps({"secret_hex": SECRET, "salt_hex": SALT}))
+        self._context = FilesystemSecurityContext(str(folder))
+        self._device = device
+        self._mid = 0
+
+    def sealed(self, path: str, payload: bytes, **options: Any) -> tuple[Message, Any]:
+        self._mid += 1
+        inner = aiocoap.Message(code=aiocoap.POST, payload=payload, uri_path=path.split("/"), **options)
+        outer, request_id = self._context.protect(inner)
+        wire = Message(
+            CON, outer.code, self._mid, bytes((self._mid,)), ((9, outer.opt.oscore),), outer.payload
+        )
+        return wire, request_id
+
+    def opened(self, answer: Message, request_id: Any) -> Any:
+        return self._context.unprotect(aiocoap.Message.decode(answer.encode()), request_id)[0]
+
+    async def post(self, path: str, payload: bytes) -> Any:
+        wire, request_id = self.sealed(path, payload)
+        answer = self.opened(await self._device.ask(wire), request_id)
+        if answer.opt.echo is None:
+            return answer
+        wire, request_id = self.sealed(path, payload, echo=answer.opt.echo)
+        return self.opened(await self._device.ask(wire), request_id)
+
+    def close(self) -> None:
+        del self._context
+
+
+async def bodies(one: Gateway) -> list[bytes]:
+    return await one.bodies()
+
+
+async def test_vectors() -> None:
+    """RFC 8613, C.1.1 and C.4."""
+    protection = Protection("c", context("", "01"), "field", FakeEmit(), SystemClock())
+    assert protection.sender_key.hex() == "f0910ed7295e6ad4b54fc793154302ff"
+    assert protection.recipient_key.hex() == "ffb14e093c94c9cac9471648b4f98710"
+    assert protection.common_iv.hex() == "4622d4dd6d944168eefb54987c"
+    await protection.reserve()
+    protection.sender_sequence_number = 20
+    request = aiocoap.Message(code=aiocoap.GET, uri_path=["tv1"])
+    outer, _ = protection.sealed(request)
+    assert (outer.opt.oscore.hex(), outer.payload.hex()) == ("0914", "612f1092f1776f1c1668b3825e")
+
+
+async def test_a_protected_record_is_stored_once_also_over_a_restart(tmp_path: Path) -> None:
+    async with gateway(tmp_path / "gateway", anonymous=False, oscore=PRESS) as one:
+        device = one.device()
+        press = Protected(tmp_path / "device", device)
+        assert str((await press.post("press/4", b"1")).code) == "2.04 Changed"
+        wire, request_id = press.sealed("press/4", b"2")
+        first = await device.ask(wire)
+        assert str(press.opened(first, request_id).code) == "2.04 Changed"
+        replayed = wire._replace(mid=900, token=b"r")
+        for _ in range(2):
+            assert await device.ask(wire) == first
+            answer = await device.ask(replayed)
+            assert (answer.status, answer.payload) == ("4.01", b"replay detected")
+            await one.kill_and_restart()
+        assert str((await press.post("press/4", b"3")).code) == "2.04 Changed"
+        assert await one.bodies() == [b"1", b"2", b"3"]
+        assert {header["tg.device"] for header in await one.headers()} == {"press-4"}
+        press.close()
+
+
+async def test_who_may_send_where(tmp_path: Path) -> None:
+    async with gateway(tmp_path / "gateway", anonymous=False, oscore=PRESS) as one:
+        device = one.device()
+        press = Protected(tmp_path / "device", device)
+        assert str((await press.post("mill/1", b"1")).code) == "4.03 Forbidden"
+        wire, _ = press.sealed("press/4", b"1")
+        for changed, status in (
+            (wire._replace(payload=wire.payload[:-1] + b"x"), "4.00"),
+            (wire._replace(options=((9, b"\x09\x00\x07"),)), "4.01"),
+            (wire._replace(options=((9, b"\xe0"),)), "4.02"),
+            (wire._replace(options=((9, b"\x10"),)), "4.02"),
+            (wire._replace(options=((11, b"press"),)), "4.01"),
+        ):
+            answer = await device.ask(
+                changed._replace(mid=changed.mid + 1 + len(changed.payload), token=b"x")
+            )
+            assert answer.status == status
+            device = one.device()
+        assert await one.bodies() == []
+        press.close()
+
+
+async def test_numbers_are_never_given_twice(tmp_path: Path) -> None:
+    """Not with a clock that stands still, not over restarts, and few of them cost a write."""
+    given: list[int] = []
+    emit = FakeEmit()
+
+    class Stopped(SystemClock):
+        def wall_ms(self) -> int:
+            return 0
+
+    for _ in range(3):
+        protection = Protection("c", context("01", "02"), "field", emit, Stopped())
+        await protection.reserve()
+        for _ in range(1500):
+            given.append(protection.new_sequence_number())
+            await asyncio.sleep(0)
+        emit = emit.restart()
+    assert len(set(given)) == len(given) == 4500
+    assert sum(len(call.remember) for call in emit.calls) < 5
+
+
+@pytest.mark.parametrize("observe", [False, True])
+async def test_the_gateway_reads_what_is_protected(observe: bool, tmp_path: Path) -> None:
+    """From another gateway, whose status it is."""
+    async with gateway(tmp_path, anonymous=False, oscore=PRESS) as one:
+        resource = Resource(
+            uri=f"coap://127.0.0.1:{one.address.port}/tidegate/status",
+            device="other",
+            interval=None if observe else 0.05,
+            observe=observe,
+            oscore="other",
+        )
+        config = Config(resources=[resource], oscore={"other": context("02", "01")}, timeout=1.0)
+        emit = FakeEmit()
+        driver = asyncio.create_task(CoapDriver(config, Context("asks", SystemClock())).run(emit))
+        records = await emit.stored(1 if observe else 3)
+        assert json.loads(records[0].body)["takes"] is True
+        driver.cancel()
+        await asyncio.wait([driver])
+        assert not emit.failures
+
+
+async def test_without_protection_nothing_is_believed(tmp_path: Path) -> None:
+    async with gateway(tmp_path) as plain:
+        resource = Resource(
+            uri=f"coap://127.0.0.1:{plain.address.port}/tidegate/status",
+            device="other",
+            interval=0.05,
+            oscore="other",
+        )
+        config = Config(resources=[resource], oscore={"other": context("02", "01")}, timeout=1.0)
+        emit = FakeEmit()
+        driver = asyncio.create_task(CoapDriver(config, Context("asks", SystemClock())).run(emit))
+        await emit.until(lambda: bool(emit.failures))
+        driver.cancel()
+        await asyncio.wait([driver])
+        assert emit.failures[0][1] == "4.02: not protected: OSCORE is not set up here"
+        assert all(json.loads(record.body)["values"] == {} for record in emit.records)

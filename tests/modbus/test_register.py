@@ -1,0 +1,125 @@
+"""Values: what is written is what is read, in every type and order; and what makes no sense is said."""
+
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from drivers.modbus.register import WHOLE, NoValue, Order, Register, Type, decoder, encode, problems, writing
+
+orders = st.sampled_from(("big", "little"))
+WIDTHS = {"uint16": 16, "uint32": 32, "uint64": 64, "int16": 16, "int32": 32, "int64": 64}
+
+
+def data(words: tuple[int, ...]) -> bytes:
+    return struct.pack(f">{len(words)}H", *words)
+
+
+@given(st.sampled_from(sorted(WIDTHS)), orders, orders, st.data())
+def test_whole_numbers(holds: Type, word_order: Order, byte_order: Order, draw: st.DataObject) -> None:
+    bits = WIDTHS[holds]
+    low, high = (0, 2**bits - 1) if holds.startswith("u") else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+    number = draw.draw(st.integers(low, high))
+    register = Register(at=0, type=holds)
+    words = encode(register, str(number), word_order, byte_order)
+    assert decoder(register, word_order, byte_order)(b"\0\0" + data(words), 2) == number
+    for outside in (low - 1, high + 1):
+        with pytest.raises(ValueError, match="does not fit"):
+            encode(register, str(outside), word_order, byte_order)
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False, width=32), orders, orders)
+def test_floats(number: float, word_order: Order, byte_order: Order) -> None:
+    single, double = Register(at=0, type="float32"), Register(at=0, type="float64")
+    words = encode(single, repr(number), word_order, byte_order)
+    read = decoder(single, word_order, byte_order)(data(words), 0)
+    assert isinstance(read, float)
+    assert struct.pack(">f", read) == struct.pack(">f", number)
+    assert len(repr(read)) <= len(repr(number))
+    words = encode(double, repr(number), word_order, byte_order)
+    assert decoder(double, word_order, byte_order)(data(words), 0) == number
+
+
+@given(st.integers(1, 4), orders, orders, st.data())
+def test_bcd(length: int, word_order: Order, byte_order: Order, draw: st.DataObject) -> None:
+    number = draw.draw(st.integers(0, 10 ** (4 * length) - 1))
+    register = Register(at=0, type="bcd", length=length)
+    words = encode(register, str(number), word_order, byte_order)
+    assert decoder(register, word_order, byte_order)(data(words), 0) == number
+    with pytest.raises(ValueError, match="does not fit"):
+        encode(register, str(10 ** (4 * length)), word_order, byte_order)
+
+
+@given(st.text(st.characters(exclude_categories=("Cs", "Cc", "Z")), max_size=10), orders, orders)
+def test_strings(text: str, word_order: Order, byte_order: Order) -> None:
+    register = Register(at=0, type="string", length=20)
+    words = encode(register, text, word_order, byte_order)
+    assert decoder(register, word_order, byte_order)(data(words), 0) == text
+
+
+@given(
+    st.integers(-32768, 32767),
+    st.sampled_from((0.001, 0.01, 0.1, 0.5, 2.0, 10.0)),
+    st.sampled_from((0.0, -40.0)),
+)
+def test_scaled_numbers_have_the_digits_of_their_scale(number: int, scale: float, offset: float) -> None:
+    register = Register(at=0, type="int16", scale=scale, offset=offset)
+    value = decoder(register, "big", "big")(struct.pack(">h", number), 0)
+    assert len(str(value).partition(".")[2]) <= 3
+    assert encode(register, str(value), "big", "big") == (number & 0xFFFF,)
+
+
+@given(st.binary(min_size=8, max_size=8), st.sampled_from((*sorted(WHOLE), "float32", "float64", "string")))
+def test_any_bytes_are_a_value_or_none(raw: bytes, holds: Type) -> None:
+    register = Register(at=0, type=holds, length=2 if holds in ("string", "bcd") else None)
+    try:
+        value = decoder(register, "little", "big")(raw, 0)
+    except NoValue as reason:
+        assert str(reason)
+    else:
+        assert value == value  # not NaN
+
+
+@pytest.mark.parametrize(
+    ("register", "field", "message"),
+    [
+        (Register(at=0, type="bool"), "type", 'in table holding must be not "bool"'),
+        (Register(at=0, table="coil", type="uint16"), "type", 'in table coil must be "bool"'),
+        (Register(at=0, type="string"), "length", "missing"),
+        (Register(at=0, type="uint16", length=2), "length", "is for bcd and string"),
+        (Register(at=0, type="bcd", length=5), "length", "at most 4"),
+        (Register(at=65533, type="uint64"), "at", "it takes 4"),
+        (Register(at=0, bits="16"), "bits", "0 to 15"),
+        (Register(at=0, bits="7-4"), "bits", "low first"),
+        (Register(at=0, type="int16", bits="3"), "bits", "unsigned"),
+        (Register(at=0, scale=0.0), "scale", "must not be 0"),
+        (Register(at=0, scale=0.1, names={"0": "off"}), "scale", "without names"),
+        (Register(at=0, type="float32", names={"0": "off"}), "names", "whole numbers"),
+        (Register(at=0, names={"0x1": "on"}), "names", "must be a whole number"),
+        (Register(at=0, type="float32", invalid=0), "invalid", "whole numbers"),
+    ],
+)
+def test_what_makes_no_sense_is_said(register: Register, field: str, message: str) -> None:
+    [(where, text)] = problems(register)
+    assert where == field
+    assert message in text
+
+
+@pytest.mark.parametrize(
+    ("register", "text", "message"),
+    [
+        (Register(at=0, table="input"), "1", "can only be read"),
+        (Register(at=0, table="coil"), "open", "neither on nor off"),
+        (Register(at=0, bits="3"), "1", "can't be written alone"),
+        (Register(at=0), "many", "is not a number"),
+        (Register(at=0, type="float32"), "inf", "not a number that can be written"),
+        (Register(at=0, type="float32"), "1e39", "does not fit"),
+        (Register(at=0, scale=0.1), "1.25", "0.1 apart"),
+        (Register(at=0, type="string", length=1), "abc", "longer than 2 bytes"),
+        (Register(at=0, invalid=5), "5", "no value"),
+    ],
+)
+def test_what_can_not_be_written_is_said(register: Register, text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        writing(register, text, "big", "big")
