@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drivers.coap import cbor, protocol, senml
-from drivers.coap.blocks import Block, Budget, Transfers
+from drivers.coap.blocks import IDLE_S, Block, Budget, Transfers
 from drivers.coap.endpoint import decode, encode_answer
 from drivers.coap.exchanges import LIFETIME_S, SPAN_S, Exchanges
 from drivers.coap.protocol import Problem
@@ -243,6 +243,19 @@ def _odd(chance: random.Random) -> bytes:
     token = chance.randbytes(chance.randrange(4)) if code else b""
     payload = chance.randbytes(chance.randrange(20)) if code else b""
     return Message(kind, code, chance.randrange(99), token, tuple(options) if code else (), payload).encode()
+
+
+def test_a_transfer_that_stands_still_is_forgotten() -> None:
+    now = 0.0
+    budget = Budget(32)
+    transfers = Transfers(2, 100, budget, lambda: now)
+    for key in "ab":
+        assert transfers.take(key, Block(0, True, 16), bytes(16)) is None
+    with pytest.raises(Problem, match=r"^4\.13"):
+        transfers.take("c", Block(0, True, 16), bytes(16))
+    now += IDLE_S
+    assert transfers.take("c", Block(0, False, 16), b"x") == b"x"
+    assert budget.take(32)
 
 
 def test_after_a_restart_there_is_room_though_many_are_remembered() -> None:

@@ -98,6 +98,16 @@ async def test_non_confirmable_messages_ride_along(tmp_path: Path) -> None:
         assert sorted(await one.stored(3)) == [b"1", b"2", b"3"]
 
 
+async def test_who_wants_no_response_gets_none(tmp_path: Path) -> None:
+    async with gateway(tmp_path) as one:
+        device = one.device()
+        await device.send(post(1, b"1", "press/4", (NO_RESPONSE, b"\x02")))
+        assert await device.receive() == Message(ACK, 0, 1)
+        await device.send(post(2, b"2", "press/4", (NO_RESPONSE, b"\x1a"), kind=NON))
+        assert await one.stored(2) == [b"1", b"2"]
+        assert (await device.ask(post(3, b"3", "press/+", (NO_RESPONSE, b"\x02")))).status == "4.00"
+
+
 async def test_a_full_queue_says_when_to_come_again(tmp_path: Path) -> None:
     async with gateway(tmp_path) as one:
         await one.kill_and_restart(min_free_bytes=1 << 60)
