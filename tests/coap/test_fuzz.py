@@ -19,7 +19,7 @@ from drivers.coap.blocks import IDLE_S, Block, Budget, Transfers
 from drivers.coap.endpoint import decode, encode_answer
 from drivers.coap.exchanges import LIFETIME_S, SPAN_S, Exchanges
 from drivers.coap.protocol import Problem
-from tests.coap.rig import CON, Message, gateway, post
+from tests.coap.rig import ACK, CON, RST, Message, gateway, post
 from tests.coap.test_oscore import PRESS
 
 NOW_MS = 1_790_000_000_000
@@ -62,6 +62,10 @@ datagrams = st.builds(
 
 @given(datagrams)
 def test_datagrams_are_read_as_they_were_sent(sent: Message) -> None:
+    if sent.kind == RST or (sent.kind == ACK and sent.code < 32):
+        with pytest.raises(ValueError, match="fit"):
+            protocol.parse(sent.encode())
+        return
     found = protocol.parse(sent.encode())
     assert found == (*sent[:4], list(sent.options), sent.payload)
 
