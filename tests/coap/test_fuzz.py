@@ -98,6 +98,7 @@ def _same(one: Any, other: Any) -> bool:
 
 
 @given(items, st.booleans())
+@settings(max_examples=50)
 def test_cbor_agrees_with_cbor2(item: Any, canonical: bool) -> None:
     assert _same(cbor.decode(cbor2.dumps(item, canonical=canonical)), item)
 
@@ -120,7 +121,7 @@ def test_cbor_as_rfc_8949_has_it(data: str, item: Any) -> None:
 
 
 @given(packs | items, FORMATS)
-@settings(max_examples=300)
+@settings(max_examples=100)
 def test_senml_is_read_whole_or_not_at_all(pack: Any, content_format: int) -> None:
     if content_format == senml.JSON_FORMAT:
         encoded = json.dumps(pack, default=lambda value: value.hex()).encode()
@@ -144,6 +145,7 @@ def test_senml_of_any_bytes(data: bytes, content_format: int) -> None:
 
 
 @given(st.lists(st.tuples(names, numbers.filter(lambda n: abs(n) < 1e300), st.integers(0, 3)), min_size=1))
+@settings(max_examples=50)
 def test_no_value_of_a_pack_is_lost(entries: list[tuple[str, float, int]]) -> None:
     pack = [{"n": name, "v": value, "t": 1_700_000_000 + at} for name, value, at in entries]
     found = senml.readings(json.dumps(pack).encode(), senml.JSON_FORMAT, NOW_MS)
@@ -165,6 +167,7 @@ block_steps = st.tuples(
 
 
 @given(st.lists(block_steps, max_size=60))
+@settings(max_examples=50)
 def test_blocks_never_take_more_than_they_may(steps: list[tuple[str, int, bool, int, float]]) -> None:
     now = 0.0
     budget = Budget(100)
@@ -185,6 +188,7 @@ def test_blocks_never_take_more_than_they_may(steps: list[tuple[str, int, bool, 
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.booleans(), st.floats(0, 100)), max_size=80))
+@settings(max_examples=50)
 def test_an_answer_that_may_be_asked_for_is_there(steps: list[tuple[int, bool, float]]) -> None:
     now = 0.0
     exchanges = Exchanges(5, lambda: now, {})
