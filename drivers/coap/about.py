@@ -1,5 +1,6 @@
 """What devices may read about the gateway: whether it takes records, and what there is to talk to."""
 
+import asyncio
 import json
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,6 +17,9 @@ STATUS = ("tidegate", "status")
 CORE = (".well-known", "core")
 OBSERVERS_MAX = 16
 MAX_AGE_S = 60
+SETTLE_S = 0.5
+"""A queue that is almost full takes and refuses in turns: observers are told no more often."""
+
 
 LINKS = '</tidegate/status>;rt="tidegate.status";ct=50;obs'
 """RFC 6690. Channels are not listed: devices choose them."""
@@ -26,6 +30,7 @@ class Status:
 
     def __init__(self) -> None:
         self._takes = True
+        self._telling = False
         self._accepted = 0
         self._refused = 0
         self._number = 0
@@ -60,6 +65,12 @@ class Status:
         if takes == self._takes:
             return
         self._takes = takes
+        if self._observers and not self._telling:
+            self._telling = True
+            asyncio.get_running_loop().call_later(SETTLE_S, self._tell)
+
+    def _tell(self) -> None:
+        self._telling = False
         self._number = (self._number + 1) % (1 << 24)
         for pipe, seal in list(self._observers.items()):
             with suppress(Problem):

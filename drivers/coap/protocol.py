@@ -10,7 +10,9 @@ from gateway.limits import NAME_BYTES_MAX
 TOKEN_BYTES_MAX = 8
 OPTION_MAX = 0xFFFF
 PAYLOAD_MARKER = 0xFF
+NON, ACK, RST = 1, 2, 3
 EMPTY = 0
+REQUEST_MAX = 0x1F
 
 URI_HOST, ETAG, OBSERVE, URI_PORT, OSCORE, URI_PATH, CONTENT_FORMAT = 3, 4, 6, 7, 9, 11, 12
 MAX_AGE, URI_QUERY, ACCEPT, BLOCK2, BLOCK1, PROXY_URI, PROXY_SCHEME = 14, 15, 17, 23, 27, 35, 39
@@ -111,8 +113,11 @@ def parse(data: bytes) -> Datagram:
     at = 4 + length
     if length > TOKEN_BYTES_MAX or at > len(data):
         raise ValueError("no whole token")
-    if data[1] == EMPTY and len(data) > 4:
+    kind, code = data[0] >> 4 & 3, data[1]
+    if code == EMPTY and len(data) > 4:
         raise ValueError("something in an empty message")
+    if (kind == ACK and EMPTY < code <= REQUEST_MAX) or (kind, code == EMPTY) in ((NON, True), (RST, False)):
+        raise ValueError("a type that doesn't fit the code")
     options = []
     number = 0
     while at < len(data) and data[at] != PAYLOAD_MARKER:
@@ -127,7 +132,7 @@ def parse(data: bytes) -> Datagram:
     if at == len(data) - 1:
         raise ValueError("a payload without a byte")
     mid = int.from_bytes(data[2:4], "big")
-    return Datagram(data[0] >> 4 & 3, data[1], mid, data[4 : 4 + length], options, data[at + 1 :])
+    return Datagram(kind, code, mid, data[4 : 4 + length], options, data[at + 1 :])
 
 
 def _extended(nibble: int, data: bytes, at: int) -> tuple[int, int]:

@@ -12,6 +12,7 @@ from aiocoap.oscore import FilesystemSecurityContext
 from drivers.coap import Config, Oscore, Resource
 from drivers.coap.driver import CoapDriver
 from drivers.coap.oscore import Protection
+from drivers.coap.protocol import Problem
 from gateway.clock import SystemClock
 from gateway.driver import Context
 from gateway.settings import Secret
@@ -40,6 +41,8 @@ class Protected:
         self._context = FilesystemSecurityContext(str(folder))
         self._device = device
         self._mid = 0
+        self.numbers: list[int] = []
+        """Those of the answers."""
 
     def sealed(self, path: str, payload: bytes, **options: Any) -> tuple[Message, Any]:
         self._mid += 1
@@ -51,6 +54,9 @@ class Protected:
         return wire, request_id
 
     def opened(self, answer: Message, request_id: Any) -> Any:
+        option = answer.option(9)
+        assert option
+        self.numbers.append(int.from_bytes(option[1:], "big"))
         return self._context.unprotect(aiocoap.Message.decode(answer.encode()), request_id)[0]
 
     async def post(self, path: str, payload: bytes) -> Any:
@@ -97,6 +103,8 @@ async def test_a_protected_record_is_stored_once_also_over_a_restart(tmp_path: P
             assert (answer.status, answer.payload) == ("4.01", b"replay detected")
             await one.kill_and_restart()
         assert str((await press.post("press/4", b"3")).code) == "2.04 Changed"
+        assert press.numbers == sorted(set(press.numbers))
+        assert len(press.numbers) > 3
         assert await one.bodies() == [b"1", b"2", b"3"]
         assert {header["tg.device"] for header in await one.headers()} == {"press-4"}
         press.close()
@@ -144,6 +152,23 @@ async def test_numbers_are_never_given_twice(tmp_path: Path) -> None:
     assert sum(len(call.remember) for call in emit.calls) < 5
 
 
+async def test_no_number_is_used_before_it_is_reserved_on_disk() -> None:
+    emit = FakeEmit()
+    protection = Protection("c", context("01", "02"), "field", emit, SystemClock())
+    request = aiocoap.Message(code=aiocoap.GET)
+    with pytest.raises(Problem, match=r"^5\.03"):
+        protection.sealed(request)
+    await protection.reserve()
+    emit.hold()
+    for _ in range(1000):
+        protection.sealed(request)
+    with pytest.raises(Problem, match=r"^5\.03"):
+        protection.sealed(request)
+    emit.release()
+    await asyncio.sleep(0)
+    protection.sealed(request)
+
+
 @pytest.mark.parametrize("observe", [False, True])
 async def test_the_gateway_reads_what_is_protected(observe: bool, tmp_path: Path) -> None:
     """From another gateway, whose status it is."""
@@ -181,3 +206,29 @@ async def test_without_protection_nothing_is_believed(tmp_path: Path) -> None:
         await asyncio.wait([driver])
         assert emit.failures[0][1] == "4.02: not protected: OSCORE is not set up here"
         assert all(json.loads(record.body)["values"] == {} for record in emit.records)
+
+
+async def test_protected_blocks(tmp_path: Path) -> None:
+    async with gateway(tmp_path / "gateway", anonymous=False, oscore=PRESS) as one:
+        device = one.device()
+        press = Protected(tmp_path / "device", device)
+        await press.post("press/4", b"first")
+        for number, more in ((0, True), (1, True), (2, False)):
+            wire, request_id = press.sealed("press/5", b"x" * (16 if more else 3), block1=(number, more, 0))
+            answer = press.opened(await device.ask(wire), request_id)
+            assert str(answer.code) == ("2.31 Continue" if more else "2.04 Changed")
+            assert answer.opt.block1.block_number == number
+        assert await one.bodies() == [b"first", b"x" * 35]
+        press.close()
+
+
+async def test_what_is_refused_says_so_under_protection_only(tmp_path: Path) -> None:
+    async with gateway(tmp_path / "gateway", anonymous=False, oscore=PRESS) as one:
+        device = one.device()
+        press = Protected(tmp_path / "device", device)
+        await press.post("press/4", b"first")
+        wire, request_id = press.sealed("press/4", b"{", content_format=110)
+        answer = await device.ask(wire)
+        assert answer.status == "2.04"  # what anybody on the way sees
+        assert str(press.opened(answer, request_id).code) == "4.00 Bad Request"
+        press.close()

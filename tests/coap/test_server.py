@@ -98,6 +98,16 @@ async def test_non_confirmable_messages_ride_along(tmp_path: Path) -> None:
         assert sorted(await one.stored(3)) == [b"1", b"2", b"3"]
 
 
+async def test_who_wants_no_response_gets_none(tmp_path: Path) -> None:
+    async with gateway(tmp_path) as one:
+        device = one.device()
+        await device.send(post(1, b"1", "press/4", (NO_RESPONSE, b"\x02")))
+        assert await device.receive() == Message(ACK, 0, 1)
+        await device.send(post(2, b"2", "press/4", (NO_RESPONSE, b"\x1a"), kind=NON))
+        assert await one.stored(2) == [b"1", b"2"]
+        assert (await device.ask(post(3, b"3", "press/+", (NO_RESPONSE, b"\x02")))).status == "4.00"
+
+
 async def test_a_full_queue_says_when_to_come_again(tmp_path: Path) -> None:
     async with gateway(tmp_path) as one:
         await one.kill_and_restart(min_free_bytes=1 << 60)
@@ -169,8 +179,8 @@ async def test_ipv6_and_ipv4_at_the_same_port(tmp_path: Path) -> None:
         assert [header["tg.device"] for header in await one.headers()] == ["::1", "127.0.0.1"]
 
 
-async def test_what_is_no_coap_is_counted(tmp_path: Path) -> None:
-    async with gateway(tmp_path) as one:
+async def test_what_is_no_coap_is_counted_and_takes_no_room(tmp_path: Path) -> None:
+    async with gateway(tmp_path, exchanges_max=1) as one:
         device = one.device()
         await device.send(
             b"\x40",
@@ -180,7 +190,10 @@ async def test_what_is_no_coap_is_counted(tmp_path: Path) -> None:
             b"\x40\x00\x00\x01\xff1",
             b"\x40\x02\x00\x01\xb2\xff\xfe",
             b"\x40\x02\x00\x01\xbf",
+            b"\x60\x02\x00\x01",
+            b"\x70\x45\x00\x01",
+            b"\x50\x00\x00\x01",
             b"x" * 5000,
         )
         assert (await device.ask(post(1))).status == "2.04"
-        assert one.events() == {"malformed datagrams": 8}
+        assert one.events() == {"malformed datagrams": 11}
