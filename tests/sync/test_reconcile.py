@@ -1,0 +1,243 @@
+"""What becomes of what was in doubt: each case as an operator would find it, and what the gateway then does or says."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import pytest
+
+from gateway.queue import Run, Salvaged
+from gateway.sync.position import Key, Position, Progress
+from gateway.sync.reconcile import Assume, Local, Seen, predecessors, reconcile, rival
+
+US = "plant"
+RUNS = (Run("r1", "main", 1), Run("r2", "main", 101), Run("r3", "main", 201))
+"""Three lives of the process: r1 gave 1 to 100, r2 101 to 200, r3 the rest."""
+
+
+def kafka(
+    seq: int,
+    run: str,
+    offset: int = 0,
+    *,
+    frontier: int | None = None,
+    parked: Mapping[str, int] | None = None,
+    beyond: int = 0,
+) -> Seen:
+    progress = Progress(seq, seq if frontier is None else frontier, parked or {}, beyond)
+    return Seen(offset, Position(progress, run, [], None))
+
+
+def disk(position: int, stored: int = 300, **more: Any) -> Local:
+    known: dict[str, Any] = {"runs": RUNS, "certain": False} | more
+    return Local("main", "ours", next_seq=stored + 1, position=position, **known)
+
+
+class Case(NamedTuple):
+    """`says` is in what holds the gateway, or, if it goes on after `goes_on`, in its note; None: not a word."""
+
+    sees: str
+    local: Local
+    mine: Seen | None
+    goes_on: int | None
+    says: str | None = None
+    assume: Assume | None = None
+    others: Mapping[str, Seen] = {}
+    beyond: Progress | None = None
+
+
+PARKED: dict[str, Any] = {"frontier": 270, "parked": {"closed": 251}, "beyond": 12}
+
+CASES = [
+    Case("a: all is as the disk says", disk(250), kafka(250, "r3"), 250),
+    Case("a: the last transaction was committed, its answer lost", disk(250), kafka(260, "r3"), 260),
+    Case("a: killed before the position of an earlier run was confirmed", disk(90), kafka(150, "r2"), 150),
+    Case("a: the last number of a run, and the first of the next", disk(90), kafka(200, "r2"), 200),
+    Case("a: nothing but the position was ever sent", disk(0), kafka(0, "r1"), 0),
+    Case(
+        "a: one topic is closed, the others are ahead of it",
+        disk(250),
+        kafka(250, "r3", **PARKED),
+        250,
+        beyond=Progress(250, 270, {"closed": 251}, 12),
+    ),
+    Case(
+        "a': the disk lost its end after it was delivered",
+        disk(250, 255),
+        kafka(256, "r3"),
+        None,
+        "Replace it",
+    ),
+    Case("a': Kafka has all but one that the disk has", disk(250, 256), kafka(256, "r3"), 256),
+    Case(
+        "a': the disk lost its end, which lay beyond a closed topic",
+        disk(250, 269),
+        kafka(250, "r3", **PARKED),
+        None,
+        "doesn't keep what it says it wrote",
+    ),
+    Case("a': a number of another run than Kafka says", disk(90), kafka(150, "r1"), None, "Replace it"),
+    Case("b: a new gateway", disk(0), None, 0),
+    Case(
+        "b: a new database, an older one delivered before", disk(0), None, 0, others={"old": kafka(77, "x")}
+    ),
+    Case(
+        "c: the positions topic was deleted after a clean stop",
+        disk(250, certain=True),
+        None,
+        250,
+        "are gone",
+    ),
+    Case(
+        "c: the positions topic was deleted, a transaction in doubt",
+        disk(250),
+        None,
+        None,
+        "50 waiting records",
+    ),
+    Case("c: the operator says it was lost", disk(250), None, 250, "went on from the disk's", "lost"),
+    Case(
+        "c: the operator says it was delivered",
+        disk(150),
+        None,
+        200,
+        "151 to 200 taken as delivered",
+        "delivered",
+    ),
+    Case(
+        "c: delivered, but all waiting is of this run",
+        disk(250),
+        None,
+        250,
+        "taken as delivered",
+        "delivered",
+    ),
+    Case("d: a copy of the card ran elsewhere", disk(250), kafka(260, "r4"), None, "older copy"),
+    Case(
+        "d: an image of the card was put back, then it ran",
+        disk(150, 205),
+        kafka(250, "x3"),
+        None,
+        "queue export",
+    ),
+    Case(
+        "the cluster was restored from an older copy",
+        disk(250),
+        kafka(240, "r3"),
+        None,
+        "records 241 to 250 were confirmed",
+    ),
+    Case(
+        "the cluster was restored, the operator goes on",
+        disk(250),
+        kafka(240, "r3"),
+        250,
+        "Kafka knows nothing of them now",
+        "lost",
+    ),
+    Case(
+        "moved to a cluster that knows nothing of us",
+        disk(250, moved=True),
+        None,
+        250,
+        "goes on at another place",
+    ),
+    Case("moved to a cluster, nothing sent yet", disk(0, moved=True), None, 0, "goes on at another place"),
+    Case("moved back to a cluster where we were before", disk(250, moved=True), kafka(120, "r2"), 250),
+    Case(
+        "moved back to where a topic was closed: what it lacks was sent elsewhere",
+        disk(250, moved=True),
+        kafka(120, "r2", frontier=150, parked={"closed": 121}),
+        250,
+    ),
+    Case(
+        "moved, and what was in doubt counts as delivered",
+        disk(150, moved=True),
+        None,
+        200,
+        "151 to 200 taken as delivered",
+        "delivered",
+    ),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.sees)
+def test_the_gateway_goes_on_or_is_held(case: Case) -> None:
+    seen = {Key(US, queue, "main"): one for queue, one in case.others.items()}
+    if case.mine is not None:
+        seen[Key(US, "ours", "main")] = case.mine
+    verdict = reconcile(case.local, seen, US, case.assume)
+    if case.goes_on is None:
+        assert verdict.hold is not None
+        assert case.says is not None
+        assert case.says in verdict.hold
+    else:
+        assert verdict.hold is None
+        assert verdict.position == case.goes_on
+        assert (case.says or "") in (verdict.note or "")
+        assert (verdict.note is None) == (case.says is None)
+        assert verdict.beyond == case.beyond
+
+
+SAVED = (Salvaged("old", 11, 10, 1), Salvaged("old", 41, 10, 11))
+"""Of the damaged database 11 to 20 and 41 to 50 could be read; they are 1 to 20 now."""
+
+
+@pytest.mark.parametrize(
+    ("sees", "delivered", "saved", "goes_on"),
+    [
+        ("the damaged queue had delivered less than what was saved", 10, SAVED, 0),
+        ("it had delivered a part of the first piece", 14, SAVED, 4),
+        ("the first piece, to its end", 20, SAVED, 10),
+        ("all up to the middle of what couldn't be read", 30, SAVED, 10),
+        ("a part of the second piece", 43, SAVED, 13),
+        ("all that was saved, and more", 60, SAVED, 20),
+        ("nothing is known of it in Kafka", None, SAVED, 0),
+        ("the pieces are told in another order", 43, SAVED[::-1], 13),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_was_saved_of_a_damaged_database_is_not_delivered_again(
+    sees: str, delivered: int | None, saved: Sequence[Salvaged], goes_on: int
+) -> None:
+    seen = {} if delivered is None else {Key(US, "old", "main"): kafka(delivered, "gone")}
+    assert reconcile(disk(0, salvaged=saved), seen, US).position == goes_on
+
+
+@pytest.mark.parametrize(
+    ("sees", "accepted", "offsets", "found"),
+    [
+        ("nobody wrote yet", -1, {}, None),
+        ("we are alone", -1, {"ours": 5}, None),
+        ("an earlier database of ours, before us", -1, {"old": 3, "ours": 5}, None),
+        ("we never wrote: whoever did was before us", -1, {"old": 3, "older": 2}, None),
+        ("another one wrote after us", -1, {"ours": 5, "theirs": 8}, "theirs"),
+        ("two others wrote after us: the latest is named", -1, {"ours": 5, "a": 8, "b": 7}, "a"),
+        ("an operator has seen it", 8, {"ours": 5, "theirs": 8}, None),
+        ("it wrote again after an operator had seen it", 8, {"ours": 5, "theirs": 9}, "theirs"),
+        ("we wrote last", -1, {"theirs": 8, "ours": 9}, None),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_another_gateway_with_our_id_is_noticed(
+    sees: str, accepted: int, offsets: Mapping[str, int], found: str | None
+) -> None:
+    seen = {Key(US, queue, "main"): kafka(1, "r1", offset) for queue, offset in offsets.items()}
+    assert rival(seen, "ours", accepted) == found
+
+
+def test_our_latest_position_of_any_lane_counts() -> None:
+    seen = {
+        Key(US, "ours", "main"): kafka(1, "r1", 2),
+        Key(US, "theirs", "main"): kafka(1, "x", 4),
+        Key(US, "ours", "ledger"): kafka(1, "r1", 6),
+    }
+    assert rival(seen, "ours", -1) is None
+
+
+def test_databases_that_are_gone_are_named_until_ours_is_known() -> None:
+    old = {Key(US, "old", "main"): kafka(70, "x", 1), Key(US, "old", "ledger"): kafka(3, "x", 2)}
+    saved = {Key(US, "damaged", "main"): kafka(90, "y", 3)}
+    ours = {Key(US, "ours", "main"): kafka(0, "r1", 4)}
+    salvaged = [Salvaged("damaged", 91, 10, 1)]
+    assert predecessors(old | saved, "ours", salvaged) == {"old": {"main": 70, "ledger": 3}}
+    assert predecessors(old | saved | ours, "ours", salvaged) == {}
