@@ -28,7 +28,7 @@ def kafka(
 
 
 def disk(position: int, stored: int = 300, **more: Any) -> Local:
-    known: dict[str, Any] = {"runs": RUNS, "certain": False} | more
+    known: dict[str, Any] = {"runs": RUNS, "fresh": position == 0} | more
     return Local("main", "ours", next_seq=stored + 1, position=position, **known)
 
 
@@ -82,10 +82,25 @@ CASES = [
     ),
     Case(
         "c: the positions topic was deleted after a clean stop",
-        disk(250, certain=True),
+        disk(250, settled=Progress(250, 250)),
         None,
         250,
         "are gone",
+    ),
+    Case(
+        "c: the positions topic was deleted after a clean stop, one topic was closed",
+        disk(250, settled=Progress(250, 270, {"closed": 251}, 12)),
+        None,
+        250,
+        "are gone",
+        beyond=Progress(250, 270, {"closed": 251}, 12),
+    ),
+    Case(
+        "c: deleted within seconds after the first records were sent, and then the power went",
+        disk(0, fresh=False),
+        None,
+        None,
+        "300 waiting records",
     ),
     Case(
         "c: the positions topic was deleted, a transaction in doubt",
@@ -148,6 +163,14 @@ CASES = [
         disk(250, moved=True),
         kafka(120, "r2", frontier=150, parked={"closed": 121}),
         250,
+    ),
+    Case(
+        "moved while a topic was closed: what others had already doesn't go to the new place",
+        disk(250, moved=True, settled=Progress(250, 270, {"closed": 251}, 12)),
+        None,
+        250,
+        "goes on at another place",
+        beyond=Progress(250, 270, {"closed": 251}, 12),
     ),
     Case(
         "moved, and what was in doubt counts as delivered",
