@@ -99,14 +99,14 @@ def _without(local: Local, seen: Mapping[Key, Seen], gateway_id: str, assume: As
             note=f"lane {local.lane}: goes on at another place after {local.position}",
             beyond=_beyond(local.settled),
         )
-    if local.settled is not None or assume == "lost":
+    in_doubt = local.next_seq - 1 - local.position
+    if in_doubt == 0 or local.settled is not None or assume == "lost":
         return Verdict(
             local.position,
             note=f"lane {local.lane}: Kafka's positions of this gateway are gone; went on from the disk's, "
             f"{local.position}",
             beyond=_beyond(local.settled),
         )
-    in_doubt = local.next_seq - 1 - local.position
     return Verdict(
         local.position,
         f"lane {local.lane}: Kafka's positions of this gateway are gone, and whether some of the first of {in_doubt} "

@@ -96,6 +96,13 @@ CASES = [
         beyond=Progress(250, 270, {"closed": 251}, 12),
     ),
     Case(
+        "c: the positions topic was deleted, and nothing waits that could be in doubt",
+        disk(300),
+        None,
+        300,
+        "are gone",
+    ),
+    Case(
         "c: deleted within seconds after the first records were sent, and then the power went",
         disk(0, fresh=False),
         None,

@@ -188,7 +188,7 @@ class World:
         for number, record in found:
             assert self.stored.get(number) == record, f"{number} is not what was stored"
         dead = {letter.seq for letter in letters if letter.lane == "main"} | self.retried
-        dropped = [number for first, last in self._told("dropped") for number in range(first, last + 1)]
+        dropped = [number for first, last in self.told("dropped") for number in range(first, last + 1)]
         assert len(dropped) == len(set(dropped)), "told as dropped twice"
         explained = Counter([*numbers, *dead, *dropped])
         assert [number for number in self.stored if not explained[number]] == [], "lost, and nobody was told"
@@ -229,7 +229,7 @@ class World:
             for topic, _, number, record in self._records(lane)
         ]
 
-    def _told(self, kind: str) -> list[tuple[int, int]]:
+    def told(self, kind: str) -> list[tuple[int, int]]:
         statements: list[dict[str, Any]] = [
             json.loads(record.value or b"") for _, _, _, record in self._records("ledger")
         ]
