@@ -72,8 +72,10 @@ class Queue:
         self._refusing: str | None = None
         self._recent = Recent()
         self._pins: dict[str, int] = {}
-        self._known: set[str] = set()
-        self._gaps_open = False
+        self._reading = 0
+        self._evicting = False
+        self._known: dict[str, int] = {}
+        self._unsettled: dict[str, list[tuple[int, int]]] = {lane: [] for lane in LANES}
         self._closing = False
         self._retrying = asyncio.Lock()
         self.run_id = secrets.token_hex(4)
@@ -115,7 +117,8 @@ class Queue:
             lane: await self._call(self._store.buried, lane, self.position(lane)) for lane in LANES
         }
         self._confirmed = {lane: state.position for lane, state in self._lanes.items()}
-        self._gaps_open = bool(await self._call(self._store.gaps))
+        for gap in await self._call(self._store.gaps):
+            _include(self._unsettled[gap.lane], gap.first, gap.last)
         self._marks = Marks(loaded.marks, int(loaded.meta.get("age_s", "0")), self._clock)
         run = (self.run_id, boot_id(), *now)
         firsts = {lane: state.next_seq for lane, state in self._lanes.items()}
@@ -133,8 +136,9 @@ class Queue:
         forget: Sequence[MarkKey] = (),
         waits: bool = True,
     ) -> asyncio.Future[None]:
-        """Admit or raise Refused at once; the future resolves when all of it is on disk."""
-        self._admit(entries)
+        """Admit or raise Refused at once; the future resolves when all of it is on disk. The ledger's few records are
+        admitted above the cap: without them nothing is delivered, and a full queue would stay full."""
+        self._admit(entries, capped=lane == "main")
         group = self._group
         group.entries.setdefault(lane, []).extend(entries)
         group.marks += self._marks.dated(remember)
@@ -165,10 +169,10 @@ class Queue:
         """
         state = self._lanes[lane]
         step = position - state.position
-        held = sum(
-            max(0, min(last, position) - max(first, state.position + 1) + 1)
-            for first, last in self._holes[lane]
-        )
+        first_time = lane not in self._known
+        held = _numbers(self._holes[lane], state.position, position)
+        if first_time:  # deleted while nobody knew that they were delivered: they were
+            held -= _numbers(self._unsettled[lane], state.position, position)
         dead = sum(seq <= position for seq in self._buried[lane])
         if step > 0:
             share = min(1.0, step / max(1, state.next_seq - 1 - state.position))
@@ -180,24 +184,41 @@ class Queue:
             self._holes[lane] = [hole for hole in self._holes[lane] if hole[1] > position]
             if lane == "main":
                 self._recent.forget_through(position)
-        first_time = lane not in self._known
-        self._known.add(lane)
+        self._known.setdefault(lane, position)
         if step > 0 or (first_time and self._gaps_open):
             due = self._last_confirm + CONFIRM_INTERVAL_S
             self._commit_at(0 if self._confirm_is_due() else max(due, self._clock.monotonic() + 1))
 
-    async def peek(self, lane: str, after: int, max_records: int, max_bytes: int) -> list[Segment]:
-        """Records with a number > after, in order, at least one if there is any; damaged segments become gaps."""
-        if lane == "main" and self._recent.covers(after + 1):
-            return cut(self._recent.segments(), after, max_records, max_bytes)
-        rows, damaged = await self._call(self._store.read, lane, after, max_records, max_bytes)
-        for gap in damaged:
-            self._lose(gap)
-        segments = [
+    async def peek(
+        self, lane: str, after: int, max_records: int, max_bytes: int, *, pin: bool = False
+    ) -> list[Segment]:
+        """Records with a number > after, in order, at least one if there is any; damaged segments become gaps.
+        With `pin` they are pinned before anything could evict them."""
+        # A commit under way may delete what is still remembered; a read comes after it.
+        going = pin and self._committing is not None and self._evicting
+        if lane == "main" and self._recent.covers(after + 1) and not going:
+            segments: Sequence[Segment] = self._recent.segments()
+        else:
+            segments = await self._read(lane, after, max_records, max_bytes)
+        chosen = cut(segments, after, max_records, max_bytes)
+        if pin and chosen:
+            self.pin(lane, max(chosen[-1].last, self._pins.get(lane, 0)))
+        return chosen
+
+    async def _read(self, lane: str, after: int, max_records: int, max_bytes: int) -> list[Segment]:
+        self._reading += 1
+        try:
+            rows, damaged = await self._call(self._store.read, lane, after, max_records, max_bytes)
+            for gap in damaged:
+                self._lose(gap)
+            if damaged and self._known.keys() >= set(LANES):
+                await self.put([])  # before a position can pass them they are told as dropped
+        finally:
+            self._reading -= 1
+        return [
             Segment(lane, row.first, self._run_ids.get(row.run, "unknown"), entries, row.size)
             for row, entries in rows
         ]
-        return cut(segments, after, max_records, max_bytes)
 
     async def wait_for(self, lane: str, after: int) -> None:
         """Until a record with a number > after is on disk."""
@@ -327,7 +348,7 @@ class Queue:
             self._thread.shutdown(wait=False)
             self._lock.release()
 
-    def _admit(self, entries: Sequence[Entry]) -> None:
+    def _admit(self, entries: Sequence[Entry], capped: bool) -> None:
         if self.failed.done():
             raise self.failed.result()
         if not entries:
@@ -343,6 +364,9 @@ class Queue:
         crowd = waiting + size + RECORD_OVERHEAD_BYTES * (others + len(entries))
         if others and crowd > GROUP_BYTES_MAX:
             raise QueueFull("the disk is slower than the devices")
+        if not capped:
+            self._group.bytes += size
+            return
         self._refusing = self._full(waiting + size)
         if self._refusing is not None:
             self._commit_at(0 if self._confirm_is_due() else self._last_commit + LOOK_AGAIN_S)
@@ -366,7 +390,12 @@ class Queue:
         return delivered or self._lanes["main"].next_seq - 1 > self._evict_after()
 
     def _evict_after(self) -> int:
-        return max(self._lanes["main"].position, self._pins.get("main", 0))
+        """Behind the position, the pin, and dead letters that the position has not passed: those count as dead."""
+        return max(self._lanes["main"].position, self._pins.get("main", 0), *self._buried["main"])
+
+    @property
+    def _gaps_open(self) -> bool:
+        return any(self._unsettled.values())
 
     def _commit_at(self, when: float) -> None:
         """Commit no later than `when` (monotonic seconds), or as soon as the present commit ends."""
@@ -393,13 +422,18 @@ class Queue:
         group, self._group = self._group, Group()
         waiters, self._waiters = self._waiters, []
         now = self._clock.monotonic()
-        group.settle = self._gaps_open and self._known.issuperset(LANES)
-        if group.settle or self._confirm_is_due() or self._closing:
+        if self._known.keys() >= set(LANES):
+            group.settle = dict(self._known)
+        if group.exhume or self._confirm_is_due() or self._closing:
             group.confirm = {lane: replace(state) for lane, state in self._lanes.items()}
             group.age_s = self._marks.age_s()
             self._last_confirm = now
-        if self._settings.when_full == "drop_oldest":
+        if self._settings.when_full == "drop_oldest" and not self._reading:
             group.evict_after = self._evict_after()
+        self._evicting = (
+            group.evict_after is not None
+            and (self._room.used_bytes + group.bytes) * 2 > self._settings.max_bytes
+        )
         self._last_commit = now
         self._committing_bytes, self._committing_records = group.bytes, group.records
         next_seq = {lane: state.next_seq for lane, state in self._lanes.items()}
@@ -434,12 +468,12 @@ class Queue:
         self._group.marks += self._marks.apply(group.marks)
         for lane, state in group.confirm.items():
             self._confirmed[lane] = state.position
-        if group.settle:
-            self._gaps_open = False
         for lane, records in outcome.dropped.items():
             self._lanes[lane].dropped += records
         for gap in outcome.evicted:
             self._lose(gap)
+        if group.settle:
+            self._unsettled = {lane: [] for lane in LANES}
         for lane, entries in group.entries.items():
             first = outcome.next_seq[lane] - len(entries)
             size = payload_bytes(entries)
@@ -465,10 +499,8 @@ class Queue:
         self._waiters = []
 
     def _lose(self, gap: Gap) -> None:
-        self._gaps_open = True
-        holes = self._holes[gap.lane]
-        holes.append((gap.first, gap.last))
-        holes.sort()
+        _include(self._unsettled[gap.lane], gap.first, gap.last)
+        _include(self._holes[gap.lane], gap.first, gap.last)
         self._recent.clear()
 
     async def _call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -479,3 +511,17 @@ class Queue:
             if not self.failed.done():
                 self._fail(error)
             raise
+
+
+def _include(ranges: list[tuple[int, int]], first: int, last: int) -> None:
+    """Adjacent ones become one: a queue that is full for weeks drops its oldest records with every commit."""
+    if ranges and ranges[-1][1] + 1 == first:
+        ranges[-1] = (ranges[-1][0], last)
+    else:
+        ranges.append((first, last))
+        ranges.sort()
+
+
+def _numbers(ranges: Sequence[tuple[int, int]], after: int, through: int) -> int:
+    """How many of `ranges` are > after and <= through."""
+    return sum(max(0, min(last, through) - max(first, after + 1) + 1) for first, last in ranges)

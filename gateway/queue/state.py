@@ -1,5 +1,6 @@
 """What passes between the loop's side and the SQLite thread."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -59,7 +60,8 @@ class Group:
     exhume: list[int] = field(default_factory=list)
     bytes: int = 0
     records: int = 0
-    settle: bool = False
+    settle: Mapping[str, int] | None = None
+    """The positions that were known first: of what was deleted undelivered, all behind them is lost."""
 
     @property
     def full(self) -> bool:

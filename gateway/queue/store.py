@@ -115,8 +115,8 @@ class Store:
                 self._confirm(group, outcome)
             if group.evict_after is not None:
                 self._make_room(group.evict_after, group, outcome)
-            if group.settle:
-                self._settle(group, outcome, now)
+            if group.settle is not None:
+                self._settle(group.settle, outcome, now)
             for lane, entries in group.entries.items():
                 outcome.next_seq[lane] = self._segments.append(
                     lane, outcome.next_seq[lane], entries, self._run, now
@@ -303,15 +303,15 @@ class Store:
                 (gap.lane, gap.first, gap.last, gap.records, gap.from_ms, gap.to_ms, gap.reason),
             )
 
-    def _settle(self, group: Group, outcome: Outcome, now: tuple[int, int]) -> None:
-        """The positions are known: count what was really lost and say so in the ledger lane."""
+    def _settle(self, known: Mapping[str, int], outcome: Outcome, now: tuple[int, int]) -> None:
+        """Count what was really lost and say so in the ledger lane. What was deleted before the positions were `known`
+        may have been delivered up to them; later only what is not in flight is deleted, so all of that is lost."""
+        gaps = self.gaps()
+        if not gaps:
+            return
         told = []
-        for gap in self.gaps():
-            first = (
-                max(gap.first, group.confirm[gap.lane].position + 1)
-                if gap.lane in group.confirm
-                else gap.first
-            )
+        for gap in gaps:
+            first = max(gap.first, known[gap.lane] + 1)
             if first <= gap.last:
                 lost = gap._replace(first=first)
                 outcome.dropped[gap.lane] = outcome.dropped.get(gap.lane, 0) + lost.records

@@ -59,7 +59,7 @@ class Lane:
         self.progress = beyond or Progress(position, position)
         self.dead = {seq for seq in self._queue.buried(self.name) if seq > position}
         self._queue.advance(self.name, position)
-        self._pin(self.progress.frontier)
+        self._pin_what_is_parked()
 
     @property
     def front(self) -> int:
@@ -83,7 +83,7 @@ class Lane:
         if after < self.alone_through:
             records = min(records, ALONE_RECORDS, self.alone_through - after)
         end = self._queue.next_seq(self.name) - 1 if through is None else through
-        segments = await self._queue.peek(self.name, after, records, size)
+        segments = await self._queue.peek(self.name, after, records, size, pin=True)
         if through is not None:
             segments = [
                 segment if segment.last <= through else segment.part(0, through - segment.first + 1)
@@ -93,7 +93,7 @@ class Lane:
         return (segments[-1].last if segments else end), segments
 
     def pin(self, take: Take) -> None:
-        self._pin(max(take.through, self.front))
+        self._queue.pin(self.name, max(take.through, self.front))
 
     def delivered(self, take: Take, count: int) -> None:
         """`take` is committed with so many records."""
@@ -102,15 +102,15 @@ class Lane:
         if new.floor > old.floor:
             self._queue.advance(self.name, new.floor, old.beyond + count)
             self.dead = {seq for seq in self.dead if seq > new.floor}
-        if new.parked:
-            self._pin(new.frontier)
-        else:
-            self._queue.unpin(self.name)
+        self._pin_what_is_parked()
 
     async def bury(self, seq: int, reason: str) -> None:
         segments = await self._queue.peek(self.name, seq - 1, 1, 1)
         await self._queue.bury(self.name, seq, segments[0].entries[0], reason)
         self.dead.add(seq)
 
-    def _pin(self, through: int) -> None:
-        self._queue.pin(self.name, through)
+    def _pin_what_is_parked(self) -> None:
+        if self.progress.parked:
+            self._queue.pin(self.name, self.front)
+        else:
+            self._queue.unpin(self.name)

@@ -1,9 +1,11 @@
 """What the sync remembers between runs, in the queue's database: few and rarely written values."""
 
 import json
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from gateway.queue import LANES, Queue
+from gateway.sync.position import Progress
 from gateway.sync.reconcile import Assume
 from gateway.sync.sink import PositionRecord
 
@@ -50,12 +52,19 @@ class Memory:
             await self._store("hardware", hardware_id)
 
     @property
-    def settled(self) -> bool:
-        """Whether the positions on disk are exact: no transaction was under way when the last run ended."""
-        return bool(self._load("settled") == self._positions())
+    def settled(self) -> Mapping[str, Progress] | None:
+        """How far each lane was when the last run ended, if no transaction was under way then."""
+        stored = self._load("settled")
+        if stored is None or stored[0] != self._queue.queue_id:
+            return None
+        lanes = {lane: Progress(*progress) for lane, progress in stored[1].items()}
+        return lanes if all(lanes[lane].floor == self._queue.position(lane) for lane in LANES) else None
 
-    async def set_settled(self, settled: bool) -> None:
-        value = self._positions() if settled else None
+    async def set_settled(self, lanes: Mapping[str, Progress] | None) -> None:
+        value = None
+        if lanes is not None:
+            told = {lane: [*one[:2], dict(one.parked), one.beyond] for lane, one in lanes.items()}
+            value = [self._queue.queue_id, told]
         if value != self._load("settled"):
             await self._store("settled", value)
 
@@ -79,6 +88,24 @@ class Memory:
         await self._store("topics", [self._queue.queue_id, sorted(topics)])
 
     @property
+    def sent(self) -> bool:
+        """Whether this queue may ever have sent something."""
+        return bool(self._load("sent") == self._queue.queue_id)
+
+    async def set_sent(self) -> None:
+        if not self.sent:
+            await self._store("sent", self._queue.queue_id)
+
+    @property
+    def parked(self) -> bool:
+        """Whether Kafka may have records of this queue behind its position, because of a topic that is parked."""
+        return bool(self._load("parked"))
+
+    async def set_parked(self, parked: bool) -> None:
+        if parked != self.parked:
+            await self._store("parked", parked)
+
+    @property
     def accepted_offset(self) -> int:
         stored = self._load("accepted_offset")
         return -1 if stored is None else int(stored)
@@ -94,9 +121,6 @@ class Memory:
     async def set_adoption(self, adoption: Adoption | None) -> None:
         if adoption != self.adoption:
             await self._store("adoption", adoption)
-
-    def _positions(self) -> list[Any]:
-        return [self._queue.queue_id, *(self._queue.position(lane) for lane in LANES)]
 
     def _load(self, name: str) -> Any:
         stored = self._queue.load(f"sync.{name}")

@@ -22,8 +22,10 @@ class Local(NamedTuple):
     next_seq: int
     position: int
     salvaged: Sequence[Salvaged] = ()
-    certain: bool = True
-    """No transaction was under way when `position` was written: all behind it was never sent."""
+    settled: Progress | None = None
+    """How far the lane was when the last run ended, if no transaction was under way then: nothing is in doubt."""
+    fresh: bool = False
+    """Nothing of this queue was ever sent."""
     moved: bool = False
     """The cluster, gateway id or positions topic is another one than before, and that was agreed to."""
 
@@ -69,8 +71,8 @@ def reconcile(
             "into a gateway with a new database.",
         )
     if seq >= local.position or local.moved:
-        beyond = mine.position.progress if mine.position.progress.parked and not local.moved else None
-        return Verdict(max(seq, local.position), beyond=beyond)
+        progress = local.settled if local.moved else mine.position.progress
+        return Verdict(max(seq, local.position), beyond=_beyond(progress))
     verdict = Verdict(
         local.position,
         note=f"lane {local.lane}: records {seq + 1} to {local.position} were confirmed by Kafka, and Kafka knows "
@@ -85,7 +87,7 @@ def reconcile(
 
 
 def _without(local: Local, seen: Mapping[Key, Seen], gateway_id: str, assume: Assume | None) -> Verdict:
-    if local.position == 0 and not local.moved:
+    if local.fresh and not local.moved:
         return Verdict(_covered(local, seen, gateway_id))
     if assume == "delivered":
         through = max(local.position, local.runs[-1].first - 1)
@@ -94,21 +96,28 @@ def _without(local: Local, seen: Mapping[Key, Seen], gateway_id: str, assume: As
         )
     if local.moved:
         return Verdict(
-            local.position, note=f"lane {local.lane}: goes on at another place after {local.position}"
+            local.position,
+            note=f"lane {local.lane}: goes on at another place after {local.position}",
+            beyond=_beyond(local.settled),
         )
-    if local.certain or assume == "lost":
+    in_doubt = local.next_seq - 1 - local.position
+    if in_doubt == 0 or local.settled is not None or assume == "lost":
         return Verdict(
             local.position,
             note=f"lane {local.lane}: Kafka's positions of this gateway are gone; went on from the disk's, "
             f"{local.position}",
+            beyond=_beyond(local.settled),
         )
-    in_doubt = local.next_seq - 1 - local.position
     return Verdict(
         local.position,
         f"lane {local.lane}: Kafka's positions of this gateway are gone, and whether some of the first of {in_doubt} "
         "waiting records were delivered is unknown. `tidegate adopt --assume lost` sends them (some perhaps twice), "
         "`--assume delivered` skips what earlier runs stored (some perhaps never sent).",
     )
+
+
+def _beyond(progress: Progress | None) -> Progress | None:
+    return progress if progress is not None and progress.parked else None
 
 
 def _covered(local: Local, seen: Mapping[Key, Seen], gateway_id: str) -> int:

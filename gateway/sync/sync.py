@@ -72,6 +72,10 @@ class Sync:
         self._hardware_id = hardware_id
         self._identity = Identity(gateway_id, queue.queue_id)
         self._memory = Memory(queue)
+        if (
+            self._memory.parked
+        ):  # of what earlier runs stored, nobody knows what is delivered until Kafka says it
+            queue.pin(MAIN, queue.next_seq(MAIN) - 1)
         self._lanes = {name: Lane(name, queue) for name in LANES}
         self._topics = Topics(sink, clock)
         self._pace = Pace(settings.linger, settings.max_rate)
@@ -166,16 +170,18 @@ class Sync:
         moved = self._check_place(cluster, adoption)
         seen = await self._read_positions(moved)
         highest = max((latest.offset for latest in seen.values()), default=-1)
-        if adoption is not None:
+        if adoption is not None or moved:
             await self._memory.set_accepted_offset(highest)
         await self._reconcile(seen, moved, adoption)
         await self._memory.set_place(self._place(cluster))
         if self._hardware_id is not None:
             await self._memory.set_hardware_id(self._hardware_id)
-        await self._memory.set_adoption(None)
-        await self._memory.set_settled(False)
+        if not self._adopted.is_set():  # else an operator has just spoken again
+            await self._memory.set_adoption(None)
+        await self._memory.set_settled(None)
         self._pace.reconnected()
         await self._transact([])
+        await self._memory.set_sent()
         self._change(LinkState.LIVE)
         if not any(lane.waiting_bytes for lane in self._lanes.values()):
             self._recovered()
@@ -188,7 +194,7 @@ class Sync:
     def _check_place(self, cluster: str, adoption: Adoption | None) -> bool:
         """Whether what waits goes to another place than before, as was agreed to. Raises SinkHeld."""
         before, now = self._memory.place, self._place(cluster)
-        empty = all(self._queue.pending(lane)[0] == 0 for lane in LANES) and self._memory.settled
+        empty = all(self._queue.pending(lane)[0] == 0 for lane in LANES) and self._memory.settled is not None
         moved = before is not None and before[:3] != now[:3]
         if before not in (None, now) and not empty and adoption is None:
             raise SinkHeld(
@@ -220,6 +226,7 @@ class Sync:
                 "them another gateway.id, or, if that queue is gone for good, `tidegate adopt`"
             )
         verdicts = []
+        settled = self._memory.settled
         for name, lane in self._lanes.items():
             local = Local(
                 lane=name,
@@ -228,7 +235,8 @@ class Sync:
                 next_seq=self._queue.next_seq(name),
                 position=self._queue.position(name),
                 salvaged=await self._queue.salvaged(name),
-                certain=self._memory.settled,
+                settled=settled[name] if settled is not None else None,
+                fresh=self._queue.position(name) == 0 and not self._memory.sent,
                 moved=moved,
             )
             verdict = reconcile(
@@ -269,8 +277,10 @@ class Sync:
             arrival = self._arrivals.get(name)
             if arrival is None or arrival.done():
                 self._arrivals[name] = asyncio.create_task(self._queue.wait_for(name, lane.front))
-        parked = any(lane.progress.parked for lane in self._lanes.values())
+        parked = [lane.progress.parked for lane in self._lanes.values() if lane.progress.parked]
         timeout = PARKED_S if parked else None
+        if any(self._topics.usable(topics) for topics in parked):
+            timeout = 0
         await asyncio.wait(self._arrivals.values(), timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
 
     async def _take(self, lane: Lane) -> Take | None:
@@ -326,11 +336,16 @@ class Sync:
         for take in takes:
             after[take.lane] = progressed(after[take.lane], take, counts[take.lane])
             self._lanes[take.lane].pin(take)
+        parks = any(progress.parked for progress in after.values())
+        if parks:
+            await self._memory.set_parked(True)
         self._in_doubt = True
         receipt, told_to_end = await self._deliver(
             batches, [self._record(name, after[name]) for name in LANES]
         )
         self._in_doubt = False
+        if not parks:
+            await self._memory.set_parked(False)
         self._latest = receipt.position
         self._broker_offset_ms = receipt.broker_ms - self._clock.monotonic() * 1000
         for take in takes:
@@ -397,7 +412,7 @@ class Sync:
                         "dead", batch.lane, first=batch.first, last=batch.first, reason=str(error)
                     )
                 await lane.bury(batch.first, str(error))
-            elif error.too_large:
+            elif error.too_large and batch.builder.size() > BATCH_BYTES_MIN:
                 size = max(BATCH_BYTES_MIN, batch.builder.size() // 2)
                 self._batch_bytes[batch.topic] = min(size, self._batch_bytes.get(batch.topic, size))
             else:
@@ -407,7 +422,7 @@ class Sync:
         """On the way out: if nothing is in doubt, the next start needn't ask what became of it."""
         if self._reconciled and not self._in_doubt:
             await self._memory.set_hint(self._latest)
-            await self._memory.set_settled(True)
+            await self._memory.set_settled({name: lane.progress for name, lane in self._lanes.items()})
 
     def _recovered(self) -> None:
         if self._error is not None or self._transactions <= 1:

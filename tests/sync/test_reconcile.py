@@ -1,100 +1,273 @@
-"""What Kafka says is delivered against what the disk says: every step 5 of the protocol, and what only an operator may
-decide. K is Kafka's position, L the disk's."""
+"""What becomes of what was in doubt: each case as an operator would find it, and what the gateway then does or says."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pytest
 
 from gateway.queue import Run, Salvaged
-from gateway.sync.position import Key, Position, Progress, decode, encode, position_at
+from gateway.sync.position import Key, Position, Progress
 from gateway.sync.reconcile import Assume, Local, Seen, predecessors, reconcile, rival
 
-RUNS = (Run("r1", "main", 1), Run("r2", "main", 101))
-MINE = Key("gw", "queue", "main")
+US = "plant"
+RUNS = (Run("r1", "main", 1), Run("r2", "main", 101), Run("r3", "main", 201))
+"""Three lives of the process: r1 gave 1 to 100, r2 101 to 200, r3 the rest."""
 
 
-def local(**changes: Any) -> Local:
-    """Numbers 1 to 150 were given, by r1 up to 100, then by r2; the first 40 are known to be delivered."""
-    return Local("main", "queue", RUNS, next_seq=151, position=40)._replace(**changes)
+def kafka(
+    seq: int,
+    run: str,
+    offset: int = 0,
+    *,
+    frontier: int | None = None,
+    parked: Mapping[str, int] | None = None,
+    beyond: int = 0,
+) -> Seen:
+    progress = Progress(seq, seq if frontier is None else frontier, parked or {}, beyond)
+    return Seen(offset, Position(progress, run, [], None))
 
 
-def kafka(progress: Progress | int, runs: tuple[Run, ...] = RUNS) -> Mapping[Key, Seen]:
-    if isinstance(progress, int):
-        progress = Progress(progress, progress)
-    return {MINE: Seen(7, decode(encode(position_at(progress, runs, None))))}
+def disk(position: int, stored: int = 300, **more: Any) -> Local:
+    known: dict[str, Any] = {"runs": RUNS, "fresh": position == 0} | more
+    return Local("main", "ours", next_seq=stored + 1, position=position, **known)
 
 
 class Case(NamedTuple):
+    """`says` is in what holds the gateway, or, if it goes on after `goes_on`, in its note; None: not a word."""
+
+    sees: str
     local: Local
-    seen: Mapping[Key, Seen]
-    position: int | None
-    """None: held."""
+    mine: Seen | None
+    goes_on: int | None
+    says: str | None = None
     assume: Assume | None = None
+    others: Mapping[str, Seen] = {}
+    beyond: Progress | None = None
 
 
-OTHERS = (Run("r1", "main", 1), Run("elsewhere", "main", 51))
-SALVAGED = (Salvaged("old", 11, 30, 1), Salvaged("old", 61, 10, 31))
+PARKED: dict[str, Any] = {"frontier": 270, "parked": {"closed": 251}, "beyond": 12}
 
-
-def old(seq: int) -> Mapping[Key, Seen]:
-    return {Key("gw", "old", "main"): Seen(3, Position(Progress(seq, seq), "r0", (), None))}
-
-
-CASES = {
-    "a: confirmed and not yet noted": Case(local(), kafka(100), 100),
-    "a: nothing new": Case(local(), kafka(40), 40),
-    "a: in doubt, all of it was committed": Case(local(), kafka(150), 150),
-    "a: in doubt, nothing was": Case(local(position=0), kafka(0), 0),
-    "a': the tail was lost": Case(local(next_seq=61, runs=RUNS[:1]), kafka(80), None),
-    "a': and its numbers given again": Case(
-        local(next_seq=151, runs=(RUNS[0], Run("r2", "main", 61))), kafka(80, RUNS[:1]), None
+CASES = [
+    Case("a: all is as the disk says", disk(250), kafka(250, "r3"), 250),
+    Case("a: the last transaction was committed, its answer lost", disk(250), kafka(260, "r3"), 260),
+    Case("a: killed before the position of an earlier run was confirmed", disk(90), kafka(150, "r2"), 150),
+    Case("a: the last number of a run, and the first of the next", disk(90), kafka(200, "r2"), 200),
+    Case("a: nothing but the position was ever sent", disk(0), kafka(0, "r1"), 0),
+    Case(
+        "a: one topic is closed, the others are ahead of it",
+        disk(250),
+        kafka(250, "r3", **PARKED),
+        250,
+        beyond=Progress(250, 270, {"closed": 251}, 12),
     ),
-    "a': behind what is parked": Case(
-        local(runs=(RUNS[0], Run("r2", "main", 61))), kafka(Progress(50, 80, {"t": 51}, 20), RUNS[:1]), None
+    Case(
+        "a': the disk lost its end after it was delivered",
+        disk(250, 255),
+        kafka(256, "r3"),
+        None,
+        "Replace it",
     ),
-    "b: never sent": Case(local(position=0), {}, 0),
-    "c: the positions are gone, nothing in doubt": Case(local(), {}, 40),
-    "c: in doubt": Case(local(certain=False), {}, None),
-    "c: in doubt, taken as lost": Case(local(certain=False), {}, 40, "lost"),
-    "c: in doubt, taken as delivered": Case(local(certain=False), {}, 100, "delivered"),
-    "d: an older copy of the disk": Case(local(), kafka(90, OTHERS), None),
-    "d: whatever is said": Case(local(), kafka(90, OTHERS), None, "lost"),
-    "the cluster forgot what it had confirmed": Case(local(), kafka(30), None),
-    "and that is said to be so": Case(local(), kafka(30), 40, "lost"),
-    "moved: the new place knows nothing": Case(local(moved=True), {}, 40),
-    "moved: the new place knows less": Case(local(moved=True), kafka(30), 40),
-    "salvaged: nothing had been delivered": Case(local(position=0, salvaged=SALVAGED), old(10), 0),
-    "salvaged: a part": Case(local(position=0, salvaged=SALVAGED), old(15), 5),
-    "salvaged: to the end of a piece": Case(local(position=0, salvaged=SALVAGED), old(45), 30),
-    "salvaged: all": Case(local(position=0, salvaged=SALVAGED), old(99), 40),
-    "salvaged: another's position": Case(local(position=0, salvaged=SALVAGED), kafka(0), 0),
-}
+    Case("a': Kafka has all but one that the disk has", disk(250, 256), kafka(256, "r3"), 256),
+    Case(
+        "a': the disk lost its end, which lay beyond a closed topic",
+        disk(250, 269),
+        kafka(250, "r3", **PARKED),
+        None,
+        "doesn't keep what it says it wrote",
+    ),
+    Case("a': a number of another run than Kafka says", disk(90), kafka(150, "r1"), None, "Replace it"),
+    Case("b: a new gateway", disk(0), None, 0),
+    Case(
+        "b: a new database, an older one delivered before", disk(0), None, 0, others={"old": kafka(77, "x")}
+    ),
+    Case(
+        "c: the positions topic was deleted after a clean stop",
+        disk(250, settled=Progress(250, 250)),
+        None,
+        250,
+        "are gone",
+    ),
+    Case(
+        "c: the positions topic was deleted after a clean stop, one topic was closed",
+        disk(250, settled=Progress(250, 270, {"closed": 251}, 12)),
+        None,
+        250,
+        "are gone",
+        beyond=Progress(250, 270, {"closed": 251}, 12),
+    ),
+    Case(
+        "c: the positions topic was deleted, and nothing waits that could be in doubt",
+        disk(300),
+        None,
+        300,
+        "are gone",
+    ),
+    Case(
+        "c: deleted within seconds after the first records were sent, and then the power went",
+        disk(0, fresh=False),
+        None,
+        None,
+        "300 waiting records",
+    ),
+    Case(
+        "c: the positions topic was deleted, a transaction in doubt",
+        disk(250),
+        None,
+        None,
+        "50 waiting records",
+    ),
+    Case("c: the operator says it was lost", disk(250), None, 250, "went on from the disk's", "lost"),
+    Case(
+        "c: the operator says it was delivered",
+        disk(150),
+        None,
+        200,
+        "151 to 200 taken as delivered",
+        "delivered",
+    ),
+    Case(
+        "c: delivered, but all waiting is of this run",
+        disk(250),
+        None,
+        250,
+        "taken as delivered",
+        "delivered",
+    ),
+    Case("d: a copy of the card ran elsewhere", disk(250), kafka(260, "r4"), None, "older copy"),
+    Case(
+        "d: an image of the card was put back, then it ran",
+        disk(150, 205),
+        kafka(250, "x3"),
+        None,
+        "queue export",
+    ),
+    Case(
+        "the cluster was restored from an older copy",
+        disk(250),
+        kafka(240, "r3"),
+        None,
+        "records 241 to 250 were confirmed",
+    ),
+    Case(
+        "the cluster was restored, the operator goes on",
+        disk(250),
+        kafka(240, "r3"),
+        250,
+        "Kafka knows nothing of them now",
+        "lost",
+    ),
+    Case(
+        "moved to a cluster that knows nothing of us",
+        disk(250, moved=True),
+        None,
+        250,
+        "goes on at another place",
+    ),
+    Case("moved to a cluster, nothing sent yet", disk(0, moved=True), None, 0, "goes on at another place"),
+    Case("moved back to a cluster where we were before", disk(250, moved=True), kafka(120, "r2"), 250),
+    Case(
+        "moved back to where a topic was closed: what it lacks was sent elsewhere",
+        disk(250, moved=True),
+        kafka(120, "r2", frontier=150, parked={"closed": 121}),
+        250,
+    ),
+    Case(
+        "moved while a topic was closed: what others had already doesn't go to the new place",
+        disk(250, moved=True, settled=Progress(250, 270, {"closed": 251}, 12)),
+        None,
+        250,
+        "goes on at another place",
+        beyond=Progress(250, 270, {"closed": 251}, 12),
+    ),
+    Case(
+        "moved, and what was in doubt counts as delivered",
+        disk(150, moved=True),
+        None,
+        200,
+        "151 to 200 taken as delivered",
+        "delivered",
+    ),
+]
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_where_a_lane_goes_on(name: str) -> None:
-    case = CASES[name]
-    verdict = reconcile(case.local, case.seen, "gw", case.assume)
-    assert (None if verdict.hold else verdict.position) == case.position, verdict
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.sees)
+def test_the_gateway_goes_on_or_is_held(case: Case) -> None:
+    seen = {Key(US, queue, "main"): one for queue, one in case.others.items()}
+    if case.mine is not None:
+        seen[Key(US, "ours", "main")] = case.mine
+    verdict = reconcile(case.local, seen, US, case.assume)
+    if case.goes_on is None:
+        assert verdict.hold is not None
+        assert case.says is not None
+        assert case.says in verdict.hold
+    else:
+        assert verdict.hold is None
+        assert verdict.position == case.goes_on
+        assert (case.says or "") in (verdict.note or "")
+        assert (verdict.note is None) == (case.says is None)
+        assert verdict.beyond == case.beyond
 
 
-def test_what_is_beyond_a_parked_topic_is_not_sent_again() -> None:
-    progress = Progress(50, 120, {"t": 51}, 60)
-    verdict = reconcile(local(), kafka(progress), "gw")
-    assert (verdict.hold, verdict.position, verdict.beyond) == (None, 50, progress)
+SAVED = (Salvaged("old", 11, 10, 1), Salvaged("old", 41, 10, 11))
+"""Of the damaged database 11 to 20 and 41 to 50 could be read; they are 1 to 20 now."""
 
 
-def test_another_queue_that_wrote_after_ours_is_a_rival() -> None:
-    theirs = Key("gw", "other", "main")
-    before, after = Seen(6, kafka(1)[MINE].position), Seen(9, kafka(1)[MINE].position)
-    assert rival({theirs: after}, "queue", -1) is None  # we have sent nothing yet
-    assert rival({**kafka(40), theirs: before}, "queue", -1) is None
-    assert rival({**kafka(40), theirs: after}, "queue", -1) == "other"
-    assert rival({**kafka(40), theirs: after}, "queue", 9) is None  # an operator has seen it
+@pytest.mark.parametrize(
+    ("sees", "delivered", "saved", "goes_on"),
+    [
+        ("the damaged queue had delivered less than what was saved", 10, SAVED, 0),
+        ("it had delivered a part of the first piece", 14, SAVED, 4),
+        ("the first piece, to its end", 20, SAVED, 10),
+        ("all up to the middle of what couldn't be read", 30, SAVED, 10),
+        ("a part of the second piece", 43, SAVED, 13),
+        ("all that was saved, and more", 60, SAVED, 20),
+        ("nothing is known of it in Kafka", None, SAVED, 0),
+        ("the pieces are told in another order", 43, SAVED[::-1], 13),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_was_saved_of_a_damaged_database_is_not_delivered_again(
+    sees: str, delivered: int | None, saved: Sequence[Salvaged], goes_on: int
+) -> None:
+    seen = {} if delivered is None else {Key(US, "old", "main"): kafka(delivered, "gone")}
+    assert reconcile(disk(0, salvaged=saved), seen, US).position == goes_on
 
 
-def test_queues_that_are_gone_are_told_once_and_salvaged_ones_not() -> None:
-    assert predecessors(old(15), "queue", ()) == {"old": {"main": 15}}
-    assert predecessors(old(15), "queue", SALVAGED) == {}
-    assert predecessors({**old(15), **kafka(0)}, "queue", ()) == {}
+@pytest.mark.parametrize(
+    ("sees", "accepted", "offsets", "found"),
+    [
+        ("nobody wrote yet", -1, {}, None),
+        ("we are alone", -1, {"ours": 5}, None),
+        ("an earlier database of ours, before us", -1, {"old": 3, "ours": 5}, None),
+        ("we never wrote: whoever did was before us", -1, {"old": 3, "older": 2}, None),
+        ("another one wrote after us", -1, {"ours": 5, "theirs": 8}, "theirs"),
+        ("two others wrote after us: the latest is named", -1, {"ours": 5, "a": 8, "b": 7}, "a"),
+        ("an operator has seen it", 8, {"ours": 5, "theirs": 8}, None),
+        ("it wrote again after an operator had seen it", 8, {"ours": 5, "theirs": 9}, "theirs"),
+        ("we wrote last", -1, {"theirs": 8, "ours": 9}, None),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_another_gateway_with_our_id_is_noticed(
+    sees: str, accepted: int, offsets: Mapping[str, int], found: str | None
+) -> None:
+    seen = {Key(US, queue, "main"): kafka(1, "r1", offset) for queue, offset in offsets.items()}
+    assert rival(seen, "ours", accepted) == found
+
+
+def test_our_latest_position_of_any_lane_counts() -> None:
+    seen = {
+        Key(US, "ours", "main"): kafka(1, "r1", 2),
+        Key(US, "theirs", "main"): kafka(1, "x", 4),
+        Key(US, "ours", "ledger"): kafka(1, "r1", 6),
+    }
+    assert rival(seen, "ours", -1) is None
+
+
+def test_databases_that_are_gone_are_named_until_ours_is_known() -> None:
+    old = {Key(US, "old", "main"): kafka(70, "x", 1), Key(US, "old", "ledger"): kafka(3, "x", 2)}
+    saved = {Key(US, "damaged", "main"): kafka(90, "y", 3)}
+    ours = {Key(US, "ours", "main"): kafka(0, "r1", 4)}
+    salvaged = [Salvaged("damaged", 91, 10, 1)]
+    assert predecessors(old | saved, "ours", salvaged) == {"old": {"main": 70, "ledger": 3}}
+    assert predecessors(old | saved | ours, "ours", salvaged) == {}
