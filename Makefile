@@ -2,6 +2,7 @@
 # make check    format, lint, types, layers, fast tests: under a minute; MODEL_EXAMPLES=100 for more of the queue's model
 # make fix      what the tools can put right by themselves
 # make test     every test, with a real Apache Kafka (Java 17 and Maven)
+# make faults   the tests that send drivers bad input over bad lines, and the page of them in drivers/README.md
 # make demo     devices -> gateway -> Kafka through a cut link and a killed gateway, and the verdict
 #               DEMO_SECONDS=40 DEMO_DEVICES=40 DEMO_RATE=20; SABOTAGE=ack-early breaks the promise on purpose
 # make bench    the design's figures, on this machine; BENCH_COUNT=100000 and BENCH="drain wear" make it smaller
@@ -12,7 +13,7 @@ BIN := .venv/bin
 DONE := .venv/.done
 LOCKED = $(BIN)/uv pip compile pyproject.toml -q --universal --python-version 3.11 --generate-hashes --no-header
 
-.PHONY: setup check fix test bench demo tools lock
+.PHONY: setup check fix test faults bench demo tools lock
 .DEFAULT_GOAL := check
 
 setup: $(DONE)
@@ -37,6 +38,9 @@ fix: setup
 
 test: setup tools
 	$(BIN)/pytest -q
+
+faults: setup
+	$(BIN)/python -m pytest -q -p tests.faults tests/mqtt tests/http tests/modbus tests/serial tests/coap
 
 demo: setup tools
 	@$(BIN)/python -m tests.demo.demo $(if $(DEMO_SECONDS),--seconds $(DEMO_SECONDS)) $(if $(DEMO_DEVICES),--devices $(DEMO_DEVICES)) \

@@ -39,6 +39,7 @@ labels = st.sampled_from(
 packs = st.lists(st.dictionaries(labels, scalars | names, max_size=6), max_size=5)
 
 
+@pytest.mark.fault("input", "random and damaged datagrams for the parser")
 @given(st.binary(max_size=60))
 def test_datagrams(data: bytes) -> None:
     with suppress(ValueError, Problem):
@@ -81,6 +82,7 @@ def test_answers_survive_their_mark(code: int, option: bytes, payload: bytes) ->
     assert (again.payload, encode_answer(again)) == (payload, answer)
 
 
+@pytest.mark.fault("input", "random bytes as CBOR")
 @given(st.binary(max_size=80))
 def test_cbor_is_read_or_refused(data: bytes) -> None:
     with suppress(ValueError):
@@ -138,6 +140,7 @@ def test_senml_is_read_whole_or_not_at_all(pack: Any, content_format: int) -> No
         json.dumps(one.values, allow_nan=False)
 
 
+@pytest.mark.fault("input", "random bytes as SenML")
 @given(st.binary(max_size=100), FORMATS)
 def test_senml_of_any_bytes(data: bytes, content_format: int) -> None:
     with pytest.raises(Problem):
@@ -300,6 +303,7 @@ async def _flood(count: int, seed: int, one: Any) -> None:
     ).status == "2.05"
 
 
+@pytest.mark.fault("input", "random datagrams at the socket")
 async def test_random_datagrams(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async with gateway(tmp_path, oscore=PRESS) as one:
         await _flood(2_000, 1, one)
@@ -307,6 +311,7 @@ async def test_random_datagrams(tmp_path: Path, caplog: pytest.LogCaptureFixture
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
+@pytest.mark.fault("input", "many random datagrams: memory")
 @pytest.mark.slow
 async def test_many_random_datagrams_take_no_memory(tmp_path: Path) -> None:
     async with gateway(tmp_path, oscore=PRESS) as one:

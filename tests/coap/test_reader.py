@@ -137,6 +137,7 @@ async def test_nobody_listens_where_the_gateway_only_asks() -> None:
     assert b"not wanted" not in bodies(emit)
 
 
+@pytest.mark.fault("line", "a polled device is silent")
 async def test_a_device_that_is_silent_has_no_value() -> None:
     emit = FakeEmit()
     answering = True
@@ -203,6 +204,7 @@ async def test_a_device_that_is_not_there() -> None:
     assert emit.failures[0][1] == "Connection refused"
 
 
+@pytest.mark.fault("line", "one device of several is not there")
 async def test_a_device_that_is_not_there_is_no_fault_of_its_neighbour() -> None:
     """On the same host: the kernel's word comes with the next datagram to anybody."""
     emit = FakeEmit()
@@ -233,6 +235,7 @@ async def test_a_resource_is_observed() -> None:
         assert len(one.requests) == 1
 
 
+@pytest.mark.fault("line", "an observed device is restarted")
 async def test_a_device_that_forgot_its_observer_is_asked_again() -> None:
     """Nothing came for longer than Max-Age; what was told last is not told again as if it were new."""
     emit = FakeEmit()

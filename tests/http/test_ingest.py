@@ -39,6 +39,7 @@ async def test_case(case: Path, pieces: int, tmp_path: Path) -> None:
             assert header.get("content-type", "") == record["content_type"]
 
 
+@pytest.mark.fault("repeat", "a request again under its Idempotency-Key")
 @pytest.mark.parametrize("how", ["cut", "kill"])
 async def test_the_same_request_again_stores_nothing_and_gets_the_same_answer(
     how: str, tmp_path: Path
@@ -90,6 +91,7 @@ async def test_tokens_open_their_channels_only(tmp_path: Path) -> None:
         assert [header["tg.device"] for header in await one.headers()] == ["press"]
 
 
+@pytest.mark.fault("input", "requests that are not right")
 @pytest.mark.parametrize(
     ("request_bytes", "status"),
     [

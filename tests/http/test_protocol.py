@@ -3,6 +3,7 @@
 import gzip
 import json
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -38,6 +39,7 @@ def test_lines_are_records(records: list[object]) -> None:
     assert found == [text.encode() for text in texts]
 
 
+@pytest.mark.fault("input", "random bodies")
 @given(
     st.binary(max_size=200) | st.text('[]{}",:0123456789.eE+-\\ \n', max_size=60).map(str.encode),
     st.sampled_from([b"application/json", b"application/x-ndjson", b"", b"text/plain"]),
@@ -54,6 +56,7 @@ def test_any_body_is_records_or_a_problem(body: bytes, content_type: bytes) -> N
             json.loads(record)
 
 
+@pytest.mark.fault("input", "random and endless gzip")
 @given(st.binary(max_size=300))
 def test_any_gzip_is_inflated_or_a_problem(body: bytes) -> None:
     assert protocol.inflate(gzip.compress(body), 300) == body
@@ -63,6 +66,7 @@ def test_any_gzip_is_inflated_or_a_problem(body: bytes) -> None:
         assert problem.status in (400, 413)
 
 
+@pytest.mark.fault("input", "random paths")
 @given(st.binary(max_size=60))
 def test_any_path_is_a_channel_or_a_problem(target: bytes) -> None:
     try:

@@ -111,6 +111,7 @@ def test_an_answer_is_found_behind_noise(
     assert len(frame) == rtu_answer_bytes(request)
 
 
+@pytest.mark.fault("input", "bursts of wrong bits in a frame")
 @given(units, counts, st.binary(min_size=1, max_size=250), st.data())
 def test_no_burst_of_16_bits_or_less_passes(
     unit: int, count: int, payload: bytes, draw: st.DataObject
@@ -124,6 +125,7 @@ def test_no_burst_of_16_bits_or_less_passes(
     assert rtu_answer(broken, unit, request) is None
 
 
+@pytest.mark.fault("input", "random bytes for every reader")
 @given(st.binary(max_size=400), units, counts)
 def test_no_bytes_break_the_readers(received: bytes, unit: int, count: int) -> None:
     for request in (read("input", 0, count), write_register(1, 2), write_coils(0, [True] * count)):

@@ -57,6 +57,7 @@ async def test_units_on_one_line(line: SerialSlave) -> None:
     assert {asked.pdu for asked in line.asked} == {b"\x03\0\x03\0\x03"}
 
 
+@pytest.mark.fault("line", "an answer comes after its time-out (RTU)")
 async def test_a_late_answer_is_never_the_next_requests(line: SerialSlave) -> None:
     """The unit answers one request later than anybody waits, and both blocks look alike but for their values."""
     late = [True]
@@ -78,6 +79,7 @@ async def test_a_late_answer_is_never_the_next_requests(line: SerialSlave) -> No
     assert emit.failures[0] == ("unit-1", "no answer")
 
 
+@pytest.mark.fault("line", "a unit is always late")
 async def test_a_unit_that_is_always_late_gives_no_value_or_the_right_one(line: SerialSlave) -> None:
     line.behave = lambda asked: (Part(0.06, asked.answer),)
     emit = FakeEmit()
@@ -88,6 +90,7 @@ async def test_a_unit_that_is_always_late_gives_no_value_or_the_right_one(line: 
     assert good(emit) == 0
 
 
+@pytest.mark.fault("line", "late answers to one and the same request")
 async def test_a_late_answer_to_the_only_request_a_unit_knows(line: SerialSlave) -> None:
     """Nothing tells it from the next one's: the registers count up, so a value from before would show."""
     count = [0]
@@ -121,6 +124,7 @@ BROKEN: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
+@pytest.mark.fault("line", "an answer with a wrong checksum, unit, function or length")
 @pytest.mark.parametrize("how", BROKEN)
 async def test_a_broken_answer_is_no_value_and_the_next_good_one_is(line: SerialSlave, how: str) -> None:
     broken = [True]
@@ -142,6 +146,7 @@ async def test_a_broken_answer_is_no_value_and_the_next_good_one_is(line: Serial
     assert set(first["quality"].values()) <= {"no answer", "no whole answer"}
 
 
+@pytest.mark.fault("line", "noise before an answer")
 async def test_a_little_noise_before_an_answer_does_no_harm(line: SerialSlave) -> None:
     line.behave = lambda asked: (Part(0.0, b"\xff\0" + asked.answer + b"\0"),)
     emit = FakeEmit()
@@ -151,6 +156,7 @@ async def test_a_little_noise_before_an_answer_does_no_harm(line: SerialSlave) -
     assert emit.failures == []
 
 
+@pytest.mark.fault("line", "an answer in pieces")
 async def test_an_answer_in_pieces(line: SerialSlave) -> None:
     line.behave = lambda asked: (
         Part(0.0, asked.answer[:2]),
@@ -164,6 +170,7 @@ async def test_an_answer_in_pieces(line: SerialSlave) -> None:
     assert emit.failures == []
 
 
+@pytest.mark.fault("line", "the line echoes requests")
 async def test_an_echo_is_cut_off(line: SerialSlave) -> None:
     line.echo = True
     emit = FakeEmit()
@@ -175,6 +182,7 @@ async def test_an_echo_is_cut_off(line: SerialSlave) -> None:
     assert {device for device, _ in emit.failures} == {"unit-2"}
 
 
+@pytest.mark.fault("line", "noise between polls")
 async def test_noise_between_polls_is_dropped(line: SerialSlave) -> None:
     emit = FakeEmit()
     async with running(serial(line.path, unit(1, registers(3), interval=0.2)), emit):
@@ -185,6 +193,7 @@ async def test_noise_between_polls_is_dropped(line: SerialSlave) -> None:
     never_wrong(emit)
 
 
+@pytest.mark.fault("line", "the adapter is unplugged and plugged in again")
 async def test_an_unplugged_port_comes_back_at_the_same_name(line: SerialSlave, tmp_path: Path) -> None:
     emit = FakeEmit()
     config = serial(line.path, unit(1, registers(3)), unit(2, registers(4)))
@@ -216,6 +225,7 @@ async def test_a_port_that_is_not_there_is_told_for_every_device(tmp_path: Path)
     assert emit.records == []
 
 
+@pytest.mark.fault("line", "one unit of ten is silent")
 @pytest.mark.slow
 async def test_a_dead_unit_of_ten_costs_the_others_nothing(line: SerialSlave) -> None:
     """Each of the nine is read at its interval, within 5 %, while the tenth is silent from some time on."""
@@ -244,6 +254,7 @@ async def test_a_dead_unit_of_ten_costs_the_others_nothing(line: SerialSlave) ->
         assert off[-1] < timeout / 2, (number, gaps)
 
 
+@pytest.mark.fault("input", "random answers on a line")
 @pytest.mark.slow
 async def test_fuzzed_answers_are_never_values(line: SerialSlave) -> None:
     random = Random(7)

@@ -48,6 +48,7 @@ async def test_case(case: Path, pieces: int, tmp_path: Path) -> None:
             assert own == record["headers"]
 
 
+@pytest.mark.fault("repeat", "QoS 1: cut before the PUBACK, sent again")
 async def test_qos1_cut_before_the_acknowledgement_is_sent_again_and_marked(tmp_path: Path) -> None:
     async with gateway(tmp_path) as one:
         first = await Client.open(one.port, connect("press", clean=False))
@@ -60,6 +61,7 @@ async def test_qos1_cut_before_the_acknowledgement_is_sent_again_and_marked(tmp_
         assert [header.get("tg.dup") for header in await one.headers()] == [None, b"1"]
 
 
+@pytest.mark.fault("repeat", "QoS 2: cut, or the gateway killed, after every step")
 @pytest.mark.parametrize("how", ["cut", "kill"])
 @pytest.mark.parametrize("steps", [1, 2, 3, 4])
 async def test_qos2_survives_a_cut_or_a_kill_after_every_step(steps: int, how: str, tmp_path: Path) -> None:
@@ -294,6 +296,7 @@ async def test_mqtt5_says_what_it_offers_and_takes_content_types(tmp_path: Path)
         await client.expect(mqtt.encode_disconnect(Reason.RECEIVE_MAXIMUM_EXCEEDED))
 
 
+@pytest.mark.fault("input", "what is no MQTT")
 @pytest.mark.parametrize(
     "wire",
     [

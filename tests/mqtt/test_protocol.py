@@ -65,6 +65,7 @@ mutated = st.builds(
 )
 
 
+@pytest.mark.fault("input", "random and damaged packets")
 @given(st.one_of(st.binary(max_size=300), mutated), st.sampled_from([V311, V5]))
 def test_any_bytes_are_packets_or_malformed(data: bytes, version: int) -> None:
     parse(data, version)

@@ -101,6 +101,7 @@ def swallowed(kind: str, noise: bytes) -> bool:
     return kind == "hdlc" and (not noise.endswith(b"\x7e") or noise.endswith(b"\x7d\x7e"))
 
 
+@pytest.mark.fault("line", "noise before a frame")
 @pytest.mark.parametrize("kind", FRAMES)
 @FEW
 @given(
@@ -121,6 +122,7 @@ def test_behind_noise_the_next_frame_is_found(
     assert sum(map(len, found)) + framer.events["bytes skipped"] <= len(noise + good + good)
 
 
+@pytest.mark.fault("input", "random bytes for every way of framing")
 @pytest.mark.parametrize("kind", FRAMES)
 @FEW
 @given(data=st.binary(max_size=400), sizes=st.lists(st.integers(1, 50), max_size=20))
@@ -133,6 +135,7 @@ def test_nothing_passes_without_its_check(kind: str, data: bytes, sizes: list[in
         assert kind in ("dle", "hdlc") or found in data
 
 
+@pytest.mark.fault("input", "every bit of a frame, flipped")
 @pytest.mark.parametrize("kind", FRAMES)
 def test_a_flipped_bit_is_never_a_frame(kind: str) -> None:
     good = BUILD[kind](b"21.5")

@@ -17,6 +17,7 @@ pytestmark = pytest.mark.slow
 BYTES = 1_000_000
 
 
+@pytest.mark.fault("input", "a megabyte of damaged frames for each case")
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_a_megabyte_of_damage(case: Path) -> None:
     chance = random.Random(case.name)
