@@ -21,7 +21,9 @@ OSCORE_LIBRARIES = ("cbor2", "cryptography", "filelock")
 
 @dataclass(frozen=True, kw_only=True)
 class Oscore:
-    secret: Secret = setting(doc="Master secret, hexadecimal.", example='{ env = "PRESS_SECRET" }')
+    secret: Secret = setting(
+        doc="Master secret, hexadecimal, at least 16 bytes.", example='{ env = "PRESS_SECRET" }'
+    )
     salt: str = setting("", doc="Master salt, hexadecimal.", pattern=HEX)
     sender_id: str = setting(doc="Id that the gateway sends with, hexadecimal.", pattern=HEX, example='"01"')
     recipient_id: str = setting(

@@ -44,6 +44,7 @@ from gateway.errors import DeviceError, Refused
 
 RESERVED = 1000
 RETRY_S = 10
+SECRET_BYTES_MIN = 16
 GROUP_FLAG = 0x20
 WINDOW_BITS = 64
 MARK_LIFETIME_S = 3650 * 86400
@@ -189,9 +190,14 @@ class Protections:
 
 def _secret(name: str, settings: Oscore) -> bytes:
     try:
-        return bytes.fromhex(settings.secret.reveal())
-    except (OSError, LookupError, ValueError) as error:
+        secret = bytes.fromhex(settings.secret.reveal())
+    except (OSError, LookupError) as error:
         raise DeviceError(f"secret of OSCORE context {name}: {error}") from error
+    except ValueError as error:
+        raise DeviceError(f"secret of OSCORE context {name}: not hexadecimal") from error
+    if len(secret) < SECRET_BYTES_MIN:
+        raise DeviceError(f"secret of OSCORE context {name}: less than {SECRET_BYTES_MIN} bytes")
+    return secret
 
 
 def _reserved(marks: Mapping[bytes, bytes]) -> int:

@@ -15,7 +15,9 @@ from drivers.coap.oscore import Protection
 from drivers.coap.protocol import Problem
 from gateway.clock import SystemClock
 from gateway.driver import Context
+from gateway.errors import DeviceError
 from gateway.settings import Secret
+from gateway.testing.conformance import free_address
 from gateway.testing.emit import FakeEmit
 from tests.coap.rig import CON, Device, Gateway, Message, gateway
 
@@ -150,6 +152,15 @@ async def test_numbers_are_never_given_twice(tmp_path: Path) -> None:
         emit = emit.restart()
     assert len(set(given)) == len(given) == 4500
     assert sum(len(call.remember) for call in emit.calls) < 5
+
+
+@pytest.mark.parametrize("secret", ["00" * 15, "hush"])
+async def test_a_secret_that_is_none_says_so(secret: str) -> None:
+    oscore = {"press-4": Oscore(secret=Secret(lambda: secret, "test"), sender_id="01", recipient_id="02")}
+    driver = CoapDriver(Config(listen=free_address(), oscore=oscore), Context("field", SystemClock()))
+    with pytest.raises(DeviceError, match="secret of OSCORE context press-4") as raised:
+        await driver.run(FakeEmit())
+    assert secret not in str(raised.value)
 
 
 async def test_no_number_is_used_before_it_is_reserved_on_disk() -> None:
