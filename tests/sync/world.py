@@ -219,9 +219,10 @@ class World:
     def _records(self, lane: str) -> Iterable[tuple[str, int, int, MemoryRecord]]:
         for cluster in self.clusters:
             for name, topic in cluster.topics.items():
-                for partition, record in topic.records():
-                    if record.headers["tg.lane"] == lane.encode():
-                        yield name, partition, int(record.headers["tg.seq"]), record
+                for partition, log in topic.logs.items():
+                    for record in log:
+                        if record.headers["tg.lane"] == lane.encode():
+                            yield name, partition, int(record.headers["tg.seq"]), record
 
     def _found(self, lane: str) -> list[tuple[int, Stored]]:
         return [
