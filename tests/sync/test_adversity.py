@@ -1,5 +1,6 @@
 """What was once lost, doubled or stuck, each alone; the sync's model found it or should have."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -200,6 +201,28 @@ async def test_a_cluster_that_is_an_older_copy_is_noticed(tmp_path: Path) -> Non
     await world.sync.adopt("lost")
     await world.quiet()
     assert world.queue.position("main") == 2
+    await world.stop()
+
+
+async def test_an_older_image_of_the_disk_is_noticed_and_sends_nothing(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    await world.start()
+    await world.emit(SMALL)
+    await world.quiet()
+    await world.stop()
+    shutil.copytree(world.folder, tmp_path / "1")
+    await world.start()
+    await world.emit(SMALL, SMALL)
+    await world.quiet()
+    await world.stop()
+    world.lives = 1
+    transactions = world.cluster.transactions
+    await world.start()
+    world.stored.clear()
+    await world.emit(SMALL)
+    await world.until(lambda: world.held)
+    assert "the database is an older copy" in (world.sync.status().alarm or "")
+    assert world.cluster.transactions == transactions
     await world.stop()
 
 

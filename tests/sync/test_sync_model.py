@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from gateway.errors import SinkUnavailable
 from gateway.testing.sink import Fault, MemoryTopic
@@ -123,10 +123,11 @@ class SyncModel(RuleBasedStateMachine):
     def another_delivers_under_our_id(self) -> None:
         self.world.rival()
 
-    @precondition(lambda self: hasattr(self, "world") and self.world.held)
     @rule()
     def an_operator_adopts(self) -> None:
-        self.do(self.world.sync.adopt(None))
+        """Not a precondition: when the sync is held depends on the threads' timing, and hypothesis must not."""
+        if self.world.held:
+            self.do(self.world.sync.adopt(None))
 
     @rule()
     def stop_and_start(self) -> None:

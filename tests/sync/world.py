@@ -70,7 +70,7 @@ class World:
         self.clusters = [new_cluster("one")]
         self.stored: dict[int, Stored] = {}
         self.retried: set[int] = set()
-        self._lives = 0
+        self.lives = 0
         self._bodies = itertools.count(1)
         self._shapes: dict[tuple[str, bytes | None], Shape] = {}
 
@@ -79,11 +79,11 @@ class World:
         return self.clusters[-1]
 
     @property
-    def _folder(self) -> Path:
-        return self.root / str(self._lives)
+    def folder(self) -> Path:
+        return self.root / str(self.lives)
 
     async def start(self, *, connect: bool = True) -> None:
-        self.queue = await Queue.open(self._folder / "queue.db", self.settings, SystemClock())
+        self.queue = await Queue.open(self.folder / "queue.db", self.settings, SystemClock())
         if connect:
             self.connect()
 
@@ -105,9 +105,9 @@ class World:
     async def kill(self) -> None:
         """What is on the disk at one moment is all that is left; a transaction under way is never heard of again."""
         self.cluster.epochs[GATEWAY] += 1
-        await self.queue._call(shutil.copytree, self._folder, self.root / str(self._lives + 1))  # noqa: SLF001
+        await self.queue._call(shutil.copytree, self.folder, self.root / str(self.lives + 1))  # noqa: SLF001
         await self.stop()
-        self._lives += 1
+        self.lives += 1
 
     async def emit(self, *records: tuple[str, bytes | None, int]) -> bool:
         """(topic, key, size) each; whether they were accepted."""
@@ -219,9 +219,10 @@ class World:
     def _records(self, lane: str) -> Iterable[tuple[str, int, int, MemoryRecord]]:
         for cluster in self.clusters:
             for name, topic in cluster.topics.items():
-                for partition, record in topic.records():
-                    if record.headers["tg.lane"] == lane.encode():
-                        yield name, partition, int(record.headers["tg.seq"]), record
+                for partition, log in topic.logs.items():
+                    for record in log:
+                        if record.headers["tg.lane"] == lane.encode():
+                            yield name, partition, int(record.headers["tg.seq"]), record
 
     def _found(self, lane: str) -> list[tuple[int, Stored]]:
         return [
