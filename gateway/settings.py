@@ -7,7 +7,7 @@ classes. The field's `doc` is the documentation: the reference, the JSON Schema 
 
 import dataclasses
 from collections.abc import Callable
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 Duration = Annotated[float, "duration"]
 """Seconds; written "20 ms", "5 s", "2 min", "24 h", "7 d"."""
@@ -56,9 +56,18 @@ def setting(
     maximum: float | None = None,
     pattern: str | None = None,
     example: str | None = None,
+    transport: Literal["TCP", "UDP"] = "TCP",
 ) -> Any:
-    """A field of a settings dataclass. `pattern` must match the whole string; `example` is TOML text."""
-    metadata = {"doc": doc, "minimum": minimum, "maximum": maximum, "pattern": pattern, "example": example}
+    """A field of a settings dataclass. `pattern` must match the whole string; `example` is TOML text; `transport` is of
+    an address to listen on."""
+    metadata = {
+        "doc": doc,
+        "minimum": minimum,
+        "maximum": maximum,
+        "pattern": pattern,
+        "example": example,
+        "transport": transport,
+    }
     if factory is not dataclasses.MISSING:
         return dataclasses.field(default_factory=factory, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)

@@ -51,7 +51,9 @@ class Resource:
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    listen: Address | None = setting(None, doc="UDP address and port to listen on.", example='"0.0.0.0:5683"')
+    listen: Address | None = setting(
+        None, doc="UDP address and port to listen on.", example='"0.0.0.0:5683"', transport="UDP"
+    )
     anonymous: bool = setting(
         False, doc="Take requests that are not protected, from anybody, to any channel."
     )

@@ -13,26 +13,26 @@ from gateway.settings import Address
 
 def clashes(parts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Two parts that want the same, as (path of the later, message). `parts` are settings by their path."""
-    taken: list[tuple[str, Address]] = []
+    taken: list[tuple[str, str, Address]] = []
     ports: dict[str, str] = {}
     for path, settings in parts.items():
         for where, port in _ports(path, settings):
             if ports.setdefault(port, where) != where:
                 yield where, f"is the same as {ports[port]}; a serial port is for one driver"
-        for where, address in _listeners(path, settings):
-            for other, theirs in taken:
-                if _clash(address, theirs):
+        for where, transport, address in _listeners(path, settings):
+            for other, used, theirs in taken:
+                if transport == used and _clash(address, theirs):
                     yield where, f"listens on the same address as {other}; give one of them another port"
                     break
-            taken.append((where, address))
+            taken.append((where, transport, address))
 
 
-def _listeners(path: str, settings: Any) -> Iterator[tuple[str, Address]]:
+def _listeners(path: str, settings: Any) -> Iterator[tuple[str, str, Address]]:
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
         where = f"{path}.{field.name.rstrip('_')}"
         if isinstance(value, Address) and field.name.startswith("listen"):
-            yield where, value
+            yield where, field.metadata["transport"], value
         elif dataclasses.is_dataclass(value):
             yield from _listeners(where, value)
 
