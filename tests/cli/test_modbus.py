@@ -1,5 +1,6 @@
 """`modbus` finds units, reads and writes them, by the configuration or without one."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -123,6 +124,14 @@ async def test_scan(tidegate: Run, slave: TcpSlave, tmp_path: Path) -> None:
     )
     line.close()
     assert json.loads(done.out) == {"unit": 3, "answer": "holding register 0 is 5"}
+
+
+async def test_check_and_try(tidegate: Run, slave: TcpSlave) -> None:
+    checked, tried = await asyncio.gather(tidegate("check"), tidegate("try", "hall", "-n", "2", "--json"))
+    assert "drivers.hall: 2 units, 6 values, 4 requests a second" in checked.out
+    records = [json.loads(json.loads(line)["body"]) for line in tried.out.splitlines()]
+    assert {record["device"] for record in records} == {"dryer", "meter"}
+    assert records[0]["values"]["temperature"] == 21.5
 
 
 @pytest.mark.parametrize(

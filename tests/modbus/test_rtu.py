@@ -14,7 +14,7 @@ from gateway.testing.emit import FakeEmit
 from gateway.testing.modbus_slave import Asked, ModbusUnit, Part, SerialSlave, frame
 from tests.modbus.rig import bodies, running, serial, unit
 
-ANSWER_TIMEOUT_S = 0.1
+ANSWER_TIMEOUT_S = 0.06
 
 
 def value(address: int, at: int) -> int:
@@ -62,7 +62,7 @@ async def test_a_late_answer_is_never_the_next_requests(line: SerialSlave) -> No
     late = [True]
 
     def behave(asked: Asked) -> Iterable[Part]:
-        return (Part(0.45 if late[0] else 0.0, asked.answer),)
+        return (Part(0.25 if late[0] else 0.0, asked.answer),)
 
     line.behave = behave
     emit = FakeEmit()
@@ -78,6 +78,7 @@ async def test_a_late_answer_is_never_the_next_requests(line: SerialSlave) -> No
     assert emit.failures[0] == ("unit-1", "no answer")
 
 
+@pytest.mark.slow
 async def test_a_unit_that_is_always_late_gives_no_value_or_the_right_one(line: SerialSlave) -> None:
     line.behave = lambda asked: (Part(0.06, asked.answer),)
     emit = FakeEmit()
@@ -88,6 +89,7 @@ async def test_a_unit_that_is_always_late_gives_no_value_or_the_right_one(line: 
     assert good(emit) == 0
 
 
+@pytest.mark.slow
 async def test_a_late_answer_to_the_only_request_a_unit_knows(line: SerialSlave) -> None:
     """Nothing tells it from the next one's: the registers count up, so a value from before would show."""
     count = [0]
@@ -122,6 +124,7 @@ BROKEN: dict[str, Callable[[bytes], bytes]] = {
 
 
 @pytest.mark.parametrize("how", BROKEN)
+@pytest.mark.slow
 async def test_a_broken_answer_is_no_value_and_the_next_good_one_is(line: SerialSlave, how: str) -> None:
     broken = [True]
 
@@ -164,6 +167,7 @@ async def test_an_answer_in_pieces(line: SerialSlave) -> None:
     assert emit.failures == []
 
 
+@pytest.mark.slow
 async def test_an_echo_is_cut_off(line: SerialSlave) -> None:
     line.echo = True
     emit = FakeEmit()
@@ -175,6 +179,7 @@ async def test_an_echo_is_cut_off(line: SerialSlave) -> None:
     assert {device for device, _ in emit.failures} == {"unit-2"}
 
 
+@pytest.mark.slow
 async def test_noise_between_polls_is_dropped(line: SerialSlave) -> None:
     emit = FakeEmit()
     async with running(serial(line.path, unit(1, registers(3), interval=0.2)), emit):
@@ -185,6 +190,7 @@ async def test_noise_between_polls_is_dropped(line: SerialSlave) -> None:
     never_wrong(emit)
 
 
+@pytest.mark.slow
 async def test_an_unplugged_port_comes_back_at_the_same_name(line: SerialSlave, tmp_path: Path) -> None:
     emit = FakeEmit()
     config = serial(line.path, unit(1, registers(3)), unit(2, registers(4)))

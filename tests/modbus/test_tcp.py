@@ -103,6 +103,7 @@ async def test_a_register_that_is_refused_costs_only_itself(slave: TcpSlave) -> 
     assert len({asked.pdu for asked in slave.asked[-6:]}) == 3
 
 
+@pytest.mark.slow
 async def test_a_late_answer_is_known_by_its_transaction(slave: TcpSlave) -> None:
     late = [True]
 
@@ -148,6 +149,7 @@ async def test_what_is_not_the_answer_is_no_value(
     assert all(values == {"a": 1001, "b": 1002} for values in good(emit))
 
 
+@pytest.mark.slow
 async def test_a_connection_that_is_cut_is_made_again(slave: TcpSlave) -> None:
     emit = FakeEmit()
     async with running(bus(slave, unit(1, {"a": Register(at=1)})), emit):
@@ -169,6 +171,7 @@ async def test_a_device_that_is_gone_is_told(slave: TcpSlave) -> None:
     assert emit.failures[-1][0] == "unit-1"
 
 
+@pytest.mark.slow
 async def test_a_gateway_that_can_not_reach_one_unit_serves_the_others(slave: TcpSlave) -> None:
     def behave(asked: TcpAsked) -> list[Part]:
         refusal = tcp_frame(asked.transaction, 2, b"\x83\x0b")
@@ -182,6 +185,7 @@ async def test_a_gateway_that_can_not_reach_one_unit_serves_the_others(slave: Tc
     assert {record.device for record in emit.records} == {"unit-1", "unit-2"}
 
 
+@pytest.mark.slow
 async def test_ticks_that_passed_are_counted_and_not_made_up_for(slave: TcpSlave) -> None:
     slave.behave = lambda asked: [Part(0.05, asked.answer)]
     emit = FakeEmit()
