@@ -86,6 +86,7 @@ class ModbusDriver:
         time_ms = self._context.clock.wall_ms()
         values, quality, failure = await each.read(line, emit.count)
         self._emit(each.unit, time_ms, values, quality, emit)
+        self._advance(each, emit)
         if failure is not None:
             each.unit.failed()
             emit.device_failed(each.unit.unit.device, failure)
@@ -93,7 +94,6 @@ class ModbusDriver:
             self._waiting = [entry for entry in self._waiting if entry[2].unit is not each.unit]
             heapify(self._waiting)
         else:
-            self._advance(each, emit)
             self._wait(each)
 
     def _advance(self, each: PollClass, emit: Emit) -> None:

@@ -145,6 +145,34 @@ async def test_a_broken_answer_is_no_value_and_the_next_good_one_is(line: Serial
     assert set(first["quality"].values()) <= {"no answer", "no whole answer"}
 
 
+@pytest.mark.slow
+async def test_what_a_unit_does_not_even_refuse_is_found_out(line: SerialSlave) -> None:
+    """It is silent to every request that touches register 7 or the hole behind 20; all else is read in the end."""
+
+    def behave(asked: Asked) -> Iterable[Part]:
+        at, count = asked.pdu[2], asked.pdu[4]
+        silent = any(at <= place < at + count for place in (7, 21, 22))
+        return () if silent else (Part(0.0, asked.answer),)
+
+    line.behave = behave
+
+    def steady(emit: FakeEmit) -> bool:
+        """The last ten polls all read what is there."""
+        last = list(bodies(emit.records, "unit-1"))[-10:]
+        return len(last) == 10 and all(
+            set(body["values"]) == {f"r{at}" for at in places if at != 7}
+            and body["quality"] == {"r7": "no answer"}
+            for body in last
+        )
+
+    emit = FakeEmit()
+    places = (*range(5, 10), 20, 23, 24)
+    config = serial(line.path, unit(1, registers(*places)), unit(2, registers(3)), answer_timeout=0.03)
+    async with running(config, emit):
+        await emit.until(lambda: steady(emit), within_s=30)
+    never_wrong(emit)
+
+
 async def test_a_little_noise_before_an_answer_does_no_harm(line: SerialSlave) -> None:
     line.behave = lambda asked: (Part(0.0, b"\xff\0" + asked.answer + b"\0"),)
     emit = FakeEmit()
