@@ -1,5 +1,7 @@
 """What `check` says of a bus: what can't be, and how much of the line it takes."""
 
+import dataclasses
+
 import pytest
 
 from drivers.modbus import DRIVER, Config
@@ -22,6 +24,11 @@ def unit(address: int = 1, device: str = "a", **more: object) -> Unit:
     [
         (Config(units=[unit()]), "", "a bus needs one of tcp, rtu_over_tcp and serial"),
         (Config(tcp=TCP, serial=PORT, units=[unit()]), "", "a bus needs one of"),
+        (
+            Config(serial=dataclasses.replace(PORT, data_bits=7), units=[unit()]),
+            "serial.data_bits",
+            "RTU needs characters of 8 bits",
+        ),
         (Config(serial=PORT, units=[unit(248)]), "units[0].address", "248 is none of an RTU line: 1 to 247"),
         (Config(rtu_over_tcp=TCP, units=[unit(0)]), "units[0].address", "0 is none of an RTU line"),
         (Config(tcp=TCP, units=[unit(), unit(1, "b")]), "units[1].address", "1 is taken by a unit above"),

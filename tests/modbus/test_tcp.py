@@ -213,3 +213,25 @@ async def test_rtu_frames_through_a_serial_server(slave: TcpSlave) -> None:
     async with server, running(config, emit):
         await emit.until(lambda: len(good(emit)) > 2)
     assert good(emit)[0] == {"a": 4711}
+
+
+async def test_a_serial_server_that_hangs_up_is_asked_again(slave: TcpSlave) -> None:
+    """It takes connections and closes them, as it does while another program has its port."""
+    unit_1 = ModbusUnit({1: 4711})
+    busy = [True]
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while not busy[0] and (request := await reader.read(8)):
+            writer.write(frame(request[0], unit_1.answer(request[1:-2])))
+        writer.close()
+
+    emit = FakeEmit()
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    address = Address(*server.sockets[0].getsockname())
+    config = Config(rtu_over_tcp=address, units=[unit(1, {"a": Register(at=1)})], answer_timeout=0.03)
+    async with server, running(config, emit):
+        await emit.until(lambda: len(emit.failures) > 1)
+        busy[0] = False
+        await emit.until(lambda: len(good(emit)) > 2)
+    assert ("unit-1", "connection closed") in emit.failures
+    assert good(emit)[0] == {"a": 4711}
