@@ -91,16 +91,15 @@ class RtuLine(Line):
             return
         if self._is_echo():
             return
-        while True:
-            answer = rtu_answer(self._received, self._unit, request)
-            if answer is not None:
-                if self._may_be_older(answer[0]):
-                    self._fail("refused, if that is not about an earlier request")
-                else:
-                    self._on_time(answer[0], len(self._received) - answer[1])
-                return
-            if not self._drop_late():
-                break
+        while self._drop_late():
+            pass
+        answer = rtu_answer(self._received, self._unit, request)
+        if answer is not None:
+            if self._may_be_older(answer[0]):
+                self._fail("refused, if that is not about an earlier request")
+            else:
+                self._on_time(answer[0], len(self._received) - answer[1])
+            return
         if len(self._received) >= rtu_answer_bytes(request) and self._timer is not None:
             self._timer.cancel()
             self._timer = asyncio.get_running_loop().call_later(

@@ -11,8 +11,8 @@ from drivers.modbus.protocol import ExceptionAnswer, read, write_register
 from gateway.testing.modbus_slave import Asked, ModbusUnit, Part, SerialSlave, frame
 from tests.modbus.rig import serial
 
-TIMEOUT_S = 0.1
-LATE_S = 0.15
+TIMEOUT_S = 0.2
+LATE_S = 0.3
 
 
 @pytest.fixture
