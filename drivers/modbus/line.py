@@ -143,11 +143,9 @@ class Line:
             self._answer.set_result(pdu)
 
     def _give_up(self) -> None:
-        self._fail("no whole answer" if self._received else "no answer")
-
-    def _fail(self, reason: str) -> None:
         if self._answer is not None and not self._answer.done():
-            self._answer.set_exception(NoAnswer(reason))
+            text = "no whole answer" if self._received else "no answer"
+            self._answer.set_exception(NoAnswer(text))
 
     def _lose(self, why: Exception) -> None:
         self._channel = None

@@ -57,14 +57,25 @@ async def test_a_unit_that_owes_an_answer_is_not_asked_for_one_like_it(
     assert await line.exchange(1, read("holding", 40, 2)) == b"\x01\x28\x01\x29"
 
 
+async def test_a_late_answer_that_came_owes_nothing_any_more(slave: SerialSlave, line: Line) -> None:
+    late_once(slave)
+    with pytest.raises(NoAnswer):
+        await line.exchange(1, read("holding", 30, 2))
+    assert await line.exchange(2, read("holding", 40, 2)) == b"\x02\x28\x02\x29"
+    assert await line.exchange(1, read("holding", 40, 2)) == b"\x01\x28\x01\x29"
+
+
 async def test_a_late_refusal_is_not_the_next_requests(slave: SerialSlave, line: Line) -> None:
     late_once(slave, frame(1, b"\x83\x06"))
     with pytest.raises(NoAnswer, match="no answer"):
         await line.exchange(1, read("holding", 30, 2))
-    with pytest.raises(NoAnswer, match="refused, if that is not about an earlier request"):
+    assert await line.exchange(1, read("holding", 40, 1)) == b"\x01\x28"
+    slave.behave = lambda asked: ()
+    with pytest.raises(NoAnswer, match="no answer"):
+        await line.exchange(1, read("holding", 30, 2))
+    slave.behave = lambda asked: (Part(0.0, frame(1, b"\x83\x06")),)
+    with pytest.raises(NoAnswer, match="no answer"):
         await line.exchange(1, read("holding", 40, 1))
-    assert await line.exchange(1, read("holding", 40, 2)) == b"\x01\x28\x01\x29"
-    assert await line.exchange(1, read("holding", 41, 1)) == b"\x01\x29"
 
 
 async def test_a_refusal_in_time_is_one(slave: SerialSlave, line: Line) -> None:
