@@ -29,9 +29,9 @@ BAUD_RATE_TOLERANCE = 0.02
 
 DEV = Path("/dev")
 USB = r"usb:([0-9a-fA-F]{4}):([0-9a-fA-F]{4})(?::(.+))?"
-TCGETS2 = 0x802C542A
-TERMIOS2_BYTES, TERMIOS2_OSPEED = 44, 40
-"""struct termios2 of the kernel (asm-generic/termbits.h); unlike termios it has the speed as a number."""
+TCGETS2, TCSETS2 = 0x802C542A, 0x402C542B
+TERMIOS2 = struct.Struct("=I36xI")
+"""struct termios2 of the kernel (asm-generic/termbits.h): input flags and, unlike termios, the speed as a number."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,12 +66,17 @@ class FoundPort(NamedTuple):
 
 
 def ports() -> list[FoundPort]:
-    """The serial ports of this machine, by path."""
+    """The serial ports of this machine, by path. Raises DeviceError if one goes just now."""
     from serial.tools.list_ports import comports
 
+    try:
+        listed = comports()
+    except TypeError as error:
+        # pyserial makes a number of what it could not read from the device any more.
+        raise DeviceError("a port vanished while ports were listed") from error
     by_id = _links(DEV / "serial" / "by-id", "*")
     found = {}
-    for port in comports():
+    for port in listed:
         usb = "" if port.vid is None else f"usb:{port.vid:04x}:{port.pid:04x}"
         if usb and port.serial_number:
             usb += f":{port.serial_number}"
@@ -142,7 +147,7 @@ class Port:
         line = _open(path, settings)
         try:
             fcntl.ioctl(line.fileno(), termios.TIOCEXCL)
-            speed = _speed(line.fileno())
+            speed = _configure(line.fileno())
         except OSError as error:
             line.close()
             raise DeviceError(f"port {settings.port}: {error.strerror}") from error
@@ -266,7 +271,14 @@ def _group(path: str) -> str:
     return "dialout"
 
 
-def _speed(fd: int) -> int:
-    """Baud. A driver that can't do a speed takes the nearest one and says so only when asked."""
-    answer = fcntl.ioctl(fd, TCGETS2, bytes(TERMIOS2_BYTES))
-    return int(struct.unpack_from("=I", answer, TERMIOS2_OSPEED)[0])
+def _configure(fd: int) -> int:
+    """Let a byte with a wrong parity or stop bit come as NUL, where pyserial lets it pass as if it were right.
+
+    Returns the speed: a driver that can't do the one it was asked for takes the nearest, and says so only here.
+    """
+    settings = bytearray(TERMIOS2.size)
+    fcntl.ioctl(fd, TCGETS2, settings)
+    flags, speed = TERMIOS2.unpack(settings)
+    struct.pack_into("=I", settings, 0, flags & ~termios.IGNPAR | termios.INPCK)
+    fcntl.ioctl(fd, TCSETS2, settings)
+    return int(speed)

@@ -3,7 +3,9 @@
 import asyncio
 import os
 import pty
+import select
 import struct
+import subprocess
 import termios
 import tty
 from collections.abc import Callable, Iterator
@@ -24,10 +26,9 @@ class Line:
     """A pseudo-terminal: the test holds the device's end, the port opens `path`."""
 
     def __init__(self) -> None:
-        self.device, slave = pty.openpty()
-        self.path = os.ttyname(slave)
-        tty.setraw(slave)
-        os.close(slave)
+        self.device, self.slave = pty.openpty()
+        self.path = os.ttyname(self.slave)
+        tty.setraw(self.slave)
         self.came = bytearray()
         self.losses: list[str] = []
 
@@ -44,8 +45,13 @@ class Line:
 def line() -> Iterator[Line]:
     made = Line()
     yield made
+    os.close(made.slave)
     if made.device >= 0:
         os.close(made.device)
+
+
+def stty(path: str, *words: str) -> None:
+    subprocess.run(["stty", "-F", path, *words], check=True)
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -53,6 +59,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 async def test_bytes_pass_both_ways_unchanged(line: Line) -> None:
+    stty(line.path, "sane", "ixon", "ixoff", "igncr", "ocrnl")
     port = line.open(baud_rate=115_200)
     every = bytes(range(256))
     os.write(line.device, every)
@@ -68,6 +75,16 @@ async def test_bytes_pass_both_ways_unchanged(line: Line) -> None:
 async def test_a_speed_is_set_whether_it_has_a_name_or_not(line: Line, baud_rate: int) -> None:
     port = line.open(baud_rate=baud_rate)
     assert struct.unpack_from("=I", ioctl(line.device, 0x802C542A, bytes(44)), 40)[0] == baud_rate
+    port.close()
+
+
+async def test_damaged_bytes_are_not_taken_for_right_ones(line: Line) -> None:
+    """A pseudo-terminal damages none; that the kernel was told what to do with them can be seen."""
+    stty(line.path, "ignpar", "parmrk", "istrip")
+    port = line.open(baud_rate=123_456, parity="even")
+    flags = termios.tcgetattr(line.device)[0]
+    assert flags & termios.INPCK
+    assert not flags & (termios.IGNPAR | termios.PARMRK | termios.ISTRIP)
     port.close()
 
 
@@ -169,12 +186,14 @@ async def test_what_waits_goes_out_when_the_line_takes_it(line: Line) -> None:
 
 
 async def test_discarded_input_is_no_lost_line(line: Line) -> None:
+    """The loop has been told that there is something to read when it is discarded."""
     port = line.open()
-    for _ in range(50):
+    for _ in range(5):
         os.write(line.device, b"old")
+        select.select([line.slave], [], [], 5)
         await asyncio.sleep(0)
         port.discard_input()
-    line.came.clear()
+    await asyncio.sleep(0)
     os.write(line.device, b"new")
     await until(lambda: line.came.endswith(b"new"))
     assert line.losses == []
