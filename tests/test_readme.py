@@ -27,7 +27,7 @@ def commands() -> list[str]:
 def test_the_command_exists(words: str) -> None:
     names = [word for word in shlex.split(words) if not word.startswith("-") and not word.endswith(".toml")]
     options = [word for word in shlex.split(words) if word.startswith("-")]
-    depth = 2 if names[0] in ("queue", "doctor", "serial") else 1
+    depth = 2 if names[0] in ("queue", "doctor", "serial", "modbus") else 1
     depth = 3 if names[:2] == ["queue", "dead"] else depth
     command = [str(TIDEGATE), *names[:depth], "--help"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env={"COLUMNS": "200"})

@@ -38,11 +38,11 @@ class Config:
     units: list[Unit] = setting(doc="The devices on the bus.", minimum=1, maximum=UNIT_MAX)
 
 
-def line_of(config: Config) -> load.Line:
+def rate_of(config: Config) -> load.LineRate:
     serial = config.serial
     if serial is None:
-        return load.Line(0, 0, config.pause)
-    return load.Line(serial.baud_rate, serial.bits_per_character, config.pause)
+        return load.LineRate(0, 0, config.pause)
+    return load.LineRate(serial.baud_rate, serial.bits_per_character, config.pause)
 
 
 def channels(config: Config) -> Sequence[str]:
@@ -53,6 +53,8 @@ def problems(config: Config) -> Sequence[tuple[str, str]]:
     found: list[tuple[str, str]] = []
     if sum(way is not None for way in (config.tcp, config.rtu_over_tcp, config.serial)) != 1:
         found.append(("", "a bus needs one of tcp, rtu_over_tcp and serial"))
+    if config.serial is not None and config.serial.data_bits != 8:
+        found.append(("serial.data_bits", "RTU needs characters of 8 bits"))
     for number, one in enumerate(config.units):
         here = f"units[{number}]"
         before = config.units[:number]
@@ -65,12 +67,12 @@ def problems(config: Config) -> Sequence[tuple[str, str]]:
         for where, message in unit.problems(one):
             found.append((f"{here}.{where}" if where else here, message))
     if not found:
-        found.extend(load.problems(config.units, line_of(config)))
+        found.extend(load.problems(config.units, rate_of(config)))
     return found
 
 
 def notes(config: Config) -> Sequence[str]:
-    return load.notes(config.units, line_of(config))
+    return load.notes(config.units, rate_of(config))
 
 
 DRIVER = Manifest(

@@ -11,7 +11,7 @@ from heapq import heapify, heappop, heappush
 from itertools import count
 from math import inf
 
-from drivers.modbus import Config, line_of
+from drivers.modbus import Config, rate_of
 from drivers.modbus.line import Channel, Count, Line, Lost, Open, Received, Timing
 from drivers.modbus.polled import PollClass, Polled
 from drivers.modbus.rtu import RtuLine
@@ -43,7 +43,7 @@ class ModbusDriver:
 
     async def run(self, emit: Emit) -> None:
         line = line_for(self._config, emit.count)
-        hole_max = line_of(self._config).hole_max
+        hole_max = rate_of(self._config).hole_max
         known = _known(emit.recall(self._scope))
         units = [Polled(unit, hole_max, known.get(unit.address, ())) for unit in self._config.units]
         now = asyncio.get_running_loop().time()
@@ -62,7 +62,7 @@ class ModbusDriver:
 
     async def _serve(self, line: Line, emit: Emit) -> None:
         loop = asyncio.get_running_loop()
-        probe_s = self._config.answer_timeout + 40 * line_of(self._config).character_s
+        probe_s = self._config.answer_timeout + 40 * rate_of(self._config).character_s
         while True:
             now = loop.time()
             due = self._waiting[0][0] if self._waiting else inf
@@ -86,6 +86,7 @@ class ModbusDriver:
         time_ms = self._context.clock.wall_ms()
         values, quality, failure = await each.read(line, emit.count)
         self._emit(each.unit, time_ms, values, quality, emit)
+        self._advance(each, emit)
         if failure is not None:
             each.unit.failed()
             emit.device_failed(each.unit.unit.device, failure)
@@ -93,7 +94,6 @@ class ModbusDriver:
             self._waiting = [entry for entry in self._waiting if entry[2].unit is not each.unit]
             heapify(self._waiting)
         else:
-            self._advance(each, emit)
             self._wait(each)
 
     def _advance(self, each: PollClass, emit: Emit) -> None:
@@ -159,7 +159,7 @@ class ModbusDriver:
 
 def line_for(config: Config, tell: Count) -> Line:
     """The line of a configuration, not open yet."""
-    rate = line_of(config)
+    rate = rate_of(config)
     timing = Timing(config.answer_timeout, rate.rest_s, rate.character_s)
     if config.tcp is not None:
         return TcpLine(_connection(config.tcp), timing, tell)

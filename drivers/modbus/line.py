@@ -13,6 +13,9 @@ SILENT_MAX = 3
 Count = Callable[[str, int], None]
 
 
+OPEN_ATTEMPTS = 2
+"""The first finds out that the channel was lost, if it was."""
+
 SILENCE_S_MAX = 10.0
 """A line that babbles for so long fails the request that waits for its silence."""
 
@@ -63,15 +66,11 @@ class Line:
 
         Raises NoAnswer, ExceptionAnswer; DeviceError if the line can't be opened or, if it is a port, was lost.
         """
-        if self._channel is None:
-            self._received.clear()
-            self._channel = await self._open(self._take, self._lose)
-            self._opened()
-        await self._rest()
+        channel = await self._ready()
         loop = asyncio.get_running_loop()
         self._answer = loop.create_future()
         try:
-            time_s = self._send(self._channel, unit, request)
+            time_s = self._send(channel, unit, request)
             self._timer = loop.call_later(time_s + self._timing.answer_timeout_s, self._give_up)
             pdu = await self._answer
             found = _data(request, pdu)
@@ -88,6 +87,18 @@ class Line:
                 self._timer.cancel()
         self._silent = 0
         return found
+
+    async def _ready(self) -> Channel:
+        """An open channel, at rest. Raises DeviceError, NoAnswer."""
+        for _ in range(OPEN_ATTEMPTS):
+            if self._channel is None:
+                self._received.clear()
+                self._channel = await self._open(self._take, self._lose)
+                self._opened()
+            await self._rest()
+            if self._channel is not None:
+                return self._channel
+        raise NoAnswer("connection closed")
 
     def may_come(self, unit: int) -> frozenset[bytes]:
         """Heads of answers that a unit was asked for, did not give and may still give."""
@@ -132,11 +143,9 @@ class Line:
             self._answer.set_result(pdu)
 
     def _give_up(self) -> None:
-        self._fail("no whole answer" if self._received else "no answer")
-
-    def _fail(self, reason: str) -> None:
         if self._answer is not None and not self._answer.done():
-            self._answer.set_exception(NoAnswer(reason))
+            text = "no whole answer" if self._received else "no answer"
+            self._answer.set_exception(NoAnswer(text))
 
     def _lose(self, why: Exception) -> None:
         self._channel = None

@@ -19,7 +19,7 @@ REST_S_MIN = 0.00175
 """Between frames (section 2.5.1.1); above 19,200 baud it is fixed."""
 
 
-class Line(NamedTuple):
+class LineRate(NamedTuple):
     """`baud_rate` is 0 where no serial line is known."""
 
     baud_rate: int
@@ -52,7 +52,7 @@ class Demand(NamedTuple):
     share: float
 
 
-def demand(units: Sequence[Unit], line: Line) -> Demand:
+def demand(units: Sequence[Unit], line: LineRate) -> Demand:
     values, rate, share_min, share = 0, 0.0, 0.0, 0.0
     for unit in units:
         for interval, points in unit.classes().items():
@@ -64,7 +64,7 @@ def demand(units: Sequence[Unit], line: Line) -> Demand:
     return Demand(values, rate, share_min, share)
 
 
-def problems(units: Sequence[Unit], line: Line) -> Iterator[tuple[str, str]]:
+def problems(units: Sequence[Unit], line: LineRate) -> Iterator[tuple[str, str]]:
     """Only what can't be, however fast the units are."""
     share = demand(units, line).share_min
     if share > 1:
@@ -75,7 +75,7 @@ def problems(units: Sequence[Unit], line: Line) -> Iterator[tuple[str, str]]:
         )
 
 
-def notes(units: Sequence[Unit], line: Line) -> list[str]:
+def notes(units: Sequence[Unit], line: LineRate) -> list[str]:
     needs = demand(units, line)
     many = f"{len(units)} unit{'s' if len(units) > 1 else ''}, {needs.values:,} value{'s' if needs.values > 1 else ''}"
     told = f"{many}, {needs.requests_a_second:.3g} requests a second"

@@ -27,6 +27,9 @@ from gateway.record import Value
 TOO_MUCH = frozenset((ILLEGAL_ADDRESS, ILLEGAL_VALUE, DEVICE_FAILURE))
 """Refusals that may be about a part of what was asked for."""
 
+MUTE_S = 60.0
+"""A value to which a unit says nothing, though it answers others, is left out for so long."""
+
 PROBE_S_MAX = 30.0
 PATIENCE_S_MAX = 30.0
 
@@ -40,6 +43,8 @@ class PollClass:
         self.due = -inf
         self._points = points
         self._plan = plan
+        self._silent: Request | None = None
+        self._mute: dict[str, float] = {}
 
     @property
     def learned(self) -> list[str]:
@@ -61,6 +66,9 @@ class PollClass:
         blocks = deque(self._plan.blocks)
         while blocks:
             block = blocks.popleft()
+            if self._is_mute(block):
+                quality[block.points[0].name] = "no answer"
+                continue
             try:
                 data = await line.exchange(self.unit.unit.address, block.request)
             except ExceptionAnswer as error:
@@ -75,12 +83,26 @@ class PollClass:
                     blocks.extendleft(reversed(parts))
             except NoAnswer as error:
                 count("requests without an answer", 1)
+                self._was_silent(block)
                 return values, self._rest(block, blocks, str(error), quality), str(error)
             else:
                 self._plan.took(block)
+                if self._silent == block.request:
+                    self._silent = None
                 _decode(block, data, values, quality)
         self._plan.went_through()
         return values, quality, None
+
+    def _was_silent(self, block: Block) -> None:
+        """Some units don't refuse what they haven't, they say nothing: twice in a row is taken for a refusal."""
+        if self._silent != block.request:
+            self._silent = block.request
+        elif self._plan.cut(block, for_size=False) is None:
+            self._mute[block.points[0].name] = asyncio.get_running_loop().time() + MUTE_S
+
+    def _is_mute(self, block: Block) -> bool:
+        until = self._mute.get(block.points[0].name)
+        return until is not None and len(block.points) == 1 and asyncio.get_running_loop().time() < until
 
     @staticmethod
     def _rest(block: Block, blocks: Iterable[Block], reason: str, quality: dict[str, str]) -> dict[str, str]:

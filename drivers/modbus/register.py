@@ -14,7 +14,9 @@ from drivers.modbus.protocol import (
     READ_REGISTERS_MAX,
     Request,
     Table,
+    mask_register,
     write_coil,
+    write_coils,
     write_register,
     write_registers,
 )
@@ -280,23 +282,46 @@ def _decimals(number: float) -> int:
     return max(0, -exponent) if isinstance(exponent, int) else 0
 
 
-def writing(register: Register, text: str, word_order: Order, byte_order: Order) -> tuple[Request, Value]:
-    """The request that writes a value given as text, and what the value is read as then. Raises ValueError."""
+def writing(
+    register: Register, text: str, word_order: Order, byte_order: Order
+) -> tuple[list[Request], Value]:
+    """Requests that write a value given as text, and what is read then. Raises ValueError.
+
+    Each does it alone; the next is for units that don't know the function of the one before.
+    """
     if register.table in ("input", "discrete"):
         raise ValueError(f"{register.table} can only be read")
     if register.holds == "bool":
-        words = {"on": True, "true": True, "1": True, "off": False, "false": False, "0": False}
-        if text not in words:
-            raise ValueError(f"{text!r} is neither on nor off")
-        return write_coil(register.at, words[text]), words[text]
+        on = _switch(text)
+        return [write_coil(register.at, on), write_coils(register.at, [on])], on
     if register.bit_range is not None:
-        raise ValueError("bits of a register can't be written alone")
-    words_to_write = encode(register, text, word_order, byte_order)
-    data = struct.pack(f">{register.count}H", *words_to_write)
-    expected = decoder(register, word_order, byte_order)(data, 0)
-    if len(words_to_write) == 1:
-        return write_register(register.at, words_to_write[0]), expected
-    return write_registers(register.at, words_to_write), expected
+        return _writing_bits(register, text, register.bit_range)
+    words = encode(register, text, word_order, byte_order)
+    expected = decoder(register, word_order, byte_order)(struct.pack(f">{len(words)}H", *words), 0)
+    single = [write_register(register.at, words[0])] if len(words) == 1 else []
+    return [*single, write_registers(register.at, words)], expected
+
+
+def _switch(text: str) -> bool:
+    words = {"on": True, "true": True, "1": True, "off": False, "false": False, "0": False}
+    if text.lower() not in words:
+        raise ValueError(f"{text!r} is neither on nor off")
+    return words[text.lower()]
+
+
+def _writing_bits(register: Register, text: str, bits: tuple[int, int]) -> tuple[list[Request], Value]:
+    """The unit itself leaves the other bits as they are (function 22)."""
+    low, high = bits
+    if register.count > 1:
+        raise ValueError(f"bits of {register.holds} can't be written alone")
+    width = high - low + 1
+    is_switch = width == 1 and not register.names
+    number = int(_switch(text)) if is_switch else int(_unscaled(register, text))
+    if not 0 <= number < 1 << width:
+        raise ValueError(f"{number} does not fit into {width} bits")
+    mask = (1 << width) - 1 << low
+    value = bool(number) if is_switch else register.names.get(str(number), number)
+    return [mask_register(register.at, 0xFFFF ^ mask, number << low)], value
 
 
 def encode(register: Register, text: str, word_order: Order, byte_order: Order) -> tuple[int, ...]:

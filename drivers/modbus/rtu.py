@@ -3,8 +3,8 @@
 An answer doesn't say which request it is for, only its unit, function and length. So that a late answer is never taken
 for another request's: the head (function and length) of every request that was not answered is kept, and the unit is not
 asked for an answer with the same head until another one was answered. As units answer in order, the late one
-can't come any more then. A refusal says only its function: it settles the oldest request that it may be for. A unit that
-has only one kind of answer to give is left alone instead, for LATE_TIMEOUTS times the answer timeout.
+can't come any more then. A refusal says only its function: it is taken for the answer to the oldest request that it may be
+for. A unit that has only one kind of answer to give is left alone instead, for LATE_TIMEOUTS times the answer timeout.
 
 The rest between frames is the line's, 3.5 characters, and after a request without an answer as long as
 the longest answer time seen. That no more than 1.5 characters pass inside a frame is not checked: adapters hand over
@@ -15,7 +15,6 @@ import asyncio
 
 from drivers.modbus.line import Channel, Count, Line, NoAnswer, Open, Timing
 from drivers.modbus.protocol import (
-    EXCEPTION,
     ExceptionAnswer,
     Request,
     rtu_answer,
@@ -91,16 +90,12 @@ class RtuLine(Line):
             return
         if self._is_echo():
             return
-        while True:
-            answer = rtu_answer(self._received, self._unit, request)
-            if answer is not None:
-                if self._may_be_older(answer[0]):
-                    self._fail("refused, if that is not about an earlier request")
-                else:
-                    self._on_time(answer[0], len(self._received) - answer[1])
-                return
-            if not self._drop_late():
-                break
+        while self._drop_late():
+            pass
+        answer = rtu_answer(self._received, self._unit, request)
+        if answer is not None:
+            self._on_time(answer[0], len(self._received) - answer[1])
+            return
         if len(self._received) >= rtu_answer_bytes(request) and self._timer is not None:
             self._timer.cancel()
             self._timer = asyncio.get_running_loop().call_later(
@@ -120,19 +115,10 @@ class RtuLine(Line):
             return not self._received
         return False
 
-    def _may_be_older(self, pdu: bytes) -> bool:
-        """Whether a refusal may be for a request before the one that is waited for; the oldest is settled by it."""
-        late = self._late.get(self._unit, {})
-        older = [head for head in late if head[0] | EXCEPTION == pdu[0]]
-        if not older:
-            return False
-        del late[older[0]]
-        return True
-
     def _drop_late(self) -> bool:
         """Cut off what came late, of whatever unit, so that the answer behind it is seen.
 
-        It and those asked for before it can't come any more.
+        It and those asked for before it can't come any more. A refusal counts for the oldest that it may be for.
         """
         for unit, late in self._late.items():
             for number, head in enumerate(late, 1):

@@ -289,19 +289,25 @@ async def _ask(line: "Line", addresses: range) -> dict[int, str]:
 async def _write(line: "Line", unit: "Unit", text: str) -> tuple[Any, Any]:
     """The value before and after. Reading first also tells whether the line echoes, which a write can't."""
     from drivers.modbus.line import NoAnswer
-    from drivers.modbus.protocol import ExceptionAnswer
+    from drivers.modbus.protocol import ILLEGAL_FUNCTION, ExceptionAnswer
     from drivers.modbus.register import writing
 
     [(name, register)] = unit.values().items()
     try:
-        request, expected = writing(register, text, *unit.orders())
+        requests, expected = writing(register, text, *unit.orders())
     except ValueError as error:
         raise CommandError(f"{name}: {error}", os.EX_DATAERR) from error
     [(_, before, quality)] = await _read(line, [unit])
-    try:
-        await line.exchange(unit.address, request)
-    except (ExceptionAnswer, NoAnswer) as error:
-        raise CommandError(f"{name}: {error}; it was {before.get(name, quality.get(name))}") from error
+    for request in requests:
+        try:
+            await line.exchange(unit.address, request)
+            break
+        except (ExceptionAnswer, NoAnswer) as error:
+            unknown = isinstance(error, ExceptionAnswer) and error.code == ILLEGAL_FUNCTION
+            if not unknown or request is requests[-1]:
+                raise CommandError(
+                    f"{name}: {error}; it was {before.get(name, quality.get(name))}"
+                ) from error
     [(_, after, quality)] = await _read(line, [unit])
     if after.get(name) != expected:
         raise CommandError(

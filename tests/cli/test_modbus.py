@@ -1,12 +1,13 @@
 """`modbus` finds units, reads and writes them, by the configuration or without one."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from gateway.testing.modbus_slave import ModbusUnit, Part, SerialSlave, TcpAsked, TcpSlave
+from gateway.testing.modbus_slave import ModbusUnit, Part, SerialSlave, TcpAsked, TcpSlave, tcp_frame
 from tests.cli.conftest import Run
 
 pytestmark = pytest.mark.slow
@@ -24,6 +25,7 @@ temperature = {{ at = 0, type = "int16", scale = 0.1, unit = "°C" }}
 setpoint = {{ at = 1, type = "float32" }}
 state = {{ at = 3, names = {{ 0 = "off", 1 = "on" }} }}
 missing = {{ at = 90 }}
+fan = {{ at = 4, bits = "2" }}
 pump = {{ at = 5, table = "coil" }}
 [[drivers.hall.units]]
 address = 8
@@ -35,7 +37,7 @@ only = ["frequency"]
 
 @pytest.fixture
 async def slave(site: Path) -> AsyncIterator[TcpSlave]:
-    dryer = ModbusUnit({0: 215, 1: 0x41A0, 2: 0, 3: 0}, coils={5: False})
+    dryer = ModbusUnit({0: 215, 1: 0x41A0, 2: 0, 3: 0, 4: 0xFF00}, coils={5: False})
     made = TcpSlave({7: dryer, 8: ModbusUnit({0x5B2C: 4998}), 9: ModbusUnit(inputs={4: 0xFFFE, 5: 2, 6: 3})})
     with (site / "tidegate.toml").open("a") as file:
         await made.listen()
@@ -96,9 +98,21 @@ async def test_write_shows_what_it_did(tidegate: Run, slave: TcpSlave) -> None:
     done = await tidegate("modbus", "write", "hall", "dryer", "pump", "on")
     assert done.out == "pump: False -> True\n"
     assert slave.units[7].coils[5]
+    done = await tidegate("modbus", "write", "hall", "dryer", "fan", "on")
+    assert (done.out, slave.units[7].holding[4]) == ("fan: False -> True\n", 0xFF04)
     bus = f"127.0.0.1:{slave.port}"
     done = await tidegate("modbus", "write", bus, "--unit", 7, "--at", 0, "--type", "int16", "--", "-5")
     assert done.out == "0: 215 -> -5\n"
+
+
+async def test_a_unit_that_knows_only_function_16(tidegate: Run, slave: TcpSlave) -> None:
+    def behave(asked: TcpAsked) -> list[Part]:
+        refusal = tcp_frame(asked.transaction, asked.unit, b"\x86\x01")
+        return [Part(0.0, refusal if asked.pdu[0] == 6 else asked.answer)]
+
+    slave.behave = behave
+    done = await tidegate("modbus", "write", f"127.0.0.1:{slave.port}", "--unit", "7", "--at", "1", "5")
+    assert done.out == "1: 16800 -> 5\n"
 
 
 async def test_a_write_that_the_unit_ignores_is_told(tidegate: Run, slave: TcpSlave) -> None:
@@ -125,40 +139,46 @@ async def test_scan(tidegate: Run, slave: TcpSlave, tmp_path: Path) -> None:
     assert json.loads(done.out) == {"unit": 3, "answer": "holding register 0 is 5"}
 
 
-@pytest.mark.parametrize(
-    ("arguments", "code", "expected"),
-    [
-        (("read", "halle"), 64, "no bus 'halle' in the configuration; there are: hall"),
-        (("read", "hall", "drier"), 64, "no device 'drier' on the bus; there are: dryer, meter"),
-        (("read", "hall", "dryer", "x"), 64, "dryer has no 'x'; there are: temperature, setpoint"),
-        (("read", "127.0.0.1:1"), 64, "needs --at or --profile"),
-        (
-            ("read", "127.0.0.1:99999", "--at", "0"),
-            64,
-            "is neither HOST:PORT, rtu:HOST:PORT nor a serial port",
-        ),
-        (("read", "127.0.0.1:1", "--at", "0"), 69, "can't connect to 127.0.0.1:1"),
-        (("read", "127.0.0.1:1", "--at", "0", "--type", "float"), 64, "--at 0.type: 'float' is not possible"),
-        (
-            ("read", "127.0.0.1:1", "--at", "65535", "--type", "int32"),
-            64,
-            "--at the addresses are 0 to 65535",
-        ),
-        (("read", "127.0.0.1:1", "--profile", "abb"), 64, "no profile 'abb'; there are abb-b23"),
-        (("read", "/dev/nothing", "--at", "0"), 69, "there is no such port"),
-        (("read", "/dev/nothing", "--at", "0", "--mode", "9600"), 64, "--mode '9600' is not like 19200-8E1"),
-        (("write", "hall", "dryer", "state", "of"), 65, "state: 'of' is none of its names: off, on"),
-        (("write", "hall", "dryer", "temperature", "1.23"), 65, "they are 0.1 apart"),
-        (("write", "hall", "dryer", "missing", "1"), 1, "missing: illegal data address; it was refused"),
-        (("write", "hall", "3"), 64, "needs DEVICE NAME VALUE of the configuration, or --at and VALUE"),
-        (("scan", "hall", "--units", "9-3"), 64, "--units '9-3' is not FIRST-LAST"),
-        (("scan", "hall", "--units", "100-101", "--timeout", "0.05"), 1, "no unit answered, of 2 addresses"),
-    ],
-)
-async def test_what_can_not_be_done(
-    tidegate: Run, slave: TcpSlave, arguments: tuple[str, ...], code: int, expected: str
-) -> None:
-    done = await tidegate("modbus", *arguments)
-    assert done.code == code, done.err
-    assert expected in done.err
-    assert len(done.err.splitlines()) == 1
+async def test_check_and_try(tidegate: Run, slave: TcpSlave) -> None:
+    checked, tried = await asyncio.gather(tidegate("check"), tidegate("try", "hall", "-n", "2", "--json"))
+    assert "drivers.hall: 2 units, 7 values, 4 requests a second" in checked.out
+    records = [json.loads(json.loads(line)["body"]) for line in tried.out.splitlines()]
+    assert {record["device"] for record in records} == {"dryer", "meter"}
+    assert records[0]["values"]["temperature"] == 21.5
+
+
+IMPOSSIBLE = [
+    (("read", "halle"), 64, "no bus 'halle' in the configuration; there are: hall"),
+    (("read", "hall", "drier"), 64, "no device 'drier' on the bus; there are: dryer, meter"),
+    (("read", "hall", "dryer", "x"), 64, "dryer has no 'x'; there are: temperature, setpoint"),
+    (("read", "127.0.0.1:1"), 64, "needs --at or --profile"),
+    (
+        ("read", "127.0.0.1:99999", "--at", "0"),
+        64,
+        "is neither HOST:PORT, rtu:HOST:PORT nor a serial port",
+    ),
+    (("read", "127.0.0.1:1", "--at", "0"), 69, "can't connect to 127.0.0.1:1"),
+    (("read", "127.0.0.1:1", "--at", "0", "--type", "float"), 64, "--at 0.type: 'float' is not possible"),
+    (
+        ("read", "127.0.0.1:1", "--at", "65535", "--type", "int32"),
+        64,
+        "--at the addresses are 0 to 65535",
+    ),
+    (("read", "127.0.0.1:1", "--profile", "abb"), 64, "no profile 'abb'; there are abb-b23"),
+    (("read", "/dev/nothing", "--at", "0"), 69, "there is no such port"),
+    (("read", "/dev/nothing", "--at", "0", "--mode", "9600"), 64, "--mode '9600' is not like 19200-8E1"),
+    (("write", "hall", "dryer", "state", "of"), 65, "state: 'of' is none of its names: off, on"),
+    (("write", "hall", "dryer", "temperature", "1.23"), 65, "they are 0.1 apart"),
+    (("write", "hall", "dryer", "missing", "1"), 1, "missing: illegal data address; it was refused"),
+    (("write", "hall", "3"), 64, "needs DEVICE NAME VALUE of the configuration, or --at and VALUE"),
+    (("scan", "hall", "--units", "9-3"), 64, "--units '9-3' is not FIRST-LAST"),
+    (("scan", "hall", "--units", "100-101", "--timeout", "0.05"), 1, "no unit answered, of 2 addresses"),
+]
+
+
+async def test_what_can_not_be_done(tidegate: Run, slave: TcpSlave) -> None:
+    ended = await asyncio.gather(*(tidegate("modbus", *arguments) for arguments, _, _ in IMPOSSIBLE))
+    for done, (arguments, code, expected) in zip(ended, IMPOSSIBLE, strict=True):
+        assert done.code == code, (arguments, done.err)
+        assert expected in done.err
+        assert len(done.err.splitlines()) == 1

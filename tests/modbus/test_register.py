@@ -111,7 +111,9 @@ def test_what_makes_no_sense_is_said(register: Register, field: str, message: st
     [
         (Register(at=0, table="input"), "1", "can only be read"),
         (Register(at=0, table="coil"), "open", "neither on nor off"),
-        (Register(at=0, bits="3"), "1", "can't be written alone"),
+        (Register(at=0, type="uint32", bits="3"), "1", "can't be written alone"),
+        (Register(at=0, bits="3"), "2", "neither on nor off"),
+        (Register(at=0, bits="4-7"), "16", "does not fit into 4 bits"),
         (Register(at=0), "many", "is not a number"),
         (Register(at=0, type="float32"), "inf", "not a number that can be written"),
         (Register(at=0, type="float32"), "1e39", "does not fit"),
@@ -123,3 +125,22 @@ def test_what_makes_no_sense_is_said(register: Register, field: str, message: st
 def test_what_can_not_be_written_is_said(register: Register, text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         writing(register, text, "big", "big")
+
+
+@pytest.mark.parametrize(
+    ("register", "text", "functions", "expected"),
+    [
+        (Register(at=0), "7", [6, 16], 7),
+        (Register(at=0, type="float32"), "0.5", [16], 0.5),
+        (Register(at=0, table="coil"), "ON", [5, 15], True),
+        (Register(at=0, bits="3"), "on", [22], True),
+        (Register(at=0, bits="4-7"), "9", [22], 9),
+        (Register(at=0, bits="0-1", names={"2": "auto"}), "auto", [22], "auto"),
+    ],
+)
+def test_how_values_are_written(
+    register: Register, text: str, functions: list[int], expected: object
+) -> None:
+    requests, value = writing(register, text, "big", "big")
+    assert [request.pdu[0] for request in requests] == functions
+    assert value == expected

@@ -14,7 +14,7 @@ from gateway.testing.emit import FakeEmit
 from gateway.testing.modbus_slave import Asked, ModbusUnit, Part, SerialSlave, frame
 from tests.modbus.rig import bodies, running, serial, unit
 
-ANSWER_TIMEOUT_S = 0.1
+ANSWER_TIMEOUT_S = 0.06
 
 
 def value(address: int, at: int) -> int:
@@ -63,7 +63,7 @@ async def test_a_late_answer_is_never_the_next_requests(line: SerialSlave) -> No
     late = [True]
 
     def behave(asked: Asked) -> Iterable[Part]:
-        return (Part(0.45 if late[0] else 0.0, asked.answer),)
+        return (Part(0.25 if late[0] else 0.0, asked.answer),)
 
     line.behave = behave
     emit = FakeEmit()
@@ -80,6 +80,7 @@ async def test_a_late_answer_is_never_the_next_requests(line: SerialSlave) -> No
 
 
 @pytest.mark.fault("line", "a unit is always late")
+@pytest.mark.slow
 async def test_a_unit_that_is_always_late_gives_no_value_or_the_right_one(line: SerialSlave) -> None:
     line.behave = lambda asked: (Part(0.06, asked.answer),)
     emit = FakeEmit()
@@ -91,6 +92,7 @@ async def test_a_unit_that_is_always_late_gives_no_value_or_the_right_one(line: 
 
 
 @pytest.mark.fault("line", "late answers to one and the same request")
+@pytest.mark.slow
 async def test_a_late_answer_to_the_only_request_a_unit_knows(line: SerialSlave) -> None:
     """Nothing tells it from the next one's: the registers count up, so a value from before would show."""
     count = [0]
@@ -126,6 +128,7 @@ BROKEN: dict[str, Callable[[bytes], bytes]] = {
 
 @pytest.mark.fault("line", "an answer with a wrong checksum, unit, function or length")
 @pytest.mark.parametrize("how", BROKEN)
+@pytest.mark.slow
 async def test_a_broken_answer_is_no_value_and_the_next_good_one_is(line: SerialSlave, how: str) -> None:
     broken = [True]
 
@@ -144,6 +147,34 @@ async def test_a_broken_answer_is_no_value_and_the_next_good_one_is(line: Serial
     first = next(bodies(emit.records))
     assert first["values"] == {}
     assert set(first["quality"].values()) <= {"no answer", "no whole answer"}
+
+
+@pytest.mark.slow
+async def test_what_a_unit_does_not_even_refuse_is_found_out(line: SerialSlave) -> None:
+    """It is silent to every request that touches register 7 or the hole behind 20; all else is read in the end."""
+
+    def behave(asked: Asked) -> Iterable[Part]:
+        at, count = asked.pdu[2], asked.pdu[4]
+        silent = any(at <= place < at + count for place in (7, 21, 22))
+        return () if silent else (Part(0.0, asked.answer),)
+
+    line.behave = behave
+
+    def steady(emit: FakeEmit) -> bool:
+        """The last ten polls all read what is there."""
+        last = list(bodies(emit.records, "unit-1"))[-10:]
+        return len(last) == 10 and all(
+            set(body["values"]) == {f"r{at}" for at in places if at != 7}
+            and body["quality"] == {"r7": "no answer"}
+            for body in last
+        )
+
+    emit = FakeEmit()
+    places = (*range(5, 10), 20, 23, 24)
+    config = serial(line.path, unit(1, registers(*places)), unit(2, registers(3)), answer_timeout=0.03)
+    async with running(config, emit):
+        await emit.until(lambda: steady(emit), within_s=30)
+    never_wrong(emit)
 
 
 @pytest.mark.fault("line", "noise before an answer")
@@ -171,6 +202,7 @@ async def test_an_answer_in_pieces(line: SerialSlave) -> None:
 
 
 @pytest.mark.fault("line", "the line echoes requests")
+@pytest.mark.slow
 async def test_an_echo_is_cut_off(line: SerialSlave) -> None:
     line.echo = True
     emit = FakeEmit()
@@ -183,6 +215,7 @@ async def test_an_echo_is_cut_off(line: SerialSlave) -> None:
 
 
 @pytest.mark.fault("line", "noise between polls")
+@pytest.mark.slow
 async def test_noise_between_polls_is_dropped(line: SerialSlave) -> None:
     emit = FakeEmit()
     async with running(serial(line.path, unit(1, registers(3), interval=0.2)), emit):
@@ -194,17 +227,19 @@ async def test_noise_between_polls_is_dropped(line: SerialSlave) -> None:
 
 
 @pytest.mark.fault("line", "the adapter is unplugged and plugged in again")
+@pytest.mark.slow
 async def test_an_unplugged_port_comes_back_at_the_same_name(line: SerialSlave, tmp_path: Path) -> None:
     emit = FakeEmit()
     config = serial(line.path, unit(1, registers(3)), unit(2, registers(4)))
     other = SerialSlave({1: filled(1)}, tmp_path / "unplugged")
     async with asyncio.timeout(10):
-        with pytest.raises(DeviceError, match="unplugged"):  # noqa: PT012 the driver ends in the middle
+        with pytest.raises(DeviceError, match=r"unplugged|no such port"):  # noqa: PT012 the driver ends in the middle
             async with running(serial(other.path, unit(1, registers(3))), emit) as task:
                 await emit.until(lambda: good(emit) > 1)
                 other.close()
+                other.path.unlink()
                 await asyncio.wait([task])
-        assert "unplugged" in emit.failures[-1][1]
+        assert emit.failures[-1][0] == "unit-1"
         before = good(emit)
         again = SerialSlave({1: filled(1)}, other.path)
         async with running(serial(other.path, unit(1, registers(3))), emit):
@@ -278,6 +313,6 @@ async def test_fuzzed_answers_are_never_values(line: SerialSlave) -> None:
         unit(number, registers(1, 2, 20, 21, 22, 40), holes=False, interval=0.02) for number in (1, 2, 3)
     ]
     async with running(serial(line.path, *units, answer_timeout=0.04), emit):
-        await emit.until(lambda: len(line.asked) > 200, within_s=50)
+        await emit.until(lambda: len(line.asked) > 120, within_s=50)
     never_wrong(emit)
-    assert sum(len(body["values"]) for body in bodies(emit.records)) > 20
+    assert sum(len(body["values"]) for body in bodies(emit.records)) > 10

@@ -104,6 +104,7 @@ async def test_a_register_that_is_refused_costs_only_itself(slave: TcpSlave) -> 
 
 
 @pytest.mark.fault("line", "an answer comes after its time-out (TCP)")
+@pytest.mark.slow
 async def test_a_late_answer_is_known_by_its_transaction(slave: TcpSlave) -> None:
     late = [True]
 
@@ -151,6 +152,7 @@ async def test_what_is_not_the_answer_is_no_value(
 
 
 @pytest.mark.fault("line", "the connection is cut")
+@pytest.mark.slow
 async def test_a_connection_that_is_cut_is_made_again(slave: TcpSlave) -> None:
     emit = FakeEmit()
     async with running(bus(slave, unit(1, {"a": Register(at=1)})), emit):
@@ -172,6 +174,7 @@ async def test_a_device_that_is_gone_is_told(slave: TcpSlave) -> None:
     assert emit.failures[-1][0] == "unit-1"
 
 
+@pytest.mark.slow
 async def test_a_gateway_that_can_not_reach_one_unit_serves_the_others(slave: TcpSlave) -> None:
     def behave(asked: TcpAsked) -> list[Part]:
         refusal = tcp_frame(asked.transaction, 2, b"\x83\x0b")
@@ -185,6 +188,7 @@ async def test_a_gateway_that_can_not_reach_one_unit_serves_the_others(slave: Tc
     assert {record.device for record in emit.records} == {"unit-1", "unit-2"}
 
 
+@pytest.mark.slow
 async def test_ticks_that_passed_are_counted_and_not_made_up_for(slave: TcpSlave) -> None:
     slave.behave = lambda asked: [Part(0.05, asked.answer)]
     emit = FakeEmit()
@@ -211,4 +215,26 @@ async def test_rtu_frames_through_a_serial_server(slave: TcpSlave) -> None:
     config = Config(rtu_over_tcp=address, units=[unit(1, {"a": Register(at=1)})], answer_timeout=0.05)
     async with server, running(config, emit):
         await emit.until(lambda: len(good(emit)) > 2)
+    assert good(emit)[0] == {"a": 4711}
+
+
+async def test_a_serial_server_that_hangs_up_is_asked_again(slave: TcpSlave) -> None:
+    """It takes connections and closes them, as it does while another program has its port."""
+    unit_1 = ModbusUnit({1: 4711})
+    busy = [True]
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while not busy[0] and (request := await reader.read(8)):
+            writer.write(frame(request[0], unit_1.answer(request[1:-2])))
+        writer.close()
+
+    emit = FakeEmit()
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    address = Address(*server.sockets[0].getsockname())
+    config = Config(rtu_over_tcp=address, units=[unit(1, {"a": Register(at=1)})], answer_timeout=0.03)
+    async with server, running(config, emit):
+        await emit.until(lambda: len(emit.failures) > 1)
+        busy[0] = False
+        await emit.until(lambda: len(good(emit)) > 2)
+    assert ("unit-1", "connection closed") in emit.failures
     assert good(emit)[0] == {"a": 4711}
