@@ -55,8 +55,9 @@ class Group:
     evict_after: int | None = None
     exhume: list[int] = field(default_factory=list)
     bytes: int = 0
-    settle: Mapping[str, int] | None = None
-    """The positions that were known first: of what was deleted undelivered, all behind them is lost."""
+    known: Mapping[str, int] | None = None
+    """The positions that Kafka told first in this process; None before."""
+    settle: bool = False
 
 
 @dataclass
@@ -66,6 +67,7 @@ class Outcome:
     next_seq: dict[str, int]
     evicted: list[Gap]
     dropped: dict[str, int]
+    settled: bool = False
     used_bytes: int = 0
     reusable_bytes: int = 0
     disk_free_bytes: int = 0
