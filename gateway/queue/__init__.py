@@ -14,8 +14,9 @@ at the interval's end. Records that nobody waits for ride along, or are committe
 position is confirmed with a later commit, at most 5 s after; losing it is harmless, Kafka knows it better.
 
 Space. used = live pages + write-ahead log. At the cap devices are refused, or the oldest undelivered segments behind
-the pin (what is in flight or in doubt) are deleted. Such gaps are provisional until the sync has told the position;
-then they are counted as dropped and told in the ledger lane. Small segments of a long outage are merged, once each.
+the pin (what is in flight or in doubt) are deleted; what the sync reads is pinned before a commit can delete it. Gaps
+made before Kafka's position is known are provisional: those up to it were delivered. All others are counted as dropped
+and told in the ledger lane once a minute; that lane is never refused nor dropped, or nothing could be delivered. Small segments of a long outage are merged, once each.
 
 Recovery. After an unclean stop the file is checked. A damaged one is set aside (quarantine/), what has a good
 checksum is saved under a new queue_id, and the story is told in status and in the ledger lane.

@@ -20,7 +20,7 @@ from gateway.queue.marks import Marks
 from gateway.queue.recent import Recent
 from gateway.queue.salvage import open_store
 from gateway.queue.schema import LANES
-from gateway.queue.segments import Gap, Segment, cut, payload_bytes
+from gateway.queue.segments import DROPPED, Gap, Segment, cut, payload_bytes
 from gateway.queue.settings import QueueSettings
 from gateway.queue.state import DeadLetter, Group, LaneState, Outcome, Run
 from gateway.queue.stats import LaneStats, QueueStats
@@ -37,6 +37,9 @@ LOOK_AGAIN_S = 1.0
 CONFIRM_INTERVAL_S = 5.0
 CONFIRM_RECORDS = 20_000
 """A delivered position is written with the next commit once one of these is reached."""
+
+SETTLE_INTERVAL_S = 60.0
+"""What is dropped is told so often: a record of the ledger with every commit would fill the queue in a long outage."""
 
 LEDGER = Shape("tidegate-ledger", b"", ())
 
@@ -75,6 +78,8 @@ class Queue:
         self._reading = 0
         self._evicting = False
         self._known: dict[str, int] = {}
+        self._gaps_open = self._settle_at_once = False
+        self._last_settled = float("-inf")
         self._unsettled: dict[str, list[tuple[int, int]]] = {lane: [] for lane in LANES}
         self._closing = False
         self._retrying = asyncio.Lock()
@@ -118,7 +123,9 @@ class Queue:
         }
         self._confirmed = {lane: state.position for lane, state in self._lanes.items()}
         for gap in await self._call(self._store.gaps):
-            _include(self._unsettled[gap.lane], gap.first, gap.last)
+            self._gaps_open = True
+            if gap.reason != DROPPED:
+                _include(self._unsettled[gap.lane], gap.first, gap.last)
         self._marks = Marks(loaded.marks, int(loaded.meta.get("age_s", "0")), self._clock)
         run = (self.run_id, boot_id(), *now)
         firsts = {lane: state.next_seq for lane, state in self._lanes.items()}
@@ -185,6 +192,7 @@ class Queue:
             if lane == "main":
                 self._recent.forget_through(position)
         self._known.setdefault(lane, position)
+        self._settle_at_once |= first_time and self._gaps_open
         if step > 0 or (first_time and self._gaps_open):
             due = self._last_confirm + CONFIRM_INTERVAL_S
             self._commit_at(0 if self._confirm_is_due() else max(due, self._clock.monotonic() + 1))
@@ -393,10 +401,6 @@ class Queue:
         """Behind the position, the pin, and dead letters that the position has not passed: those count as dead."""
         return max(self._lanes["main"].position, self._pins.get("main", 0), *self._buried["main"])
 
-    @property
-    def _gaps_open(self) -> bool:
-        return any(self._unsettled.values())
-
     def _commit_at(self, when: float) -> None:
         """Commit no later than `when` (monotonic seconds), or as soon as the present commit ends."""
         if self._timer is not None:
@@ -423,7 +427,9 @@ class Queue:
         waiters, self._waiters = self._waiters, []
         now = self._clock.monotonic()
         if self._known.keys() >= set(LANES):
-            group.settle = dict(self._known)
+            group.known = dict(self._known)
+            due = self._settle_at_once or now - self._last_settled >= SETTLE_INTERVAL_S
+            group.settle = self._gaps_open and (due or self._closing)
         if group.exhume or self._confirm_is_due() or self._closing:
             group.confirm = {lane: replace(state) for lane, state in self._lanes.items()}
             group.age_s = self._marks.age_s()
@@ -472,7 +478,9 @@ class Queue:
             self._lanes[lane].dropped += records
         for gap in outcome.evicted:
             self._lose(gap)
-        if group.settle:
+        if outcome.settled:
+            self._gaps_open = self._settle_at_once = False
+            self._last_settled = self._clock.monotonic()
             self._unsettled = {lane: [] for lane in LANES}
         for lane, entries in group.entries.items():
             first = outcome.next_seq[lane] - len(entries)
@@ -499,7 +507,12 @@ class Queue:
         self._waiters = []
 
     def _lose(self, gap: Gap) -> None:
-        _include(self._unsettled[gap.lane], gap.first, gap.last)
+        self._gaps_open = True
+        if gap.reason != DROPPED:
+            _include(self._unsettled[gap.lane], gap.first, gap.last)
+            self._settle_at_once |= self._known.keys() >= set(LANES)
+        elif not self._closing:
+            self._commit_at(self._last_settled + SETTLE_INTERVAL_S)
         _include(self._holes[gap.lane], gap.first, gap.last)
         self._recent.clear()
 

@@ -16,6 +16,10 @@ SMALL_RECORDS = 128
 MERGE_SEGMENTS = 64
 
 
+DROPPED = "queue full: oldest dropped"
+DROPPED_UNKNOWING = "queue full before Kafka's position was known: oldest dropped"
+
+
 class Segment(NamedTuple):
     """Records of one lane with contiguous sequence numbers: entries[i] is number first + i. `size`: their payload bytes."""
 

@@ -60,8 +60,9 @@ class Group:
     exhume: list[int] = field(default_factory=list)
     bytes: int = 0
     records: int = 0
-    settle: Mapping[str, int] | None = None
-    """The positions that were known first: of what was deleted undelivered, all behind them is lost."""
+    known: Mapping[str, int] | None = None
+    """The positions that Kafka told first in this process; None before."""
+    settle: bool = False
 
     @property
     def full(self) -> bool:
@@ -75,6 +76,7 @@ class Outcome:
     next_seq: dict[str, int]
     evicted: list[Gap]
     dropped: dict[str, int]
+    settled: bool = False
     used_bytes: int = 0
     reusable_bytes: int = 0
     disk_free_bytes: int = 0

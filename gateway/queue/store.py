@@ -13,7 +13,7 @@ from gateway.codec import DecodeError, Entry, Shape, decode, encode
 from gateway.driver import Mark, MarkKey
 from gateway.errors import QueueFull, StorageFailing
 from gateway.queue.schema import FORMAT, LANES, TABLES, connect, format_of
-from gateway.queue.segments import Gap, Segment, Segments, Stored
+from gateway.queue.segments import DROPPED, DROPPED_UNKNOWING, Gap, Segment, Segments, Stored
 from gateway.queue.settings import QueueSettings
 from gateway.queue.state import DeadLetter, Group, LaneState, Loaded, Outcome, Run, StorageDamaged
 
@@ -115,8 +115,8 @@ class Store:
                 self._confirm(group, outcome)
             if group.evict_after is not None:
                 self._make_room(group.evict_after, group, outcome)
-            if group.settle is not None:
-                self._settle(group.settle, outcome, now)
+            if group.settle and group.known is not None:
+                self._settle(group.known, outcome, now)
             for lane, entries in group.entries.items():
                 outcome.next_seq[lane] = self._segments.append(
                     lane, outcome.next_seq[lane], entries, self._run, now
@@ -278,12 +278,13 @@ class Store:
         self._db.execute("DELETE FROM mark WHERE expires_s<?", (group.age_s,))
 
     def _make_room(self, after: int, group: Group, outcome: Outcome) -> None:
+        reason = DROPPED_UNKNOWING if group.known is None else DROPPED
         while True:
             self.measure(outcome)
             fits = outcome.used_bytes + group.bytes <= self._max_bytes
             if fits and not outcome.lowers_floor(group.bytes, self._min_free_bytes):
                 return
-            gap = self._segments.evict("main", after, "queue full: oldest dropped")
+            gap = self._segments.evict("main", after, reason)
             if gap is None:
                 return
             self._remember_gap(gap)
@@ -304,14 +305,12 @@ class Store:
             )
 
     def _settle(self, known: Mapping[str, int], outcome: Outcome, now: tuple[int, int]) -> None:
-        """Count what was really lost and say so in the ledger lane. What was deleted before the positions were `known`
-        may have been delivered up to them; later only what is not in flight is deleted, so all of that is lost."""
-        gaps = self.gaps()
-        if not gaps:
-            return
+        """Count what was really lost and say so in the ledger lane. What was dropped before the positions were `known`
+        may have been delivered up to them; later only what is not in flight is dropped: all of that is lost."""
+        outcome.settled = True
         told = []
-        for gap in gaps:
-            first = max(gap.first, known[gap.lane] + 1)
+        for gap in self.gaps():
+            first = gap.first if gap.reason == DROPPED else max(gap.first, known[gap.lane] + 1)
             if first <= gap.last:
                 lost = gap._replace(first=first)
                 outcome.dropped[gap.lane] = outcome.dropped.get(gap.lane, 0) + lost.records

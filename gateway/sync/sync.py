@@ -250,6 +250,7 @@ class Sync:
             if verdict.note is not None:
                 _log.warning("%s", verdict.note)
                 await self._tell("note", lane.name, text=verdict.note)
+        await self._queue.put([])  # what was dropped unknowingly is judged before anything passes it
         self._reconciled, self._in_doubt = True, False
         lost = predecessors(seen, self._queue.queue_id, await self._queue.salvaged(MAIN))
         if lost:

@@ -153,7 +153,9 @@ async def test_at_the_cap_devices_are_refused_until_records_are_delivered(tmp_pa
     await queue.close()
 
 
-async def test_drop_oldest_spares_the_pin_and_tells_the_ledger(tmp_path: Path) -> None:
+async def test_drop_oldest_spares_the_pin_and_tells_the_ledger(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     queue = await open_queue(tmp_path, max_bytes=2 << 20, when_full="drop_oldest")
     for lane in ("main", "ledger"):
         queue.advance(lane, 0)
@@ -166,8 +168,10 @@ async def test_drop_oldest_spares_the_pin_and_tells_the_ledger(tmp_path: Path) -
     assert numbers[:5] == [1, 2, 3, 4, 5]
     missing = sorted(set(range(1, 71)) - set(numbers))
     assert missing == list(range(6, 6 + len(missing)))
+    monkeypatch.setattr("gateway.queue.queue.SETTLE_INTERVAL_S", 0.0)
     await queue.put(entries(b"the settlement rides along"))
     told = [json.loads(value) for _, value in await drain(queue, "ledger")]
+    assert len(told) == 2  # the first at once, the others together
     ranges = [number for gap in told for number in range(gap["first"], gap["last"] + 1)]
     assert ranges == missing
     stats = queue.stats().lanes["main"]

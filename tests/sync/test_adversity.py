@@ -261,3 +261,15 @@ async def test_a_topic_that_can_be_written_again_is_caught_up_without_a_pause(
     monkeypatch.setattr("gateway.sync.sync.PARKED_S", 600.0)
     await world.start()
     await world.balance()
+
+
+async def test_new_records_stay_behind_those_that_waited_for_their_topic(tmp_path: Path) -> None:
+    world = World(tmp_path, max_bytes=16 << 20)
+    closed = world.cluster.topics.pop("alpha")
+    await world.start()
+    await fill(world, 10)
+    await world.quiet()
+    world.cluster.topics["alpha"] = closed
+    for _ in range(50):
+        await world.emit(SMALL)
+    await world.balance()
