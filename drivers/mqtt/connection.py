@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, cast
@@ -10,11 +11,12 @@ from typing import TYPE_CHECKING, cast
 from drivers.mqtt import Config
 from drivers.mqtt import protocol as mqtt
 from drivers.mqtt.access import Access, Rights
+from drivers.mqtt.batch import DUP, RETAINED, WILL, Batch, headers_of, refused_acks
 from drivers.mqtt.protocol import V5, Connect, Malformed, Packet, Property, Publish, Reason, Will
-from drivers.mqtt.sessions import CLIENT_ID_BYTES_MAX, Sessions
+from drivers.mqtt.sessions import CLIENT_ID_BYTES_MAX, Sessions, packet_id
 from drivers.mqtt.subscribers import Message, Subscribers
 from gateway.clock import Clock
-from gateway.driver import Emit, Mark, MarkKey
+from gateway.driver import Emit
 from gateway.errors import Refused
 from gateway.limits import RECORD_OVERHEAD_BYTES
 from gateway.record import Record
@@ -22,12 +24,7 @@ from gateway.record import Record
 if TYPE_CHECKING:
     from drivers.mqtt.broker import Link
 
-DUP = ("tg.dup", b"1")
-RETAINED = ("tg.retained", b"1")
-WILL = ("tg.will", b"1")
 DISCONNECT_WITH_WILL = 0x04
-USER_HEADERS_MAX = 8
-HEADER_BYTES_MAX = 256
 REQUESTS_MAX = 100
 """SUBSCRIBE and UNSUBSCRIBE packets that wait while the broker for subscribers starts."""
 
@@ -45,22 +42,6 @@ class Door:
     subscribers: Subscribers
 
 
-class Batch:
-    """What one read of a socket brought: stored together, acknowledged in one write."""
-
-    __slots__ = ("acks", "bytes", "done", "forget", "messages", "promised", "records", "remember")
-
-    def __init__(self) -> None:
-        self.records: list[Record] = []
-        self.remember: list[Mark] = []
-        self.forget: list[MarkKey] = []
-        self.messages: list[Message] = []
-        self.acks = bytearray()
-        self.promised = 0
-        self.bytes = 0
-        self.done = False
-
-
 class Connection(asyncio.Protocol):
     """States: before CONNECT (`_rights` is None), serving, and `_ending`, in which nothing is read any more."""
 
@@ -76,7 +57,6 @@ class Connection(asyncio.Protocol):
         self._link: Link | None = None
         self._linking: asyncio.Task[None] | None = None
         self._requests: list[Callable[[Link], None]] = []
-        self.lasting = False
         self._expiry_s = 0.0
         self._unfinished: set[int] = set()
         self._batches: deque[Batch] = deque()
@@ -92,6 +72,11 @@ class Connection(asyncio.Protocol):
     @property
     def serving(self) -> bool:
         return self._rights is not None
+
+    @property
+    def lasting(self) -> bool:
+        """Whether its session outlives the connection."""
+        return self._expiry_s > 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -137,9 +122,7 @@ class Connection(asyncio.Protocol):
         sessions = self._door.sessions
         if sessions.connected.get(self.client_id) is self:
             del sessions.connected[self.client_id]
-            if self._unfinished and not self.lasting:
-                self._door.emit((), forget=sessions.forget(self.client_id), waits=False)
-            sessions.left(self.client_id, self._door.clock.monotonic() + self._expiry_s)
+            self._leave_session()
         self._publish_will()
         self._connections.discard(self)
         self.gone.set_result(None)
@@ -165,6 +148,7 @@ class Connection(asyncio.Protocol):
         if self._version == V5:
             self._transport.write(mqtt.encode_disconnect(Reason.TAKEN_OVER))
         self._rest = b""
+        self._leave_session()
         self._close()
 
     def finish(self) -> None:
@@ -175,6 +159,18 @@ class Connection(asyncio.Protocol):
     def abort(self) -> None:
         self._batches.clear()
         self._transport.abort()
+
+    def _leave_session(self) -> None:
+        """It lasts until its client comes back or its expiry has passed. One that is let in later has none to leave."""
+        if not self.serving:
+            return
+        sessions = self._door.sessions
+        sessions.left(self.client_id, self._door.clock.monotonic() + self._expiry_s)
+        if not self.lasting:
+            with suppress(
+                Refused
+            ):  # it has ended all the same: its client finds nothing of it when it comes back
+                sessions.clear(self.client_id, waits=False)
 
     def _leave(self, farewell: bytes) -> None:
         self._ending = True
@@ -241,7 +237,11 @@ class Connection(asyncio.Protocol):
         if reason or rights is None:
             await self._refuse(connect, client_id, reason)
             return
-        await self._take_session(connect, client_id)
+        try:
+            await self._take_session(connect, client_id)
+        except Refused:
+            await self._refuse(connect, client_id, Reason.SERVER_UNAVAILABLE)
+            return
         present = door.sessions.present(client_id, door.subscribers.has_session(client_id))
         if version == V5:
             properties |= {
@@ -273,24 +273,25 @@ class Connection(asyncio.Protocol):
         self._close()
 
     async def _take_session(self, connect: Connect, client_id: str) -> None:
-        """A clean session's marks are gone from the disk before CONNACK: its packet ids mean new messages."""
-        sessions = self._door.sessions
+        """What an older connection has under way is stored, or not, before CONNACK: until then nobody knows what a
+        packet id means. A clean session's marks are gone from the disk by then. Raises Refused."""
+        door = self._door
+        sessions = door.sessions
         before = sessions.connected.pop(client_id, None)
         if before is not None:
             before.take_over()
         sessions.connected[client_id] = self
         self.client_id = client_id
-        expiry = connect.properties.get(Property.SESSION_EXPIRY, 0)
-        self.lasting = expiry > 0 if connect.version == V5 else not connect.clean
-        most = self._door.config.session_expiry
-        self._expiry_s = min(expiry, most) if connect.version == V5 else most
-        self.keep_alive_s = connect.keep_alive * 1.5 or self._door.config.silence_max
-        ended = sessions.ended(client_id, self._door.clock.monotonic())
-        if connect.clean or ended or (before is not None and not before.lasting):
-            keys = sessions.forget(client_id)
-            if keys:
-                await self._door.emit((), forget=keys)
-        self._unfinished = sessions.unfinished(client_id)
+        most = door.config.session_expiry
+        if connect.version == V5:
+            self._expiry_s = min(connect.properties.get(Property.SESSION_EXPIRY, 0), most)
+        else:
+            self._expiry_s = 0.0 if connect.clean else most
+        self.keep_alive_s = connect.keep_alive * 1.5 or door.config.silence_max
+        await sessions.settled(client_id)
+        if connect.clean or sessions.ended(client_id, door.clock.monotonic()):
+            await sessions.clear(client_id)
+        self._unfinished = sessions.resume(client_id)
 
     # Packets of a client that was let in
 
@@ -354,7 +355,7 @@ class Connection(asyncio.Protocol):
         elif qos:
             batch.acks += mqtt.encode_ack(Packet.PUBACK, number)
             batch.promised += 1
-        headers = [*_headers(properties)]
+        headers = [*headers_of(properties)]
         if dup and qos == 1:
             headers.append(DUP)
         if retain:
@@ -433,7 +434,10 @@ class Connection(asyncio.Protocol):
         self._waiting_bytes += batch.bytes
         if self._waiting_bytes > self._door.config.in_flight_bytes_max:
             self._transport.pause_reading()
-        asyncio.ensure_future(stored).add_done_callback(partial(self._stored, batch))
+        storing = asyncio.ensure_future(stored)
+        storing.add_done_callback(partial(self._stored, batch))
+        if batch.remember or batch.forget:
+            self._door.sessions.changing(self.client_id, (*batch.remember, *batch.forget), storing)
 
     def _refused(self, batch: Batch, refused: Refused) -> None:
         """Nothing of the batch is stored. MQTT 5 gets 0x97 for each message; for 3.1.1, and where there are answers to
@@ -442,13 +446,7 @@ class Connection(asyncio.Protocol):
         if not batch.acks:
             self._door.emit.device_failed(self.client_id, str(refused))
             return
-        answers, refusals, at = bytearray(), 0, 0
-        while at < len(batch.acks):
-            size = 2 + batch.acks[at + 1]
-            ack = batch.acks[at : at + size]
-            answers += ack if size > 4 else bytes((ack[0], 3, ack[2], ack[3], Reason.QUOTA_EXCEEDED))
-            refusals += size == 4
-            at += size
+        answers, refusals = refused_acks(batch.acks)
         if self._version != V5 or refusals > batch.promised:
             self.fail(Reason.QUOTA_EXCEEDED, str(refused))
             return
@@ -460,10 +458,8 @@ class Connection(asyncio.Protocol):
 
     def _not_stored(self, batch: Batch) -> None:
         """The client will send it again: packet ids stand as they do on the disk."""
-        for mark in batch.remember:
-            self._unfinished.discard(int(mark.key.rpartition(b"\0")[2]))
-        for key in batch.forget:
-            self._unfinished.add(int(key.key.rpartition(b"\0")[2]))
+        self._unfinished.difference_update(map(packet_id, batch.remember))
+        self._unfinished.update(map(packet_id, batch.forget))
 
     def _stored(self, batch: Batch, stored: "asyncio.Future[None]") -> None:
         if stored.cancelled() or stored.exception() is not None:
@@ -506,7 +502,7 @@ class Connection(asyncio.Protocol):
         channel = self._rights.channel(will.topic)
         if channel is None:
             return
-        headers = (*_headers(will.properties), WILL, *((RETAINED,) if will.retain else ()))
+        headers = (*headers_of(will.properties), WILL, *((RETAINED,) if will.retain else ()))
         content_type = str(will.properties.get(Property.CONTENT_TYPE, ""))
         now_ms = self._door.clock.wall_ms()
         record = Record(channel, self.client_id, will.payload, now_ms, content_type, headers)
@@ -569,14 +565,3 @@ class Connection(asyncio.Protocol):
 
     def _given_up(self) -> None:
         self.fail(Reason.SERVER_UNAVAILABLE, "its subscriptions could not be served")
-
-
-def _headers(properties: mqtt.Properties) -> Sequence[tuple[str, bytes]]:
-    """MQTT 5 user properties travel as headers, but for those too large and those that look like ours."""
-    pairs = properties.get(Property.USER_PROPERTY, ()) if properties else ()
-    fit = [
-        (name, value.encode())
-        for name, value in pairs
-        if not name.startswith("tg.") and len(name) + len(value) <= HEADER_BYTES_MAX
-    ]
-    return fit[:USER_HEADERS_MAX]

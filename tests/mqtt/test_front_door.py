@@ -226,6 +226,63 @@ async def test_a_packet_id_whose_release_failed_is_released_when_it_comes_again(
         assert not emit.marks
 
 
+@pytest.mark.parametrize("old_is_lost", [False, True], ids=["taken over", "lost"])
+async def test_the_next_connection_waits_for_what_the_older_one_has_under_way(old_is_lost: bool) -> None:
+    """Else it hears PUBREC for a message whose commit then fails."""
+    emit = FakeEmit()
+    async with front_door(emit) as port:
+        emit.hold()
+        old = await Client.open(port, connect("press", clean=False), publish("a", b"1", 2, 7))
+        await emit.until(lambda: len(emit.held) == 1)
+        if old_is_lost:
+            old.cut()
+        again = publish("a", b"1", 2, 7, dup=True)
+        new = await Client.open(port, connect("press", clean=False), again)
+        if not old_is_lost:
+            assert await old.rest() == CONNACK
+        other = await Client.open(port, connect("other"))
+        await other.expect(CONNACK)  # by now the new one's bytes were read, too
+        emit.fail(QueueFull("the disk is full"), calls=1)
+        emit.release()
+        await new.expect(CONNACK, ack(PUBREC, 7))
+        assert [record.body for record in emit.records] == [b"1"]
+
+
+async def test_a_release_under_way_is_settled_before_the_next_connection_begins() -> None:
+    """Else PUBCOMP is told, the mark stays, and the next message with this packet id passes for a stored one."""
+    emit = FakeEmit()
+    async with front_door(emit) as port:
+        old = await Client.open(port, connect("press", clean=False), publish("a", b"1", 2, 7))
+        await old.expect(CONNACK, ack(PUBREC, 7))
+        emit.hold()
+        await old.send(ack(PUBREL, 7))
+        await emit.until(lambda: len(emit.held) == 1)
+        new = await Client.open(port, connect("press", clean=False), ack(PUBREL, 7))
+        await old.rest()
+        emit.fail(QueueFull("the disk is full"), calls=1)
+        emit.release()
+        await new.expect(CONNACK_PRESENT, ack(PUBCOMP, 7))
+        assert not emit.marks
+
+
+async def test_a_clean_session_that_can_not_forget_is_not_let_in() -> None:
+    """Its packet ids are still on the disk, and would be known again after a restart."""
+    emit = FakeEmit()
+    async with front_door(emit) as port:
+        client = await Client.open(port, connect("press", clean=False), publish("a", b"1", 2, 7))
+        await client.expect(CONNACK, ack(PUBREC, 7))
+        client.cut()
+        emit.hold()
+        client = await Client.open(port, connect("press"))
+        await emit.until(lambda: len(emit.held) == 1)
+        emit.fail(QueueFull("the disk is full"))
+        assert await client.rest() == b"\x20\x02\0\3"
+        emit.release()
+        client = await Client.open(port, connect("press"))
+        await client.expect(CONNACK)
+        assert not emit.marks
+
+
 async def test_a_full_queue_refuses_no_message_that_is_stored_already() -> None:
     """0x97 would free the packet id at the client, and the next message with it would pass for the old one."""
     emit = FakeEmit()
