@@ -348,6 +348,8 @@ class Connection(asyncio.Protocol):
             if key in batch.forget:  # released and used again in one read: two steps, so two transactions
                 self._store(batch)
                 batch = Batch()
+                if self._ending:
+                    return batch
             self._unfinished.add(number)
             batch.remember.append(self._door.sessions.mark(self.client_id, number))
             batch.acks += mqtt.encode_ack(Packet.PUBREC, number)
@@ -415,7 +417,8 @@ class Connection(asyncio.Protocol):
     # Storing and acknowledging
 
     def _store(self, batch: Batch) -> None:
-        if not (batch.acks or batch.records):
+        """Nothing once the connection ends: what follows a refused message in one read must not overtake it."""
+        if self._ending or not (batch.acks or batch.records):
             return
         batch.bytes = sum(len(record[2]) for record in batch.records) + len(batch.acks)
         batch.bytes += RECORD_OVERHEAD_BYTES * len(batch.records)
@@ -540,13 +543,13 @@ class Connection(asyncio.Protocol):
         self._linked(lambda link: link.unsubscribe(asked))
 
     def _linked(self, request: "Callable[[Link], None]") -> None:
-        """Now, or once the client is known to the broker for subscribers, which the first request starts."""
+        """Now, or once the client is known to the broker for subscribers, which the first request starts. Raises
+        Malformed."""
         if self._link is not None:
             request(self._link)
             return
         if len(self._requests) >= REQUESTS_MAX:
-            self.fail(Reason.QUOTA_EXCEEDED, "too many subscriptions at once")
-            return
+            raise Malformed("too many subscriptions at once", Reason.QUOTA_EXCEEDED)
         self._requests.append(request)
         if self._linking is None:
             self._linking = asyncio.create_task(self._attach())

@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,8 +12,9 @@ import drivers.mqtt
 from drivers.mqtt import User
 from drivers.mqtt import protocol as mqtt
 from drivers.mqtt.access import covers, hashed
-from drivers.mqtt.protocol import V5, Packet, Property, Reason
+from drivers.mqtt.protocol import V5, V311, Packet, Property, Reason
 from gateway.errors import QueueFull
+from gateway.record import Record
 from gateway.testing.emit import FakeEmit
 from tests.mqtt.rig import CONNACK, CONNACK_PRESENT, Client, ack, connect, front_door, gateway, publish
 
@@ -224,6 +227,51 @@ async def test_a_packet_id_whose_release_failed_is_released_when_it_comes_again(
         await client.send(ack(PUBREL, 7))
         await client.expect(ack(PUBCOMP, 7))
         assert not emit.marks
+
+
+class Cramped(FakeEmit):
+    """A queue so full that only small records fit."""
+
+    def __call__(self, records: Sequence[Record], **more: Any) -> "asyncio.Future[None]":
+        self.refuse = QueueFull("full") if any(len(record.body) > 100 for record in records) else None
+        return super().__call__(records, **more)
+
+
+@pytest.mark.parametrize("version", [V311, V5])
+async def test_nothing_is_stored_after_a_refusal_in_the_same_read(version: int) -> None:
+    """What comes after a refused release is another message with the same packet id."""
+    emit = Cramped()
+    v5 = version == V5
+    lasting: dict[str, Any] = {
+        "clean": False,
+        "version": version,
+        "properties": {Property.SESSION_EXPIRY: 600},
+    }
+    async with front_door(emit) as port:
+        client = await Client.open(port, connect("press", **lasting))
+        await client.packet()
+        await client.send(publish("a", b"1", 2, 7, v5=v5))
+        await client.expect(ack(PUBREC, 7))
+        large = publish("a", bytes(200), 1, 8, v5=v5)
+        await client.send(large, ack(PUBREL, 7), publish("a", b"2", 2, 7, v5=v5))
+        assert await client.rest() == (mqtt.encode_disconnect(Reason.QUOTA_EXCEEDED) if v5 else b"")
+        assert [record.body for record in emit.records] == [b"1"]
+        client = await Client.open(port, connect("press", **lasting))
+        assert (await client.packet())[2] == 1
+        await client.send(ack(PUBREL, 7), publish("a", b"2", 2, 7, v5=v5))
+        await client.expect(ack(PUBCOMP, 7), ack(PUBREC, 7))
+        assert [record.body for record in emit.records] == [b"1", b"2"]
+
+
+async def test_mqtt5_goes_on_after_a_refusal_and_says_so_for_each_message() -> None:
+    emit = Cramped()
+    async with front_door(emit) as port:
+        client = await Client.open(port, connect("press", version=V5))
+        await client.packet()
+        await client.send(publish("a", bytes(200), 1, 1, v5=True))
+        await client.expect(b"\x40\x03\0\1\x97")
+        await client.send(publish("a", b"2", 1, 2, v5=True))
+        await client.expect(ack(PUBACK, 2))
 
 
 @pytest.mark.parametrize("old_is_lost", [False, True], ids=["taken over", "lost"])
