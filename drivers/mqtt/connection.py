@@ -351,7 +351,7 @@ class Connection(asyncio.Protocol):
                 if self._ending:
                     return batch
             self._unfinished.add(number)
-            batch.remember.append(self._door.sessions.mark(self.client_id, number))
+            batch.remember.append(self._door.sessions.mark(self.client_id, number, self._expiry_s))
             batch.acks += mqtt.encode_ack(Packet.PUBREC, number)
             batch.promised += 1
         elif qos:
@@ -396,7 +396,8 @@ class Connection(asyncio.Protocol):
                 raise Malformed("a PINGREQ with a body")
             self._transport.write(b"\xd0\0")
         elif kind == Packet.DISCONNECT:
-            reason, _ = mqtt.disconnect(data, first, start, end, self._version)
+            reason, properties = mqtt.disconnect(data, first, start, end, self._version)
+            self._change_expiry(properties.get(Property.SESSION_EXPIRY, self._expiry_s))
             if reason != DISCONNECT_WITH_WILL:
                 self._will = None
             self._store(batch)
@@ -413,6 +414,11 @@ class Connection(asyncio.Protocol):
         else:
             raise Malformed(f"a {Packet(kind).name if kind else 'packet of type 0'}", Reason.PROTOCOL_ERROR)
         return batch
+
+    def _change_expiry(self, asked_s: float) -> None:
+        if asked_s and not self.lasting:
+            raise Malformed("a DISCONNECT that prolongs a session which ends with it", Reason.PROTOCOL_ERROR)
+        self._expiry_s = min(asked_s, self._door.config.session_expiry)
 
     # Storing and acknowledging
 

@@ -32,7 +32,7 @@ class MqttDriver:
             clock=context.clock,
             emit=emit,
             access=Access(config),
-            sessions=Sessions(context.name, emit, config.session_expiry),
+            sessions=Sessions(context.name, emit, config.session_expiry, context.clock.monotonic()),
             subscribers=subscribers,
         )
         server = await self._listen(door)

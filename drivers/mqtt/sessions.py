@@ -20,9 +20,11 @@ def packet_id(mark: Mark | MarkKey) -> int:
 
 
 class Sessions:
-    """Marks: scope mqtt/<driver>/qos2, key client id, NUL, packet id; scope mqtt/<driver>/subscribers, key client id."""
+    """Marks: scope mqtt/<driver>/qos2, key client id, NUL, packet id, value the session's expiry in seconds; scope
+    mqtt/<driver>/subscribers, key client id. `now` is monotonic seconds: sessions of the process before end as if
+    their clients had been lost now."""
 
-    def __init__(self, driver: str, emit: Emit, lifetime_s: float) -> None:
+    def __init__(self, driver: str, emit: Emit, lifetime_s: float, now: float) -> None:
         self.connected: dict[str, Connection] = {}
         self._emit = emit
         self._qos2 = f"mqtt/{driver}/qos2"
@@ -31,9 +33,10 @@ class Sessions:
         self._unfinished: dict[str, set[int]] = {}
         self._under_way: dict[str, dict[asyncio.Future[None], list[int]]] = {}
         self._ends: dict[str, float] = {}
-        for key in emit.recall(self._qos2):
+        for key, expiry_s in emit.recall(self._qos2).items():
             client, _, number = key.rpartition(b"\0")
             self._unfinished.setdefault(client.decode(), set()).add(int(number))
+            self._ends[client.decode()] = now + int(expiry_s)
         self._had_subscriptions = {key.decode() for key in emit.recall(self._subscribers)}
 
     def resume(self, client_id: str) -> set[int]:
@@ -59,8 +62,8 @@ class Sessions:
         while under_way := self._under_way.get(client_id):
             await asyncio.wait(under_way)
 
-    def mark(self, client_id: str, packet_id: int) -> Mark:
-        return Mark(self._qos2, self._key(client_id, packet_id), b"", self._lifetime_s)
+    def mark(self, client_id: str, packet_id: int, expiry_s: float) -> Mark:
+        return Mark(self._qos2, self._key(client_id, packet_id), b"%d" % expiry_s, self._lifetime_s)
 
     def mark_key(self, client_id: str, packet_id: int) -> MarkKey:
         return MarkKey(self._qos2, self._key(client_id, packet_id))
