@@ -11,7 +11,7 @@ import pytest
 import drivers.mqtt
 from drivers.mqtt import User
 from drivers.mqtt import protocol as mqtt
-from drivers.mqtt.access import covers, hashed
+from drivers.mqtt.access import hashed
 from drivers.mqtt.protocol import V5, V311, Packet, Property, Reason
 from gateway.errors import QueueFull
 from gateway.record import Record
@@ -467,21 +467,3 @@ async def test_a_client_that_waits_for_nothing_does_not_wait_for_the_interval_ei
         await client.expect(CONNACK)
         await client.send(*(publish("a", b"%04d" % number + bytes(1000), 0) for number in range(2000)))
         assert [int(body[:4]) for body in await one.stored(2000)] == list(range(2000))
-
-
-@pytest.mark.parametrize(
-    ("allowed", "asked", "covered"),
-    [
-        ("#", "a/+/b", True),
-        ("a/#", "a", True),
-        ("a/+", "a/b", True),
-        ("a/+", "a/#", False),
-        ("a/+", "a/+", True),
-        ("a/b", "a/+", False),
-        ("a/+/c", "a/b/c", True),
-        ("a", "a/b", False),
-        ("a/b", "a", False),
-    ],
-)
-def test_a_subscription_must_be_covered(allowed: str, asked: str, covered: bool) -> None:
-    assert covers(allowed, asked) is covered
