@@ -51,52 +51,6 @@ async def test_case(case: Path, pieces: int, tmp_path: Path) -> None:
             assert own == record["headers"]
 
 
-async def test_qos1_cut_before_the_acknowledgement_is_sent_again_and_marked(tmp_path: Path) -> None:
-    async with gateway(tmp_path) as one:
-        first = await Client.open(one.port, connect("press", clean=False))
-        await first.expect(CONNACK)
-        await first.send(publish("a", b"1"))
-        await one.stored(1)
-        first.cut()
-        again = await Client.open(one.port, connect("press", clean=False), publish("a", b"1", dup=True))
-        await again.expect(CONNACK, ack(PUBACK))
-        assert [header.get("tg.dup") for header in await one.headers()] == [None, b"1"]
-
-
-@pytest.mark.parametrize("how", ["cut", "kill"])
-@pytest.mark.parametrize("steps", [1, 2, 3, 4])
-async def test_qos2_survives_a_cut_or_a_kill_after_every_step(steps: int, how: str, tmp_path: Path) -> None:
-    """Steps: PUBLISH, PUBREC, PUBREL, PUBCOMP. Afterwards the same packet id carries another message."""
-    async with gateway(tmp_path) as one:
-        client = await Client.open(one.port, connect("press", clean=False))
-        await client.expect(CONNACK)
-        await client.send(publish("a", b"once", 2, 7))
-        if steps >= 2:
-            await client.expect(ack(PUBREC, 7))
-        else:
-            await one.stored(1)
-        if steps >= 3:
-            await client.send(ack(PUBREL, 7))
-        if steps >= 4:
-            await client.expect(ack(PUBCOMP, 7))
-        client.cut()
-        if how == "kill":
-            await one.kill_and_restart()
-        client = await Client.open(one.port, connect("press", clean=False))
-        await client.packet()
-        if steps <= 2:  # the client doesn't know of PUBREC, or has not released
-            await client.send(publish("a", b"once", 2, 7, dup=True))
-            await client.expect(ack(PUBREC, 7))
-        if steps <= 3:
-            await client.send(ack(PUBREL, 7))
-            await client.expect(ack(PUBCOMP, 7))
-        await client.send(publish("a", b"another", 2, 7))
-        await client.expect(ack(PUBREC, 7))
-        await client.send(ack(PUBREL, 7))
-        await client.expect(ack(PUBCOMP, 7))
-        assert await one.bodies() == [b"once", b"another"]
-
-
 async def test_a_packet_id_released_and_used_again_in_one_segment_is_a_new_message(tmp_path: Path) -> None:
     async with gateway(tmp_path) as one:
         client = await Client.open(one.port, connect("press", clean=False))

@@ -79,3 +79,44 @@ async def test_a_client_that_is_lost_while_the_queue_refuses_leaves_its_place_an
         emit.refuse = None
         await let_in(port, "press")
         assert not emit.marks
+
+
+async def test_what_an_older_connection_sent_and_nobody_read_is_discarded() -> None:
+    """The client sends it again where it was not acknowledged; stored now it would come after what is newer."""
+    emit = FakeEmit()
+    async with front_door(emit, in_flight_bytes_max=4096) as port:
+        emit.hold()
+        old = await Client.open(port, connect("press", clean=False))
+        await old.expect(CONNACK)
+        count = 4000
+        sent = [publish("a", b"%04d" % number + bytes(2000), 1, number) for number in range(1, count)]
+        sending = asyncio.create_task(old.send(*sent))
+        await emit.until(lambda: bool(emit.held))
+        new = await Client.open(port, connect("press", clean=False), publish("a", b"newer"))
+        await old.rest()
+        await asyncio.wait([sending])
+        assert isinstance(sending.exception(), ConnectionError)
+        emit.release()
+        await new.expect(CONNACK, ack(Packet.PUBACK))
+        numbers = [int(record.body[:4]) for record in emit.records[:-1]]
+        assert numbers == list(range(1, len(numbers) + 1))
+        assert len(numbers) < count - 1
+        assert emit.records[-1].body == b"newer"
+
+
+async def test_wills_and_retained_messages_are_stored_like_others_and_survive_a_kill(tmp_path: Path) -> None:
+    async with gateway(tmp_path) as one:
+        await one.stop()
+        await one.start(unacked_interval=0.01)
+        client = await Client.open(one.port, connect("press", will=("state", "gone", True)))
+        await client.expect(CONNACK)
+        await client.send(publish("state", b"there", retain=True))
+        await client.expect(ack(Packet.PUBACK))
+        client.cut()
+        await one.stored(2)
+        await one.kill_and_restart()
+        assert await one.bodies() == [b"there", b"gone"]
+        kept, will = await one.headers()
+        assert kept["tg.retained"] == b"1"
+        assert "tg.will" not in kept
+        assert (will["tg.retained"], will["tg.will"]) == (b"1", b"1")
