@@ -38,7 +38,11 @@ class Ingest:
         self._emit = emit
         self._replies = {
             name: Replies(
-                f"http/{context.name}/{name}", emit, config.idempotency_lifetime, config.idempotency_keys_max
+                f"http/{context.name}/{name}",
+                emit,
+                config.idempotency_lifetime,
+                config.idempotency_keys_max,
+                context.clock,
             )
             for name in (ANONYMOUS, *config.tokens)
         }
