@@ -4,19 +4,16 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
-from drivers.mqtt import Config
 from drivers.mqtt import protocol as mqtt
-from drivers.mqtt.access import Access, Rights
+from drivers.mqtt.access import Rights
 from drivers.mqtt.batch import DUP, RETAINED, WILL, Batch, headers_of, refused_acks
+from drivers.mqtt.door import Door
 from drivers.mqtt.protocol import V5, Connect, Malformed, Packet, Property, Publish, Reason, Will
-from drivers.mqtt.sessions import CLIENT_ID_BYTES_MAX, Sessions, packet_id
-from drivers.mqtt.subscribers import Message, Subscribers
-from gateway.clock import Clock
-from gateway.driver import Emit
+from drivers.mqtt.sessions import CLIENT_ID_BYTES_MAX, packet_id
+from drivers.mqtt.subscribers import Message
 from gateway.errors import Refused
 from gateway.limits import RECORD_OVERHEAD_BYTES
 from gateway.record import Record
@@ -25,21 +22,9 @@ if TYPE_CHECKING:
     from drivers.mqtt.broker import Link
 
 DISCONNECT_WITH_WILL = 0x04
+PINGRESP = b"\xd0\0"
 REQUESTS_MAX = 100
 """SUBSCRIBE and UNSUBSCRIBE packets that wait while the broker for subscribers starts."""
-
-
-@dataclass(frozen=True)
-class Door:
-    """What all connections of a driver share."""
-
-    name: str
-    config: Config
-    clock: Clock
-    emit: Emit
-    access: Access
-    sessions: Sessions
-    subscribers: Subscribers
 
 
 class Connection(asyncio.Protocol):
@@ -62,6 +47,7 @@ class Connection(asyncio.Protocol):
         self._batches: deque[Batch] = deque()
         self._waiting_bytes = 0
         self._ending = False
+        self._pings = 0
         self._farewell = b""
         self._silent_reads = False
         self.client_id = ""
@@ -92,10 +78,9 @@ class Connection(asyncio.Protocol):
             return
         if self._rest:
             data = self._rest + data
-            self._rest = b""
         if self._rights is None:
             if self._admission is not None:
-                self._rest = data
+                self._keep(data)
             else:
                 self._begin(data)
             return
@@ -105,14 +90,15 @@ class Connection(asyncio.Protocol):
         except Malformed as error:
             self.fail(error.reason, str(error))
             return
-        if used < len(data) and not self._ending:
-            self._rest = data[used:]
+        if not self._ending and (self._rest or used < len(data)):
+            self._keep(data[used:])
 
     def eof_received(self) -> None:
         return None
 
     def connection_lost(self, error: Exception | None) -> None:
         self._ending = True
+        self._keep(b"")
         if self._admission is not None:
             self._admission.cancel()
         if self._linking is not None:
@@ -143,11 +129,18 @@ class Connection(asyncio.Protocol):
         self._door.emit.device_failed(self.client_id or self._peer(), message)
         self._leave(mqtt.encode_disconnect(reason) if self.serving and self._version == V5 else b"")
 
+    def give_up(self, reason: Reason, message: str) -> None:
+        """It is too slow or too silent. One that has not gone since the last time, for it doesn't read, is cut off."""
+        if self._ending:
+            self.abort()
+        else:
+            self.fail(reason, message)
+
     def take_over(self) -> None:
         """Another connection has this client id: nothing of this one is read any more."""
         if self._version == V5:
             self._transport.write(mqtt.encode_disconnect(Reason.TAKEN_OVER))
-        self._rest = b""
+        self._keep(b"")
         self._leave_session()
         self._close()
 
@@ -159,6 +152,13 @@ class Connection(asyncio.Protocol):
     def abort(self) -> None:
         self._batches.clear()
         self._transport.abort()
+
+    def _keep(self, rest: bytes) -> None:
+        """The beginning of a packet, or of more than CONNECT."""
+        there_is_room = self._door.room.change(len(self._rest), len(rest))
+        self._rest = rest
+        if not there_is_room:
+            self.fail(Reason.QUOTA_EXCEEDED, "too many unfinished packets at a time")
 
     def _leave_session(self) -> None:
         """It lasts until its client comes back or its expiry has passed. One that is let in later has none to leave."""
@@ -201,7 +201,7 @@ class Connection(asyncio.Protocol):
             if not packets:
                 if data and data[0] >> 4 != Packet.CONNECT:
                     raise Malformed("the first packet is not CONNECT", Reason.PROTOCOL_ERROR)
-                self._rest = data[used:]
+                self._keep(data[used:])
                 return
             first, start, end = packets[0]
             if first >> 4 != Packet.CONNECT:
@@ -213,7 +213,7 @@ class Connection(asyncio.Protocol):
                 self._transport.write(mqtt.encode_connack(mqtt.V311, False, error.reason, {}))
             self._close()
             return
-        self._rest = data[end:]
+        self._keep(data[end:])
         self._version = connect.version
         self._transport.pause_reading()
         self._admission = asyncio.create_task(self._admit(connect))
@@ -305,7 +305,7 @@ class Connection(asyncio.Protocol):
         try:
             while index < len(packets):
                 topics, payloads, acks, after = mqtt.plain(data, packets, index, self._version)
-                channels = None if wanted else rights.channels(topics)
+                channels = None if wanted or not topics else rights.channels(topics)
                 if channels is not None:
                     batch.records += [
                         new(Record, (channel, client_id, payload, now_ms, "", ()))
@@ -323,6 +323,7 @@ class Connection(asyncio.Protocol):
         finally:
             # What came before a malformed packet is stored: its bytes were right.
             self._store(batch)
+            self._answer_pings()
 
     def _take_one(self, data: bytes, first: int, start: int, end: int, batch: Batch, now_ms: int) -> Batch:
         """Returns the batch that the next packet belongs to."""
@@ -394,7 +395,7 @@ class Connection(asyncio.Protocol):
         elif kind == Packet.PINGREQ:
             if end != start:
                 raise Malformed("a PINGREQ with a body")
-            self._transport.write(b"\xd0\0")
+            self._pings += 1
         elif kind == Packet.DISCONNECT:
             reason, properties = mqtt.disconnect(data, first, start, end, self._version)
             self._change_expiry(properties.get(Property.SESSION_EXPIRY, self._expiry_s))
@@ -419,6 +420,13 @@ class Connection(asyncio.Protocol):
         if asked_s and not self.lasting:
             raise Malformed("a DISCONNECT that prolongs a session which ends with it", Reason.PROTOCOL_ERROR)
         self._expiry_s = min(asked_s, self._door.config.session_expiry)
+
+    def _answer_pings(self) -> None:
+        """Those of one read in one write: 131,072 of them fit in, and a system call for each held the others up for a
+        second."""
+        pings, self._pings = self._pings, 0
+        if pings and not self._transport.is_closing():
+            self._transport.write(PINGRESP * pings)
 
     # Storing and acknowledging
 
