@@ -11,7 +11,7 @@ from http import HTTPStatus
 import h11
 
 from drivers.http.ingest import Ingest
-from drivers.http.protocol import Answer, Head, Problem, inflate
+from drivers.http.protocol import Answer, Head, Problem, inflate, request_head
 
 HEAD_BYTES_MAX = 16 << 10
 READ_BYTES = 64 << 10
@@ -115,7 +115,7 @@ class Connection:
             self._http.receive_data(data)
         event = await self._event(self._now() + self._limits.request_s)
         if isinstance(event, h11.Request):
-            return Head(event.method, event.target, dict(event.headers))
+            return request_head(event.method, event.target, list(event.headers))
         return None
 
     async def _answer(self, head: Head) -> Answer:

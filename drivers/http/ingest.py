@@ -38,7 +38,11 @@ class Ingest:
         self._emit = emit
         self._replies = {
             name: Replies(
-                f"http/{context.name}/{name}", emit, config.idempotency_lifetime, config.idempotency_keys_max
+                f"http/{context.name}/{name}",
+                emit,
+                config.idempotency_lifetime,
+                config.idempotency_keys_max,
+                context.clock,
             )
             for name in (ANONYMOUS, *config.tokens)
         }
@@ -54,6 +58,8 @@ class Ingest:
             raise Problem(404, "records are sent to /ingest/<channel>")
         if head.method not in (b"POST", b"PUT"):
             raise Problem(405, "records are sent with POST or PUT", headers=((b"allow", b"POST, PUT"),))
+        if twice := head.repeated & protocol.ONCE:
+            raise Problem(400, f"the header {min(twice).decode()} came twice")
         headers = head.headers
         sender = self._access.sender(headers.get(b"authorization"))
         channel = protocol.channel(path)

@@ -4,6 +4,8 @@ import json
 import re
 import sys
 import zlib
+from collections import Counter
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any, NamedTuple
 from urllib.parse import unquote_to_bytes
@@ -20,6 +22,9 @@ _ABSOLUTE = re.compile(rb"https?://[^/?]*", re.IGNORECASE)
 _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _NOT_IN_CHANNEL = re.compile(r"[+#\x00-\x1f\x7f]")
 _SF_STRING = re.compile(rb'"((?:[\x20-\x21\x23-\x5b\x5d-\x7e]|\\["\\])*)"')
+
+ONCE = frozenset((b"authorization", b"content-type", b"content-encoding", b"idempotency-key", b"x-device"))
+"""Headers that mean something here; with two of them nobody knows which."""
 
 Headers = tuple[tuple[bytes, bytes], ...]
 
@@ -50,11 +55,18 @@ class Problem(Exception):
 
 
 class Head(NamedTuple):
-    """What the first lines of a request say. Header names are lower case."""
+    """What the first lines of a request say. Header names are lower case; `repeated` are those that came twice."""
 
     method: bytes
     target: bytes
     headers: dict[bytes, bytes]
+    repeated: frozenset[bytes]
+
+
+def request_head(method: bytes, target: bytes, headers: Sequence[tuple[bytes, bytes]]) -> Head:
+    counts = Counter(name for name, _ in headers)
+    repeated = frozenset(name for name, count in counts.items() if count > 1)
+    return Head(method, target, dict(headers), repeated)
 
 
 def path(target: bytes) -> bytes:

@@ -6,6 +6,7 @@ import hmac
 import secrets
 from collections.abc import Mapping, Sequence
 from typing import cast
+from weakref import WeakSet
 
 from drivers.mqtt import Config, User
 from drivers.mqtt.protocol import Malformed, decode_text
@@ -15,7 +16,9 @@ from gateway.pattern import Pattern
 SCRYPT_COST = 1 << 14
 SCRYPT_MEMORY_MAX = 64 << 20
 ADMITTED_MAX = 1000
-TOPICS_MAX = 10_000
+TOPICS_BYTES_MAX = 8 << 20
+TOPIC_BYTES = 256
+"""What a remembered topic takes beside its name, twice: as it came and as text."""
 
 
 def hashed(password: str) -> str:
@@ -38,13 +41,37 @@ def _is_password(password: bytes, stored: str) -> bool:
     return hmac.compare_digest(found, bytes.fromhex(digest))
 
 
-class Rights:
-    """What one client may do. Topics that were looked at are remembered."""
+class Topics:
+    """Room for the topics that were looked at, of all clients together. When it is full all are forgotten: that costs
+    one more look at each, and a client that invents topics takes no memory from the others for long."""
 
-    def __init__(self, publish: Sequence[str], subscribe: Sequence[str]) -> None:
+    def __init__(self) -> None:
+        self.bytes = 0
+        self._known: WeakSet[Rights] = WeakSet()
+
+    def join(self, rights: "Rights") -> None:
+        self._known.add(rights)
+
+    def take(self, count: int) -> None:
+        self.bytes += count
+        if self.bytes > TOPICS_BYTES_MAX:
+            for rights in self._known:
+                rights.forget_topics()
+            self.bytes = count
+
+
+class Rights:
+    """What a client may do. Topics that were looked at are remembered, as long as there is room."""
+
+    def __init__(self, publish: Sequence[str], subscribe: Sequence[str], topics: Topics) -> None:
         self._publish = [Pattern(text) for text in publish]
         self._subscribe = subscribe
         self._known: dict[bytes, str | None] = {}
+        self._topics = topics
+        topics.join(self)
+
+    def forget_topics(self) -> None:
+        self._known.clear()
 
     def channel(self, topic: bytes) -> str | None:
         """The topic's name; None if the client may not publish to it. Raises Malformed for what is no topic name."""
@@ -56,8 +83,7 @@ class Rights:
         if not name or "+" in name or "#" in name or len(topic) > NAME_BYTES_MAX:
             raise Malformed(f"{name[:50]!r} can't be a topic name: empty, with a wildcard, or too long")
         allowed = not name.startswith("$") and any(one.match(name) is not None for one in self._publish)
-        if len(self._known) >= TOPICS_MAX:
-            self._known.clear()
+        self._topics.take(TOPIC_BYTES + 2 * len(topic))
         found = self._known[topic] = name if allowed else None
         return found
 
@@ -91,7 +117,8 @@ class Access:
 
     def __init__(self, config: Config) -> None:
         self._users: Mapping[str, User] = config.users
-        self._anonymous = config.anonymous
+        self._topics = Topics()
+        self._anonymous = Rights(["#"], ["#"], self._topics) if config.anonymous else None
         self._pepper = secrets.token_bytes(32)
         self._admitted: dict[bytes, None] = {}
         self._turn = asyncio.Lock()
@@ -99,7 +126,7 @@ class Access:
     async def rights(self, client_id: str, user: str | None, password: bytes | None) -> Rights | None:
         """None: not let in."""
         if user is None:
-            return Rights(["#"], ["#"]) if self._anonymous else None
+            return self._anonymous
         settings = self._users.get(user)
         if settings is None or password is None:
             return None
@@ -114,7 +141,7 @@ class Access:
                 self._admitted.clear()
             self._admitted[ticket] = None
         names = {"{client}": client_id, "{user}": user}
-        return Rights(_filled(settings.publish, names), _filled(settings.subscribe, names))
+        return Rights(_filled(settings.publish, names), _filled(settings.subscribe, names), self._topics)
 
 
 def _filled(patterns: Sequence[str], names: Mapping[str, str]) -> list[str]:

@@ -3,18 +3,17 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
-from drivers.mqtt import Config
 from drivers.mqtt import protocol as mqtt
-from drivers.mqtt.access import Access, Rights
+from drivers.mqtt.access import Rights
+from drivers.mqtt.batch import DUP, RETAINED, WILL, Batch, headers_of, refused_acks
+from drivers.mqtt.door import Door
 from drivers.mqtt.protocol import V5, Connect, Malformed, Packet, Property, Publish, Reason, Will
-from drivers.mqtt.sessions import CLIENT_ID_BYTES_MAX, Sessions
-from drivers.mqtt.subscribers import Message, Subscribers
-from gateway.clock import Clock
-from gateway.driver import Emit, Mark, MarkKey
+from drivers.mqtt.sessions import CLIENT_ID_BYTES_MAX, packet_id
+from drivers.mqtt.subscribers import Message
 from gateway.errors import Refused
 from gateway.limits import RECORD_OVERHEAD_BYTES
 from gateway.record import Record
@@ -22,43 +21,10 @@ from gateway.record import Record
 if TYPE_CHECKING:
     from drivers.mqtt.broker import Link
 
-DUP = ("tg.dup", b"1")
-RETAINED = ("tg.retained", b"1")
-WILL = ("tg.will", b"1")
 DISCONNECT_WITH_WILL = 0x04
-USER_HEADERS_MAX = 8
-HEADER_BYTES_MAX = 256
+PINGRESP = b"\xd0\0"
 REQUESTS_MAX = 100
 """SUBSCRIBE and UNSUBSCRIBE packets that wait while the broker for subscribers starts."""
-
-
-@dataclass(frozen=True)
-class Door:
-    """What all connections of a driver share."""
-
-    name: str
-    config: Config
-    clock: Clock
-    emit: Emit
-    access: Access
-    sessions: Sessions
-    subscribers: Subscribers
-
-
-class Batch:
-    """What one read of a socket brought: stored together, acknowledged in one write."""
-
-    __slots__ = ("acks", "bytes", "done", "forget", "messages", "promised", "records", "remember")
-
-    def __init__(self) -> None:
-        self.records: list[Record] = []
-        self.remember: list[Mark] = []
-        self.forget: list[MarkKey] = []
-        self.messages: list[Message] = []
-        self.acks = bytearray()
-        self.promised = 0
-        self.bytes = 0
-        self.done = False
 
 
 class Connection(asyncio.Protocol):
@@ -76,12 +42,12 @@ class Connection(asyncio.Protocol):
         self._link: Link | None = None
         self._linking: asyncio.Task[None] | None = None
         self._requests: list[Callable[[Link], None]] = []
-        self.lasting = False
         self._expiry_s = 0.0
         self._unfinished: set[int] = set()
         self._batches: deque[Batch] = deque()
         self._waiting_bytes = 0
         self._ending = False
+        self._pings = 0
         self._farewell = b""
         self._silent_reads = False
         self.client_id = ""
@@ -92,6 +58,11 @@ class Connection(asyncio.Protocol):
     @property
     def serving(self) -> bool:
         return self._rights is not None
+
+    @property
+    def lasting(self) -> bool:
+        """Whether its session outlives the connection."""
+        return self._expiry_s > 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -107,10 +78,9 @@ class Connection(asyncio.Protocol):
             return
         if self._rest:
             data = self._rest + data
-            self._rest = b""
         if self._rights is None:
             if self._admission is not None:
-                self._rest = data
+                self._keep(data)
             else:
                 self._begin(data)
             return
@@ -120,14 +90,15 @@ class Connection(asyncio.Protocol):
         except Malformed as error:
             self.fail(error.reason, str(error))
             return
-        if used < len(data) and not self._ending:
-            self._rest = data[used:]
+        if not self._ending and (self._rest or used < len(data)):
+            self._keep(data[used:])
 
     def eof_received(self) -> None:
         return None
 
     def connection_lost(self, error: Exception | None) -> None:
         self._ending = True
+        self._keep(b"")
         if self._admission is not None:
             self._admission.cancel()
         if self._linking is not None:
@@ -137,9 +108,7 @@ class Connection(asyncio.Protocol):
         sessions = self._door.sessions
         if sessions.connected.get(self.client_id) is self:
             del sessions.connected[self.client_id]
-            if self._unfinished and not self.lasting:
-                self._door.emit((), forget=sessions.forget(self.client_id), waits=False)
-            sessions.left(self.client_id, self._door.clock.monotonic() + self._expiry_s)
+            self._leave_session()
         self._publish_will()
         self._connections.discard(self)
         self.gone.set_result(None)
@@ -160,11 +129,19 @@ class Connection(asyncio.Protocol):
         self._door.emit.device_failed(self.client_id or self._peer(), message)
         self._leave(mqtt.encode_disconnect(reason) if self.serving and self._version == V5 else b"")
 
+    def give_up(self, reason: Reason, message: str) -> None:
+        """It is too slow or too silent. One that has not gone since the last time, for it doesn't read, is cut off."""
+        if self._ending:
+            self.abort()
+        else:
+            self.fail(reason, message)
+
     def take_over(self) -> None:
         """Another connection has this client id: nothing of this one is read any more."""
         if self._version == V5:
             self._transport.write(mqtt.encode_disconnect(Reason.TAKEN_OVER))
-        self._rest = b""
+        self._keep(b"")
+        self._leave_session()
         self._close()
 
     def finish(self) -> None:
@@ -175,6 +152,25 @@ class Connection(asyncio.Protocol):
     def abort(self) -> None:
         self._batches.clear()
         self._transport.abort()
+
+    def _keep(self, rest: bytes) -> None:
+        """The beginning of a packet, or of more than CONNECT."""
+        there_is_room = self._door.room.change(len(self._rest), len(rest))
+        self._rest = rest
+        if not there_is_room:
+            self.fail(Reason.QUOTA_EXCEEDED, "too many unfinished packets at a time")
+
+    def _leave_session(self) -> None:
+        """It lasts until its client comes back or its expiry has passed. One that is let in later has none to leave."""
+        if not self.serving:
+            return
+        sessions = self._door.sessions
+        sessions.left(self.client_id, self._door.clock.monotonic() + self._expiry_s)
+        if not self.lasting:
+            with suppress(
+                Refused
+            ):  # it has ended all the same: its client finds nothing of it when it comes back
+                sessions.clear(self.client_id, waits=False)
 
     def _leave(self, farewell: bytes) -> None:
         self._ending = True
@@ -205,7 +201,7 @@ class Connection(asyncio.Protocol):
             if not packets:
                 if data and data[0] >> 4 != Packet.CONNECT:
                     raise Malformed("the first packet is not CONNECT", Reason.PROTOCOL_ERROR)
-                self._rest = data[used:]
+                self._keep(data[used:])
                 return
             first, start, end = packets[0]
             if first >> 4 != Packet.CONNECT:
@@ -217,7 +213,7 @@ class Connection(asyncio.Protocol):
                 self._transport.write(mqtt.encode_connack(mqtt.V311, False, error.reason, {}))
             self._close()
             return
-        self._rest = data[end:]
+        self._keep(data[end:])
         self._version = connect.version
         self._transport.pause_reading()
         self._admission = asyncio.create_task(self._admit(connect))
@@ -241,7 +237,11 @@ class Connection(asyncio.Protocol):
         if reason or rights is None:
             await self._refuse(connect, client_id, reason)
             return
-        await self._take_session(connect, client_id)
+        try:
+            await self._take_session(connect, client_id)
+        except Refused:
+            await self._refuse(connect, client_id, Reason.SERVER_UNAVAILABLE)
+            return
         present = door.sessions.present(client_id, door.subscribers.has_session(client_id))
         if version == V5:
             properties |= {
@@ -273,24 +273,25 @@ class Connection(asyncio.Protocol):
         self._close()
 
     async def _take_session(self, connect: Connect, client_id: str) -> None:
-        """A clean session's marks are gone from the disk before CONNACK: its packet ids mean new messages."""
-        sessions = self._door.sessions
+        """What an older connection has under way is stored, or not, before CONNACK: until then nobody knows what a
+        packet id means. A clean session's marks are gone from the disk by then. Raises Refused."""
+        door = self._door
+        sessions = door.sessions
         before = sessions.connected.pop(client_id, None)
         if before is not None:
             before.take_over()
         sessions.connected[client_id] = self
         self.client_id = client_id
-        expiry = connect.properties.get(Property.SESSION_EXPIRY, 0)
-        self.lasting = expiry > 0 if connect.version == V5 else not connect.clean
-        most = self._door.config.session_expiry
-        self._expiry_s = min(expiry, most) if connect.version == V5 else most
-        self.keep_alive_s = connect.keep_alive * 1.5 or self._door.config.silence_max
-        ended = sessions.ended(client_id, self._door.clock.monotonic())
-        if connect.clean or ended or (before is not None and not before.lasting):
-            keys = sessions.forget(client_id)
-            if keys:
-                await self._door.emit((), forget=keys)
-        self._unfinished = sessions.unfinished(client_id)
+        most = door.config.session_expiry
+        if connect.version == V5:
+            self._expiry_s = min(connect.properties.get(Property.SESSION_EXPIRY, 0), most)
+        else:
+            self._expiry_s = 0.0 if connect.clean else most
+        self.keep_alive_s = connect.keep_alive * 1.5 or door.config.silence_max
+        await sessions.settled(client_id)
+        if connect.clean or sessions.ended(client_id, door.clock.monotonic()):
+            await sessions.clear(client_id)
+        self._unfinished = sessions.resume(client_id)
 
     # Packets of a client that was let in
 
@@ -304,7 +305,7 @@ class Connection(asyncio.Protocol):
         try:
             while index < len(packets):
                 topics, payloads, acks, after = mqtt.plain(data, packets, index, self._version)
-                channels = None if wanted else rights.channels(topics)
+                channels = None if wanted or not topics else rights.channels(topics)
                 if channels is not None:
                     batch.records += [
                         new(Record, (channel, client_id, payload, now_ms, "", ()))
@@ -322,6 +323,7 @@ class Connection(asyncio.Protocol):
         finally:
             # What came before a malformed packet is stored: its bytes were right.
             self._store(batch)
+            self._answer_pings()
 
     def _take_one(self, data: bytes, first: int, start: int, end: int, batch: Batch, now_ms: int) -> Batch:
         """Returns the batch that the next packet belongs to."""
@@ -347,14 +349,16 @@ class Connection(asyncio.Protocol):
             if key in batch.forget:  # released and used again in one read: two steps, so two transactions
                 self._store(batch)
                 batch = Batch()
+                if self._ending:
+                    return batch
             self._unfinished.add(number)
-            batch.remember.append(self._door.sessions.mark(self.client_id, number))
+            batch.remember.append(self._door.sessions.mark(self.client_id, number, self._expiry_s))
             batch.acks += mqtt.encode_ack(Packet.PUBREC, number)
             batch.promised += 1
         elif qos:
             batch.acks += mqtt.encode_ack(Packet.PUBACK, number)
             batch.promised += 1
-        headers = [*_headers(properties)]
+        headers = [*headers_of(properties)]
         if dup and qos == 1:
             headers.append(DUP)
         if retain:
@@ -391,9 +395,10 @@ class Connection(asyncio.Protocol):
         elif kind == Packet.PINGREQ:
             if end != start:
                 raise Malformed("a PINGREQ with a body")
-            self._transport.write(b"\xd0\0")
+            self._pings += 1
         elif kind == Packet.DISCONNECT:
-            reason, _ = mqtt.disconnect(data, first, start, end, self._version)
+            reason, properties = mqtt.disconnect(data, first, start, end, self._version)
+            self._change_expiry(properties.get(Property.SESSION_EXPIRY, self._expiry_s))
             if reason != DISCONNECT_WITH_WILL:
                 self._will = None
             self._store(batch)
@@ -411,10 +416,23 @@ class Connection(asyncio.Protocol):
             raise Malformed(f"a {Packet(kind).name if kind else 'packet of type 0'}", Reason.PROTOCOL_ERROR)
         return batch
 
+    def _change_expiry(self, asked_s: float) -> None:
+        if asked_s and not self.lasting:
+            raise Malformed("a DISCONNECT that prolongs a session which ends with it", Reason.PROTOCOL_ERROR)
+        self._expiry_s = min(asked_s, self._door.config.session_expiry)
+
+    def _answer_pings(self) -> None:
+        """Those of one read in one write: 131,072 of them fit in, and a system call for each held the others up for a
+        second."""
+        pings, self._pings = self._pings, 0
+        if pings and not self._transport.is_closing():
+            self._transport.write(PINGRESP * pings)
+
     # Storing and acknowledging
 
     def _store(self, batch: Batch) -> None:
-        if not (batch.acks or batch.records):
+        """Nothing once the connection ends: what follows a refused message in one read must not overtake it."""
+        if self._ending or not (batch.acks or batch.records):
             return
         batch.bytes = sum(len(record[2]) for record in batch.records) + len(batch.acks)
         batch.bytes += RECORD_OVERHEAD_BYTES * len(batch.records)
@@ -433,7 +451,10 @@ class Connection(asyncio.Protocol):
         self._waiting_bytes += batch.bytes
         if self._waiting_bytes > self._door.config.in_flight_bytes_max:
             self._transport.pause_reading()
-        asyncio.ensure_future(stored).add_done_callback(partial(self._stored, batch))
+        storing = asyncio.ensure_future(stored)
+        storing.add_done_callback(partial(self._stored, batch))
+        if batch.remember or batch.forget:
+            self._door.sessions.changing(self.client_id, (*batch.remember, *batch.forget), storing)
 
     def _refused(self, batch: Batch, refused: Refused) -> None:
         """Nothing of the batch is stored. MQTT 5 gets 0x97 for each message; for 3.1.1, and where there are answers to
@@ -442,13 +463,7 @@ class Connection(asyncio.Protocol):
         if not batch.acks:
             self._door.emit.device_failed(self.client_id, str(refused))
             return
-        answers, refusals, at = bytearray(), 0, 0
-        while at < len(batch.acks):
-            size = 2 + batch.acks[at + 1]
-            ack = batch.acks[at : at + size]
-            answers += ack if size > 4 else bytes((ack[0], 3, ack[2], ack[3], Reason.QUOTA_EXCEEDED))
-            refusals += size == 4
-            at += size
+        answers, refusals = refused_acks(batch.acks)
         if self._version != V5 or refusals > batch.promised:
             self.fail(Reason.QUOTA_EXCEEDED, str(refused))
             return
@@ -460,10 +475,8 @@ class Connection(asyncio.Protocol):
 
     def _not_stored(self, batch: Batch) -> None:
         """The client will send it again: packet ids stand as they do on the disk."""
-        for mark in batch.remember:
-            self._unfinished.discard(int(mark.key.rpartition(b"\0")[2]))
-        for key in batch.forget:
-            self._unfinished.add(int(key.key.rpartition(b"\0")[2]))
+        self._unfinished.difference_update(map(packet_id, batch.remember))
+        self._unfinished.update(map(packet_id, batch.forget))
 
     def _stored(self, batch: Batch, stored: "asyncio.Future[None]") -> None:
         if stored.cancelled() or stored.exception() is not None:
@@ -506,7 +519,7 @@ class Connection(asyncio.Protocol):
         channel = self._rights.channel(will.topic)
         if channel is None:
             return
-        headers = (*_headers(will.properties), WILL, *((RETAINED,) if will.retain else ()))
+        headers = (*headers_of(will.properties), WILL, *((RETAINED,) if will.retain else ()))
         content_type = str(will.properties.get(Property.CONTENT_TYPE, ""))
         now_ms = self._door.clock.wall_ms()
         record = Record(channel, self.client_id, will.payload, now_ms, content_type, headers)
@@ -544,13 +557,13 @@ class Connection(asyncio.Protocol):
         self._linked(lambda link: link.unsubscribe(asked))
 
     def _linked(self, request: "Callable[[Link], None]") -> None:
-        """Now, or once the client is known to the broker for subscribers, which the first request starts."""
+        """Now, or once the client is known to the broker for subscribers, which the first request starts. Raises
+        Malformed."""
         if self._link is not None:
             request(self._link)
             return
         if len(self._requests) >= REQUESTS_MAX:
-            self.fail(Reason.QUOTA_EXCEEDED, "too many subscriptions at once")
-            return
+            raise Malformed("too many subscriptions at once", Reason.QUOTA_EXCEEDED)
         self._requests.append(request)
         if self._linking is None:
             self._linking = asyncio.create_task(self._attach())
@@ -569,14 +582,3 @@ class Connection(asyncio.Protocol):
 
     def _given_up(self) -> None:
         self.fail(Reason.SERVER_UNAVAILABLE, "its subscriptions could not be served")
-
-
-def _headers(properties: mqtt.Properties) -> Sequence[tuple[str, bytes]]:
-    """MQTT 5 user properties travel as headers, but for those too large and those that look like ours."""
-    pairs = properties.get(Property.USER_PROPERTY, ()) if properties else ()
-    fit = [
-        (name, value.encode())
-        for name, value in pairs
-        if not name.startswith("tg.") and len(name) + len(value) <= HEADER_BYTES_MAX
-    ]
-    return fit[:USER_HEADERS_MAX]

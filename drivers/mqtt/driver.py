@@ -5,8 +5,10 @@ import ssl
 
 from drivers.mqtt import Config, Tls
 from drivers.mqtt.access import Access
-from drivers.mqtt.connection import Connection, Door
+from drivers.mqtt.connection import Connection
+from drivers.mqtt.door import Door
 from drivers.mqtt.protocol import Reason
+from drivers.mqtt.room import Room
 from drivers.mqtt.sessions import Sessions
 from drivers.mqtt.subscribers import Subscribers
 from gateway.driver import Context, Emit
@@ -32,8 +34,9 @@ class MqttDriver:
             clock=context.clock,
             emit=emit,
             access=Access(config),
-            sessions=Sessions(context.name, emit, config.session_expiry),
+            sessions=Sessions(context.name, emit, config.session_expiry, context.clock.monotonic()),
             subscribers=subscribers,
+            room=Room(),
         )
         server = await self._listen(door)
         try:
@@ -69,9 +72,9 @@ class MqttDriver:
                 connection.heard_at = now
             if not connection.serving:
                 if now - connection.began_at > self._config.connect_timeout:
-                    connection.fail(Reason.PROTOCOL_ERROR, "no CONNECT in time")
+                    connection.give_up(Reason.PROTOCOL_ERROR, "no CONNECT in time")
             elif now - connection.heard_at > connection.keep_alive_s:
-                connection.fail(Reason.KEEP_ALIVE_TIMEOUT, "silent for longer than its keep-alive")
+                connection.give_up(Reason.KEEP_ALIVE_TIMEOUT, "silent for longer than its keep-alive")
 
     async def _finish(self) -> None:
         """A device whose records are being stored gets its acknowledgement; else it would send them again."""

@@ -1,5 +1,9 @@
 """What is remembered of clients beyond a connection: who is connected, and packet ids of unfinished QoS 2 messages."""
 
+import asyncio
+import math
+from collections.abc import Iterable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from gateway.driver import Emit, Mark, MarkKey
@@ -11,38 +15,78 @@ if TYPE_CHECKING:
 CLIENT_ID_BYTES_MAX = 256
 
 
-class Sessions:
-    """Marks: scope mqtt/<driver>/qos2, key client id, NUL, packet id; scope mqtt/<driver>/subscribers, key client id."""
+def packet_id(mark: Mark | MarkKey) -> int:
+    return int(mark.key.rpartition(b"\0")[2])
 
-    def __init__(self, driver: str, emit: Emit, lifetime_s: float) -> None:
+
+class Sessions:
+    """Marks: scope mqtt/<driver>/qos2, key client id, NUL, packet id, value the session's expiry in seconds; scope
+    mqtt/<driver>/subscribers, key client id. `now` is monotonic seconds: sessions of the process before end as if
+    their clients had been lost now."""
+
+    def __init__(self, driver: str, emit: Emit, lifetime_s: float, now: float) -> None:
         self.connected: dict[str, Connection] = {}
+        self._emit = emit
         self._qos2 = f"mqtt/{driver}/qos2"
         self._subscribers = f"mqtt/{driver}/subscribers"
         self._lifetime_s = int(lifetime_s)
         self._unfinished: dict[str, set[int]] = {}
+        self._under_way: dict[str, dict[asyncio.Future[None], list[int]]] = {}
         self._ends: dict[str, float] = {}
-        for key in emit.recall(self._qos2):
+        for key, expiry_s in emit.recall(self._qos2).items():
             client, _, number = key.rpartition(b"\0")
             self._unfinished.setdefault(client.decode(), set()).add(int(number))
+            self._ends[client.decode()] = now + int(expiry_s)
         self._had_subscriptions = {key.decode() for key in emit.recall(self._subscribers)}
 
-    def unfinished(self, client_id: str) -> set[int]:
+    def resume(self, client_id: str) -> set[int]:
         """Packet ids whose message is stored, or on its way, and not released by the client yet. To be changed."""
+        self._ends.pop(client_id, None)
         return self._unfinished.setdefault(client_id, set())
 
-    def mark(self, client_id: str, packet_id: int) -> Mark:
-        return Mark(self._qos2, self._key(client_id, packet_id), b"", self._lifetime_s)
+    def changing(
+        self, client_id: str, marks: Iterable[Mark | MarkKey], stored: "asyncio.Future[None]"
+    ) -> None:
+        """Until then nobody knows whether these packet ids are remembered, or forgotten."""
+        self._under_way.setdefault(client_id, {})[stored] = [packet_id(mark) for mark in marks]
+        stored.add_done_callback(partial(self._changed, client_id))
+
+    def _changed(self, client_id: str, stored: "asyncio.Future[None]") -> None:
+        under_way = self._under_way[client_id]
+        del under_way[stored]
+        if not under_way:
+            del self._under_way[client_id]
+
+    async def settled(self, client_id: str) -> None:
+        """Until nothing of the client is under way: an older connection of it, perhaps lost by now, left it behind."""
+        while under_way := self._under_way.get(client_id):
+            await asyncio.wait(under_way)
+
+    def mark(self, client_id: str, packet_id: int, expiry_s: float) -> Mark:
+        return Mark(self._qos2, self._key(client_id, packet_id), b"%d" % expiry_s, self._lifetime_s)
 
     def mark_key(self, client_id: str, packet_id: int) -> MarkKey:
         return MarkKey(self._qos2, self._key(client_id, packet_id))
 
-    def forget(self, client_id: str) -> list[MarkKey]:
-        """The client's session ends; these marks are to be deleted."""
-        keys = [self.mark_key(client_id, number) for number in self._unfinished.pop(client_id, ())]
+    def clear(self, client_id: str, *, waits: bool = True) -> "asyncio.Future[None]":
+        """The client's session is over; done when its marks are gone. Raises Refused, or fails: nothing is forgotten."""
+        numbers = self._unfinished.get(client_id, set()).union(*self._under_way.get(client_id, {}).values())
+        keys = [self.mark_key(client_id, number) for number in numbers]
         if client_id in self._had_subscriptions:
-            self._had_subscriptions.discard(client_id)
             keys.append(MarkKey(self._subscribers, client_id.encode()))
-        return keys
+        if not keys:
+            nothing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            nothing.set_result(None)
+            return nothing
+        gone = asyncio.ensure_future(self._emit((), forget=keys, waits=waits))
+        gone.add_done_callback(partial(self._cleared, client_id))
+        return gone
+
+    def _cleared(self, client_id: str, gone: "asyncio.Future[None]") -> None:
+        if not gone.cancelled() and gone.exception() is None:
+            self._unfinished.pop(client_id, None)
+            self._ends.pop(client_id, None)
+            self._had_subscriptions.discard(client_id)
 
     def subscribed(self, client_id: str) -> list[Mark]:
         """A lasting session has subscriptions now, which don't outlive this process: the next one must know."""
@@ -61,7 +105,7 @@ class Sessions:
         """Its session ends then (monotonic seconds), if it does not come back before. So many are remembered as marks
         are, the oldest go first."""
         self._ends.pop(client_id, None)
-        if not self._unfinished.get(client_id):
+        if not (self._unfinished.get(client_id) or client_id in self._under_way):
             self._unfinished.pop(client_id, None)
             return
         self._ends[client_id] = ends_at
@@ -72,7 +116,7 @@ class Sessions:
 
     def ended(self, client_id: str, now: float) -> bool:
         """Whether a client that comes back does so too late for its session."""
-        return self._ends.pop(client_id, now) < now
+        return self._ends.get(client_id, math.inf) <= now
 
     @staticmethod
     def _key(client_id: str, packet_id: int) -> bytes:

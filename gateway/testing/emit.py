@@ -112,9 +112,9 @@ class FakeEmit:
         finally:
             self.release()
 
-    def fail(self, error: Refused) -> None:
-        """Every held call fails, nothing of it is stored."""
-        while self.held:
+    def fail(self, error: Refused, calls: int | None = None) -> None:
+        """The oldest held calls fail, without a number all of them; nothing of them is stored."""
+        for _ in range(len(self.held) if calls is None else calls):
             call = self.held.popleft()
             if not call.stored.done():
                 call.stored.set_exception(error)

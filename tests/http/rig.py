@@ -29,6 +29,16 @@ class Answer(NamedTuple):
     body: Any
 
 
+class ShiftedClock(SystemClock):
+    """Runs, and may be put forward."""
+
+    def __init__(self) -> None:
+        self.ahead_s = 0.0
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self.ahead_s
+
+
 class Client:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
@@ -66,10 +76,11 @@ class Gateway:
         chosen: dict[str, Any] = {"listen": Address("127.0.0.1", self.port), "anonymous": True}
         self._config = Config(**(chosen | settings))
         self._lives = 0
+        self.clock = ShiftedClock()
         self._clients: list[Client] = []
 
     async def start(self, **queue: Any) -> None:
-        clock = SystemClock()
+        clock = self.clock
         self.folder = self._folder / str(self._lives)
         quick: dict[str, Any] = {"min_free_bytes": 0, "commit_interval": 0.001}
         self.queue = await Queue.open(self.folder / "queue.db", QueueSettings(**(quick | queue)), clock)

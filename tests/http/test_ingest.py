@@ -64,6 +64,26 @@ async def test_the_same_request_again_stores_nothing_and_gets_the_same_answer(
         assert await one.bodies() == [b'{"t":1}', b'{"t":2}']
 
 
+async def test_a_key_may_be_used_again_after_its_lifetime_and_not_before(tmp_path: Path) -> None:
+    async with gateway(tmp_path, idempotency_lifetime=3600.0) as one:
+        client = await one.client()
+        for ahead_s, body, status in (
+            (0.0, b"1", 200),
+            (3590.0, b"1", 200),
+            (3590.0, b"2", 422),
+            (3601.0, b"2", 200),
+            (7000.0, b"3", 422),
+        ):
+            one.clock.ahead_s = ahead_s
+            await client.send(post(body, idempotency_key="batch-7"))
+            assert (await client.answer()).status == status
+        await one.kill_and_restart()
+        again = await one.client()
+        await again.send(post(b"2", idempotency_key="batch-7"))
+        assert (await again.answer()).status == 200
+        assert await one.bodies() == [b"1", b"2"]
+
+
 async def test_a_full_queue_says_when_to_come_again(tmp_path: Path) -> None:
     async with gateway(tmp_path) as one:
         await one.stop()
@@ -103,6 +123,9 @@ async def test_tokens_open_their_channels_only(tmp_path: Path) -> None:
         (b"POST /ingest/a+b HTTP/1.1\r\nHost: g\r\nContent-Length: 1\r\n\r\n1", 400),
         (b"POST /ingest/a HTTP/1.1\r\nHost: g\r\nContent-Length: 999999999\r\n\r\n", 413),
         (b"POST /ingest/a HTTP/1.1\r\nHost: g\r\nX: " + b"x" * 70_000 + b"\r\n\r\n", 431),
+        (post(b"1", idempotency_key="a", Idempotency_Key="b"), 400),
+        (post(b"1", idempotency_key="a", Idempotency_Key="a"), 400),
+        (post(b"1", x_device="a", X_Device="b"), 400),
         (post(b"not gzip", content_encoding="gzip"), 400),
         (post(gzip.compress(b"x" * 2_000_000), content_encoding="gzip"), 413),
         (post(b"1", content_encoding="br"), 415),

@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -131,6 +132,7 @@ class Gateway:
         self._settings = settings
         self.port = free_ports(1)[0]
         self._lives = 0
+        self._disk = threading.Event()
 
     async def start(self, **queue: Any) -> None:
         clock = SystemClock()
@@ -143,7 +145,16 @@ class Gateway:
         self._driver = asyncio.create_task(MqttDriver(config, Context("floor", clock)).run(self.emit))
         await listening(self.port, self._driver)
 
+    def disk_stands_still(self) -> None:
+        """What is emitted from now on is not stored before `disk_goes_on`, or lost with a kill."""
+        self._disk.clear()
+        self._standing = asyncio.ensure_future(self.queue._call(self._disk.wait))  # noqa: SLF001
+
+    def disk_goes_on(self) -> None:
+        self._disk.set()
+
     async def stop(self) -> None:
+        self.disk_goes_on()
         self._driver.cancel()
         await asyncio.wait([self._driver])
         await self.queue.close()

@@ -1,0 +1,122 @@
+"""When a client's packet ids are remembered, and when they mean new messages."""
+
+import asyncio
+from pathlib import Path
+
+from drivers.mqtt import protocol as mqtt
+from drivers.mqtt.protocol import V5, Packet, Property, Reason
+from gateway.errors import QueueFull
+from gateway.testing.emit import FakeEmit
+from tests.mqtt.rig import CONNACK, WITHIN_S, Client, ack, connect, front_door, gateway, publish
+
+ENDED = b"\0"
+LASTING = {Property.SESSION_EXPIRY: 600}
+
+
+def disconnect(expiry_s: int) -> bytes:
+    return mqtt.packet(0xE0, b"\0" + mqtt.encode_properties({Property.SESSION_EXPIRY: expiry_s}))
+
+
+async def test_a_disconnect_may_end_a_session_that_was_to_last(tmp_path: Path) -> None:
+    async with gateway(tmp_path) as one:
+        client = await Client.open(one.port, connect("press", version=V5, properties=LASTING))
+        await client.packet()
+        await client.send(publish("a", b"old", 2, 7, v5=True))
+        await client.expect(ack(Packet.PUBREC, 7))
+        await client.send(disconnect(0))
+        await client.rest()
+        client = await Client.open(one.port, connect("press", version=V5, clean=False, properties=LASTING))
+        assert (await client.packet())[2:3] == ENDED
+        await client.send(publish("a", b"new", 2, 7, v5=True))
+        await client.expect(ack(Packet.PUBREC, 7))
+        assert await one.bodies() == [b"old", b"new"]
+
+
+async def test_a_disconnect_may_not_prolong_a_session_that_ends_with_it(tmp_path: Path) -> None:
+    async with gateway(tmp_path) as one:
+        client = await Client.open(one.port, connect("press", version=V5))
+        await client.packet()
+        await client.send(disconnect(60))
+        assert await client.rest() == mqtt.encode_disconnect(Reason.PROTOCOL_ERROR)
+
+
+async def test_a_session_that_was_to_end_with_its_connection_does_not_outlive_a_kill(tmp_path: Path) -> None:
+    async with gateway(tmp_path) as one:
+        client = await Client.open(one.port, connect("press", version=V5))
+        await client.packet()
+        await client.send(publish("a", b"old", 2, 7, v5=True))
+        await client.expect(ack(Packet.PUBREC, 7))
+        await one.kill_and_restart()
+        client = await Client.open(one.port, connect("press", version=V5, clean=False, properties=LASTING))
+        assert (await client.packet())[2:3] == ENDED
+        await client.send(publish("a", b"new", 2, 7, v5=True))
+        await client.expect(ack(Packet.PUBREC, 7))
+        assert await one.bodies() == [b"old", b"new"]
+
+
+async def let_in(port: int, client_id: str) -> Client:
+    """As soon as there is a place among the connections."""
+    async with asyncio.timeout(WITHIN_S):
+        while True:
+            client = await Client.open(port, connect(client_id))
+            try:
+                await client.expect(CONNACK)
+            except (asyncio.IncompleteReadError, ConnectionError):
+                await asyncio.sleep(0.01)
+            else:
+                return client
+
+
+async def test_a_client_that_is_lost_while_the_queue_refuses_leaves_its_place_and_its_session() -> None:
+    emit = FakeEmit()
+    async with front_door(emit, connections_max=1) as port:
+        client = await let_in(port, "press")
+        await client.send(publish("a", b"1", 2, 7))
+        await client.expect(ack(Packet.PUBREC, 7))
+        emit.refuse = QueueFull("full")
+        client.cut()
+        (await let_in(port, "other")).cut()
+        emit.refuse = None
+        await let_in(port, "press")
+        assert not emit.marks
+
+
+async def test_what_an_older_connection_sent_and_nobody_read_is_discarded() -> None:
+    """The client sends it again where it was not acknowledged; stored now it would come after what is newer."""
+    emit = FakeEmit()
+    async with front_door(emit, in_flight_bytes_max=4096) as port:
+        emit.hold()
+        old = await Client.open(port, connect("press", clean=False))
+        await old.expect(CONNACK)
+        count = 4000
+        sent = [publish("a", b"%04d" % number + bytes(2000), 1, number) for number in range(1, count)]
+        sending = asyncio.create_task(old.send(*sent))
+        await emit.until(lambda: bool(emit.held))
+        new = await Client.open(port, connect("press", clean=False), publish("a", b"newer"))
+        await old.rest()
+        await asyncio.wait([sending])
+        assert isinstance(sending.exception(), ConnectionError)
+        emit.release()
+        await new.expect(CONNACK, ack(Packet.PUBACK))
+        numbers = [int(record.body[:4]) for record in emit.records[:-1]]
+        assert numbers == list(range(1, len(numbers) + 1))
+        assert len(numbers) < count - 1
+        assert emit.records[-1].body == b"newer"
+
+
+async def test_wills_and_retained_messages_are_stored_like_others_and_survive_a_kill(tmp_path: Path) -> None:
+    async with gateway(tmp_path) as one:
+        await one.stop()
+        await one.start(unacked_interval=0.01)
+        client = await Client.open(one.port, connect("press", will=("state", "gone", True)))
+        await client.expect(CONNACK)
+        await client.send(publish("state", b"there", retain=True))
+        await client.expect(ack(Packet.PUBACK))
+        client.cut()
+        await one.stored(2)
+        await one.kill_and_restart()
+        assert await one.bodies() == [b"there", b"gone"]
+        kept, will = await one.headers()
+        assert kept["tg.retained"] == b"1"
+        assert "tg.will" not in kept
+        assert (will["tg.retained"], will["tg.will"]) == (b"1", b"1")
