@@ -39,10 +39,12 @@ class Config:
 
 
 def rate_of(config: Config) -> load.LineRate:
+    if config.tcp is not None:
+        return load.LineRate(load.HOLE_REGISTERS_TCP, config.pause)
+    if config.serial is None:
+        return load.LineRate(load.HOLE_REGISTERS_RTU, config.pause)
     serial = config.serial
-    if serial is None:
-        return load.LineRate(0, 0, config.pause)
-    return load.LineRate(serial.baud_rate, serial.bits_per_character, config.pause)
+    return load.LineRate(load.HOLE_REGISTERS_RTU, config.pause, serial.baud_rate, serial.bits_per_character)
 
 
 def channels(config: Config) -> Sequence[str]:

@@ -20,11 +20,12 @@ REST_S_MIN = 0.00175
 
 
 class LineRate(NamedTuple):
-    """`baud_rate` is 0 where no serial line is known."""
+    """`hole_max` is the largest hole worth reading along, in registers; `baud_rate` is 0 where no serial line is known."""
 
-    baud_rate: int
-    bits_per_character: int
+    hole_max: int
     pause_s: float
+    baud_rate: int = 0
+    bits_per_character: int = 0
 
     @property
     def character_s(self) -> float:
@@ -33,10 +34,6 @@ class LineRate(NamedTuple):
     @property
     def rest_s(self) -> float:
         return max(self.pause_s, REST_CHARACTERS * self.character_s, REST_S_MIN if self.baud_rate else 0.0)
-
-    @property
-    def hole_max(self) -> int:
-        return HOLE_REGISTERS_RTU if self.baud_rate else HOLE_REGISTERS_TCP
 
     def request_s(self, block: Block, answer_s: float) -> float:
         """From one request to the next."""

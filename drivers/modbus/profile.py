@@ -4,7 +4,7 @@ import dataclasses
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -14,6 +14,8 @@ from drivers.modbus.register import Order, Register, problems
 
 FOLDER = Path(__file__).parent / "profiles"
 PROFILE_BYTES_MAX = 1 << 20
+PROFILES_MAX = 64
+"""Kept at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,25 +40,26 @@ def path_of(name: str) -> Path:
     return Path(name) if "/" in name else FOLDER / f"{name}.toml"
 
 
-@cache
 def load(name: str) -> Profile:
     """Raises ValueError that says what is wrong with it."""
     path = path_of(name)
     try:
-        if path.stat().st_size > PROFILE_BYTES_MAX:
+        state = path.stat()
+        if state.st_size > PROFILE_BYTES_MAX:
             raise ValueError(f"profile {path}: is larger than {PROFILE_BYTES_MAX} bytes")
-        text = path.read_text()
+        return _read(path, state.st_mtime_ns)
     except FileNotFoundError:
         known = ", ".join(built_in())
         raise ValueError(f"no profile {name!r}; there are {known}; a path with a slash is your own") from None
     except OSError as error:
         raise ValueError(f"profile {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f"profile {path}: is not UTF-8") from error
+
+
+@lru_cache(maxsize=PROFILES_MAX)
+def _read(path: Path, changed_ns: int) -> Profile:
+    """Once for each time that the file was changed."""
     try:
-        return _profile(tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"profile {path}: {error}") from error
+        return _profile(tomllib.loads(path.read_text()))
     except ValueError as error:
         raise ValueError(f"profile {path}: {error}") from error
 

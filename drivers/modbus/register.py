@@ -52,6 +52,7 @@ WHOLE = frozenset(("uint16", "int16", "uint32", "int32", "uint64", "int64", "bcd
 UNSIGNED = frozenset(("uint16", "uint32", "uint64"))
 ANY_LENGTH = frozenset(("bcd", "string"))
 BCD_REGISTERS_MAX = 4
+SCALE_MAX = 1e30
 SINGLE_MAX = 3.4e38
 """What is larger may not fit into 32 bits once it is rounded."""
 
@@ -141,13 +142,18 @@ def problems(register: Register) -> Iterator[tuple[str, str]]:
             )
     if (register.scale, register.offset) != (1, 0) and (holds in ("bool", "string") or register.names):
         yield "scale", "and offset are for numbers without names"
+    elif register.scale != 1 and bits is not None and bits[0] == bits[1]:
+        yield "scale", "is for numbers, and a single bit is a boolean"
+    for field, number in (("scale", register.scale), ("offset", register.offset)):
+        if not abs(number) < SCALE_MAX:
+            yield field, f"must be between {-SCALE_MAX:g} and {SCALE_MAX:g}"
     if register.scale == 0:
         yield "scale", "must not be 0"
     if register.names and holds not in WHOLE:
         yield "names", f"are for whole numbers, not {holds}"
-    for number in register.names:
-        if not re.fullmatch(r"-?(0|[1-9][0-9]*)", number):
-            yield "names", f"{number} must be a whole number"
+    for code in register.names:
+        if not re.fullmatch(r"-?(0|[1-9][0-9]*)", code):
+            yield "names", f"{code} must be a whole number"
     if register.invalid is not None and holds not in WHOLE:
         yield "invalid", f"is for whole numbers, not {holds}"
 
@@ -233,11 +239,10 @@ def _refined(register: Register, raw: Callable[[bytes, int], float]) -> Decode:
             raise NoValue("the device has no value")
         if width:
             number = int(number) >> low & (1 << width) - 1
-            if register.names:
-                return _named(register.names, number)
-            return bool(number) if width == 1 else number
         if register.names:
             return _named(register.names, number)
+        if width == 1:
+            return bool(number)
         return round(number * scale + offset, digits) if scaled else number
 
     return decode
@@ -254,13 +259,12 @@ def _float(raw: Callable[[bytes, int], float], scale: float, offset: float, *, s
     scaled = (scale, offset) != (1, 0)
 
     def decode(data: bytes, at: int) -> Value:
-        number = raw(data, at)
+        number = raw(data, at) * scale + offset if scaled else raw(data, at)
         if not math.isfinite(number):
             raise NoValue("not a number")
-        if scaled:
-            number = number * scale + offset
-            return float(f"{number:.9g}") if single else number
-        return _shortest(number) if single else number
+        if not single:
+            return number
+        return float(f"{number:.9g}") if scaled else _shortest(number)
 
     return decode
 
@@ -295,6 +299,8 @@ def writing(
         on = _switch(text)
         return [write_coil(register.at, on), write_coils(register.at, [on])], on
     if register.bit_range is not None:
+        if register.count > 1 or (register.byte_order or byte_order) == "little":
+            raise ValueError("bits can only be written in a single register in the usual order")
         return _writing_bits(register, text, register.bit_range)
     words = encode(register, text, word_order, byte_order)
     expected = decoder(register, word_order, byte_order)(struct.pack(f">{len(words)}H", *words), 0)
@@ -312,16 +318,14 @@ def _switch(text: str) -> bool:
 def _writing_bits(register: Register, text: str, bits: tuple[int, int]) -> tuple[list[Request], Value]:
     """The unit itself leaves the other bits as they are (function 22)."""
     low, high = bits
-    if register.count > 1:
-        raise ValueError(f"bits of {register.holds} can't be written alone")
     width = high - low + 1
     is_switch = width == 1 and not register.names
     number = int(_switch(text)) if is_switch else int(_unscaled(register, text))
     if not 0 <= number < 1 << width:
         raise ValueError(f"{number} does not fit into {width} bits")
     mask = (1 << width) - 1 << low
-    value = bool(number) if is_switch else register.names.get(str(number), number)
-    return [mask_register(register.at, 0xFFFF ^ mask, number << low)], value
+    expected = decoder(register, "big", "big")(struct.pack(">H", number << low), 0)
+    return [mask_register(register.at, 0xFFFF ^ mask, number << low)], expected
 
 
 def encode(register: Register, text: str, word_order: Order, byte_order: Order) -> tuple[int, ...]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 
+from gateway.cli import words
 from gateway.cli.options import Configuration, Json, configured
 from gateway.cli.terminal import counting, output, table
 from gateway.errors import CommandError, DeviceError
@@ -129,7 +130,7 @@ def read(
             print(json.dumps(told))
         for name, register in one.values().items():
             if name in values:
-                shown.add_row(one.device, name, str(values[name]), register.unit)
+                shown.add_row(one.device, name, words.content(str(values[name]).encode()), register.unit)
             else:
                 shown.add_row(one.device, name, "-", quality[name])
     if not as_json:
@@ -258,10 +259,15 @@ def _chosen(bus: "Config", names: list[str]) -> list["Unit"]:
     for name in names[1:]:
         if name not in values:
             raise CommandError(f"{names[0]} has no {name!r}; there are: {', '.join(values)}", os.EX_USAGE)
-    registers = {name: values[name] for name in names[1:] or values}
     return [
         dataclasses.replace(
-            unit, registers=registers, profile=None, only=[], word_order=orders[0], byte_order=orders[1]
+            unit,
+            registers={name: values[name] for name in names[1:] or values},
+            profile=None,
+            only=[],
+            word_order=orders[0],
+            byte_order=orders[1],
+            registers_max=unit.limits(0).registers_max,
         )
     ]
 

@@ -1,5 +1,6 @@
 """Profiles: those that are built in are sound, and one's own says what is wrong with it."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,9 @@ def test_own_profile(tmp_path: Path) -> None:
     assert list(unit.values()) == ["weight", "own"]
     assert unit.orders() == ("little", "big")
     assert unit.limits(15) == (20, 15)
+    path.write_text('summary = "Dryer"\nsource = "its manual"\n[registers]\nwidth = { at = 3 }\n')
+    os.utime(path, (1, 1))
+    assert list(unit.values()) == ["width", "own"]
 
 
 @pytest.mark.parametrize(
@@ -52,11 +56,12 @@ def test_own_profile(tmp_path: Path) -> None:
         ("[registers]\na = { at = 1, scale = 0 }", "registers.a.scale: must not be 0"),
         ("[registers]\na = { at = 1 }", "source is missing"),
         ("[registers", "Expected ']'"),
+        ("\udcff", "can't decode byte"),
     ],
 )
 def test_what_is_wrong_with_a_profile(tmp_path: Path, text: str, expected: str) -> None:
     path = tmp_path / "own.toml"
-    path.write_text(f"summary = 'x'\n{text}")
+    path.write_text(f"summary = 'x'\n{text}", errors="surrogateescape")
     (problem,) = problems(config(profile=str(path)))
     assert problem[0] == "units[0].profile"
     assert problem[1].startswith(f"profile {path}: ")

@@ -1,5 +1,6 @@
 """Values: what is written is what is read, in every type and order; and what makes no sense is said."""
 
+import math
 import struct
 
 import pytest
@@ -70,6 +71,13 @@ def test_scaled_numbers_have_the_digits_of_their_scale(number: int, scale: float
     assert encode(register, str(value), "big", "big") == (number & 0xFFFF,)
 
 
+def test_bits_are_scaled_and_large_numbers_stay_finite() -> None:
+    assert decoder(Register(at=0, bits="4-7", scale=0.5), "big", "big")(b"\xff\x9f", 0) == 4.5
+    huge = decoder(Register(at=0, type="float64", scale=10.0), "big", "big")
+    with pytest.raises(NoValue, match="not a number"):
+        huge(struct.pack(">d", 1e308), 0)
+
+
 @given(st.binary(min_size=8, max_size=8), st.sampled_from((*sorted(WHOLE), "float32", "float64", "string")))
 def test_any_bytes_are_a_value_or_none(raw: bytes, holds: Type) -> None:
     register = Register(at=0, type=holds, length=2 if holds in ("string", "bcd") else None)
@@ -95,6 +103,9 @@ def test_any_bytes_are_a_value_or_none(raw: bytes, holds: Type) -> None:
         (Register(at=0, type="int16", bits="3"), "bits", "unsigned"),
         (Register(at=0, scale=0.0), "scale", "must not be 0"),
         (Register(at=0, scale=0.1, names={"0": "off"}), "scale", "without names"),
+        (Register(at=0, scale=0.1, bits="3"), "scale", "a single bit is a boolean"),
+        (Register(at=0, offset=math.inf), "offset", "must be between"),
+        (Register(at=0, scale=math.nan), "scale", "must be between"),
         (Register(at=0, type="float32", names={"0": "off"}), "names", "whole numbers"),
         (Register(at=0, names={"0x1": "on"}), "names", "must be a whole number"),
         (Register(at=0, type="float32", invalid=0), "invalid", "whole numbers"),
@@ -111,7 +122,8 @@ def test_what_makes_no_sense_is_said(register: Register, field: str, message: st
     [
         (Register(at=0, table="input"), "1", "can only be read"),
         (Register(at=0, table="coil"), "open", "neither on nor off"),
-        (Register(at=0, type="uint32", bits="3"), "1", "can't be written alone"),
+        (Register(at=0, type="uint32", bits="3"), "1", "single register"),
+        (Register(at=0, bits="3", byte_order="little"), "1", "usual order"),
         (Register(at=0, bits="3"), "2", "neither on nor off"),
         (Register(at=0, bits="4-7"), "16", "does not fit into 4 bits"),
         (Register(at=0), "many", "is not a number"),
@@ -135,6 +147,7 @@ def test_what_can_not_be_written_is_said(register: Register, text: str, message:
         (Register(at=0, table="coil"), "ON", [5, 15], True),
         (Register(at=0, bits="3"), "on", [22], True),
         (Register(at=0, bits="4-7"), "9", [22], 9),
+        (Register(at=0, bits="4-7", scale=0.5), "4.5", [22], 4.5),
         (Register(at=0, bits="0-1", names={"2": "auto"}), "auto", [22], "auto"),
     ],
 )

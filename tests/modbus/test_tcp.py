@@ -3,6 +3,7 @@
 import asyncio
 import struct
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from itertools import pairwise
 
 import pytest
@@ -201,40 +202,42 @@ async def test_ticks_that_passed_are_counted_and_not_made_up_for(slave: TcpSlave
     assert sorted(gaps)[len(gaps) // 2] >= 15
 
 
-async def test_rtu_frames_through_a_serial_server(slave: TcpSlave) -> None:
-    unit_1 = ModbusUnit({1: 4711})
+class SerialServer:
+    """Passes RTU frames on to unit 1, whose register 1 is 4711; while `busy` it hangs up at once."""
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while request := await reader.read(8):
-            writer.write(frame(request[0], unit_1.answer(request[1:-2])))
+    def __init__(self) -> None:
+        self.busy = False
+        self._unit = ModbusUnit({1: 4711})
+
+    @asynccontextmanager
+    async def listening(self) -> AsyncIterator[Config]:
+        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        address = Address(*server.sockets[0].getsockname())
+        async with server:
+            units = [unit(1, {"a": Register(at=1)})]
+            yield Config(rtu_over_tcp=address, units=units, answer_timeout=0.03)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while not self.busy and (request := await reader.read(8)):
+            writer.write(frame(request[0], self._unit.answer(request[1:-2])))
         writer.close()
 
+
+async def test_rtu_frames_through_a_serial_server() -> None:
     emit = FakeEmit()
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    address = Address(*server.sockets[0].getsockname())
-    config = Config(rtu_over_tcp=address, units=[unit(1, {"a": Register(at=1)})], answer_timeout=0.05)
-    async with server, running(config, emit):
+    async with SerialServer().listening() as config, running(config, emit):
         await emit.until(lambda: len(good(emit)) > 2)
     assert good(emit)[0] == {"a": 4711}
 
 
-async def test_a_serial_server_that_hangs_up_is_asked_again(slave: TcpSlave) -> None:
-    """It takes connections and closes them, as it does while another program has its port."""
-    unit_1 = ModbusUnit({1: 4711})
-    busy = [True]
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while not busy[0] and (request := await reader.read(8)):
-            writer.write(frame(request[0], unit_1.answer(request[1:-2])))
-        writer.close()
-
+async def test_a_serial_server_that_hangs_up_is_asked_again() -> None:
+    """As it does while another program has its port."""
     emit = FakeEmit()
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    address = Address(*server.sockets[0].getsockname())
-    config = Config(rtu_over_tcp=address, units=[unit(1, {"a": Register(at=1)})], answer_timeout=0.03)
-    async with server, running(config, emit):
+    server = SerialServer()
+    server.busy = True
+    async with server.listening() as config, running(config, emit):
         await emit.until(lambda: len(emit.failures) > 1)
-        busy[0] = False
+        server.busy = False
         await emit.until(lambda: len(good(emit)) > 2)
     assert ("unit-1", "connection closed") in emit.failures
     assert good(emit)[0] == {"a": 4711}
