@@ -16,6 +16,9 @@ position is confirmed with a later commit, at most 5 s after; losing it is harml
 Space. used = live pages + write-ahead log. At the cap devices are refused, or the oldest undelivered segments behind
 the pin (what is in flight or in doubt) are deleted. Such gaps are provisional until the sync has told the position;
 then they are counted as dropped and told in the ledger lane. Small segments of a long outage are merged, once each.
+What devices send leaves so much of the disk free that the log can be folded into the file. Others may fill it all the
+same: queue.reserve takes up room that is given up then, so that what waits can still be delivered and trimmed. It is
+taken again once the disk has twice as much to spare.
 
 Recovery. After an unclean stop the file is checked. A damaged one is set aside (quarantine/), what has a good
 checksum is saved under a new queue_id, and the story is told in status and in the ledger lane.

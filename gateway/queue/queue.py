@@ -70,6 +70,7 @@ class Queue:
         self._committing_bytes = self._committing_records = 0
         self._last_commit = self._last_confirm = float("-inf")
         self._refusing: str | None = None
+        self._disk_full: str | None = None
         self._recent = Recent()
         self._pins: dict[str, int] = {}
         self._known: set[str] = set()
@@ -133,8 +134,9 @@ class Queue:
         forget: Sequence[MarkKey] = (),
         waits: bool = True,
     ) -> asyncio.Future[None]:
-        """Admit or raise Refused at once; the future resolves when all of it is on disk."""
-        self._admit(entries)
+        """Admit or raise Refused at once; the future resolves when all of it is on disk. The ledger's few records are
+        admitted above the cap: without them nothing is delivered, and a full queue would stay full."""
+        self._admit(entries, capped=lane == "main")
         group = self._group
         group.entries.setdefault(lane, []).extend(entries)
         group.marks += self._marks.dated(remember)
@@ -327,7 +329,7 @@ class Queue:
             self._thread.shutdown(wait=False)
             self._lock.release()
 
-    def _admit(self, entries: Sequence[Entry]) -> None:
+    def _admit(self, entries: Sequence[Entry], capped: bool) -> None:
         if self.failed.done():
             raise self.failed.result()
         if not entries:
@@ -343,18 +345,24 @@ class Queue:
         crowd = waiting + size + RECORD_OVERHEAD_BYTES * (others + len(entries))
         if others and crowd > GROUP_BYTES_MAX:
             raise QueueFull("the disk is slower than the devices")
-        self._refusing = self._full(waiting + size)
-        if self._refusing is not None:
-            self._commit_at(0 if self._confirm_is_due() else self._last_commit + LOOK_AGAIN_S)
-            raise QueueFull(self._refusing)
+        if capped:
+            self._refuse_if_full(waiting + size)
         self._group.bytes += size
         self._group.records += len(entries)
 
+    def _refuse_if_full(self, size: int) -> None:
+        self._refusing = self._full(size)
+        if self._refusing is not None:
+            self._commit_at(0 if self._confirm_is_due() else self._last_commit + LOOK_AGAIN_S)
+            raise QueueFull(self._refusing)
+
     def _full(self, size: int) -> str | None:
-        room = self._room
-        if room.lowers_floor(size, self._settings.min_free_bytes):
+        room, floor = self._room, self._store.floor_bytes
+        if self._disk_full is not None:
+            return self._disk_full
+        if room.lowers_floor(size, floor):
             if self._settings.when_full == "reject" or not self._evictable():
-                return f"less than {self._settings.min_free_bytes} bytes would stay free on the disk"
+                return f"less than {floor} bytes would stay free on the disk"
         elif room.used_bytes + size <= self._settings.max_bytes:
             return None
         if self._settings.when_full == "reject" or not self._evictable():
@@ -394,12 +402,14 @@ class Queue:
         waiters, self._waiters = self._waiters, []
         now = self._clock.monotonic()
         group.settle = self._gaps_open and self._known.issuperset(LANES)
-        if group.settle or self._confirm_is_due() or self._closing:
+        short = self._disk_full is not None  # the next commit is to show whether it still is: so it writes
+        if group.settle or self._confirm_is_due() or self._closing or short:
             group.confirm = {lane: replace(state) for lane, state in self._lanes.items()}
             group.age_s = self._marks.age_s()
             self._last_confirm = now
         if self._settings.when_full == "drop_oldest":
             group.evict_after = self._evict_after()
+            group.room = self._store.reserve_bytes if short else 0
         self._last_commit = now
         self._committing_bytes, self._committing_records = group.bytes, group.records
         next_seq = {lane: state.next_seq for lane, state in self._lanes.items()}
@@ -416,6 +426,7 @@ class Queue:
         if error is None:
             self._apply(commit.result(), group)
         elif isinstance(error, QueueFull):
+            self._disk_full = str(error)
             self._commit_at(self._last_commit + LOOK_AGAIN_S)
         else:
             self._fail(error if isinstance(error, StorageFailing) else StorageFailing(repr(error)))
@@ -431,6 +442,8 @@ class Queue:
 
     def _apply(self, outcome: Outcome, group: Group) -> None:
         self._room = outcome
+        if outcome.ample:
+            self._disk_full = None
         self._group.marks += self._marks.apply(group.marks)
         for lane, state in group.confirm.items():
             self._confirmed[lane] = state.position

@@ -59,6 +59,8 @@ class Group:
     exhume: list[int] = field(default_factory=list)
     bytes: int = 0
     records: int = 0
+    room: int = 0
+    """Bytes to make room for although they aren't here yet."""
     settle: bool = False
 
     @property
@@ -76,6 +78,8 @@ class Outcome:
     used_bytes: int = 0
     reusable_bytes: int = 0
     disk_free_bytes: int = 0
+    ample: bool = False
+    """Devices' records may come again after the disk was full."""
 
     def lowers_floor(self, size: int, min_free_bytes: int) -> bool:
         """Whether `size` more would take of what must stay free on the disk. Pages that SQLite keeps take nothing."""

@@ -2,16 +2,18 @@
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import wraps
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 import apsw
 
 from gateway.codec import DecodeError, Entry, Shape, decode, encode
 from gateway.driver import Mark, MarkKey
 from gateway.errors import QueueFull, StorageFailing
+from gateway.queue.reserve import Reserve
 from gateway.queue.schema import FORMAT, LANES, TABLES, connect, format_of
 from gateway.queue.segments import Gap, Segment, Segments, Stored
 from gateway.queue.settings import QueueSettings
@@ -24,14 +26,38 @@ WAL_BYTES_MAX = 4 << 20
 DEAD_MAX = 10_000
 RUNS_MAX = 1_000
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _reserved(
+    method: Callable[Concatenate["Store", P], T],
+) -> Callable[Concatenate["Store", P], T]:
+    """A transaction without which nothing could be delivered and trimmed: on a full disk it gets the reserve."""
+
+    @wraps(method)
+    def run(store: "Store", /, *args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return method(store, *args, **kwargs)
+        except QueueFull:
+            store.use_reserve()
+            return method(store, *args, **kwargs)
+
+    return run
+
 
 class Store:
     """`ledger` is the shape of the ledger's records. Methods raise StorageFailing; commit may raise QueueFull."""
 
     def __init__(self, path: Path, settings: QueueSettings, ledger: Shape, vfs: str | None = None) -> None:
         self._path = path
-        self._max_bytes, self._min_free_bytes = settings.max_bytes, settings.min_free_bytes
+        self._max_bytes = settings.max_bytes
+        self._log_bytes_max = min(WAL_BYTES_MAX, self._max_bytes // 8)
+        self._reserve = Reserve(path.with_suffix(".reserve"), self._log_bytes_max)
+        self.floor_bytes = max(settings.min_free_bytes, self._log_bytes_max)
+        """Stays free on the disk: at least what it takes to fold the log into the file."""
         self._ledger = ledger
+        self._run_unwritten: tuple[int, str, str, int, int, int, int] | None = None
         self.commits = 0
         with _translated():
             self._db = connect(path, PAGE_BYTES, vfs)
@@ -91,17 +117,16 @@ class Store:
 
         A run that gave no number is named nowhere, neither here nor in Kafka, and makes room. Of the others RUNS_MAX are
         kept, and all since the position: Kafka's names one of them, and records that wait were given by them.
+        On a full disk the run is written with the first commit that succeeds, which is the first to give a number.
         """
-        with self._transaction():
-            self._db.execute("DELETE FROM run WHERE main=? AND ledger=?", (firsts["main"], firsts["ledger"]))
-            self._db.execute(
-                "INSERT INTO run(run_id,boot_id,wall_ms,boot_ms,main,ledger) VALUES(?,?,?,?,?,?)",
-                (*run, firsts["main"], firsts["ledger"]),
-            )
-            self._run = self._db.last_insert_rowid()
-            named = min(self._named(lane) for lane in LANES)
-            self._db.execute("DELETE FROM run WHERE id<=? AND id<?", (self._run - RUNS_MAX, named))
-        rows = self._rows("SELECT id,run_id,main,ledger FROM run ORDER BY id")
+        with _translated():
+            self._run = 1 + self._rows("SELECT coalesce(max(id),0) FROM run")[0][0]
+        self._run_unwritten = (self._run, *run, firsts["main"], firsts["ledger"])
+        with suppress(QueueFull):
+            self._store_run()
+        self._renew_reserve()
+        rows = self._rows("SELECT id,run_id,main,ledger FROM run WHERE id<? ORDER BY id", (self._run,))
+        rows.append((self._run, run[0], firsts["main"], firsts["ledger"]))
         return [
             (row[0], Run(row[1], lane, first))
             for row in rows
@@ -109,8 +134,40 @@ class Store:
         ]
 
     def commit(self, group: Group, next_seq: Mapping[str, int], now: tuple[int, int]) -> Outcome:
+        """Raises QueueFull where devices' records find no room; the reserve is not for them."""
+        write = self._commit if group.entries.get("main") else self._commit_reserved
+        outcome = write(group, next_seq, now)
+        self._checkpoint()
+        self._renew_reserve()
+        self.measure(outcome)
+        return outcome
+
+    @_reserved
+    def _store_run(self) -> None:
+        with self._transaction():
+            self._write_run()
+        self._run_unwritten = None
+
+    def _write_run(self) -> None:
+        if self._run_unwritten is None:
+            return
+        *_, main, ledger = self._run_unwritten
+        self._db.execute("DELETE FROM run WHERE main=? AND ledger=?", (main, ledger))
+        self._db.execute(
+            "INSERT INTO run(id,run_id,boot_id,wall_ms,boot_ms,main,ledger) VALUES(?,?,?,?,?,?,?)",
+            self._run_unwritten,
+        )
+        named = min(self._named(lane) for lane in LANES)
+        self._db.execute("DELETE FROM run WHERE id<=? AND id<?", (self._run - RUNS_MAX, named))
+
+    @_reserved
+    def _commit_reserved(self, group: Group, next_seq: Mapping[str, int], now: tuple[int, int]) -> Outcome:
+        return self._commit(group, next_seq, now)
+
+    def _commit(self, group: Group, next_seq: Mapping[str, int], now: tuple[int, int]) -> Outcome:
         outcome = Outcome(dict(next_seq), [], {})
         with self._transaction():
+            self._write_run()
             if group.confirm:
                 self._confirm(group, outcome)
             if group.evict_after is not None:
@@ -126,18 +183,33 @@ class Store:
             for row_id in group.exhume:
                 self._db.execute("DELETE FROM dead WHERE id=?", (row_id,))
             self._segments.merge("main", group.confirm["main"].position if "main" in group.confirm else 0)
-        self._checkpoint()
-        self.measure(outcome)
+        self._run_unwritten = None
         return outcome
+
+    @property
+    def reserve_bytes(self) -> int:
+        return self._reserve.size
+
+    def _renew_reserve(self) -> None:
+        if not self._reserve.held and self._disk_free() >= self.floor_bytes + 2 * self._reserve.size:
+            self._reserve.renew()
+
+    def use_reserve(self) -> None:
+        """Room for the log: what is in it goes to the file, and the next transaction overwrites it in place."""
+        self._reserve.release()
+        with _translated(), suppress(apsw.FullError):
+            self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     def measure(self, outcome: Outcome) -> None:
         """Live pages and log are used; pages that SQLite keeps free can be used again without growing the file."""
         with _translated():
             free = self._rows("PRAGMA freelist_count")[0][0] * PAGE_BYTES
             outcome.used_bytes = self._rows("PRAGMA page_count")[0][0] * PAGE_BYTES - free + self._wal_bytes()
-        disk = os.statvfs(self._path.parent)
+        if self._reserve.held:
+            outcome.used_bytes += self._reserve.size
         outcome.reusable_bytes = free
-        outcome.disk_free_bytes = disk.f_bavail * disk.f_frsize
+        outcome.disk_free_bytes = self._disk_free()
+        outcome.ample = self._reserve.held or free >= self._reserve.size
 
     def read(
         self, lane: str, after: int, records_max: int, bytes_max: int
@@ -152,11 +224,15 @@ class Store:
             except DecodeError as error:
                 damaged.append(Gap(lane, row.first, row.last, 0, 0, f"damaged: {error}"))
         if damaged:
-            with self._transaction():
-                for gap in damaged:
-                    self._segments.delete(lane, gap.first)
-                    self._remember_gap(gap)
+            self._give_up(damaged)
         return good, damaged
+
+    @_reserved
+    def _give_up(self, damaged: Sequence[Gap]) -> None:
+        with self._transaction():
+            for gap in damaged:
+                self._segments.delete(gap.lane, gap.first)
+                self._remember_gap(gap)
 
     def ranges(self, lane: str) -> list[tuple[int, int, int]]:
         with _translated():
@@ -175,10 +251,12 @@ class Store:
                 )
             ]
 
+    @_reserved
     def put_meta(self, key: str, value: str) -> None:
         with self._transaction():
             self._db.execute("INSERT OR REPLACE INTO meta VALUES(?,?)", (key, value))
 
+    @_reserved
     def bury(self, segment: Segment, time_ms: int, reason: str) -> None:
         with self._transaction():
             self._db.execute(
@@ -280,8 +358,9 @@ class Store:
     def _make_room(self, after: int, group: Group, outcome: Outcome) -> None:
         while True:
             self.measure(outcome)
-            fits = outcome.used_bytes + group.bytes <= self._max_bytes
-            if fits and not outcome.lowers_floor(group.bytes, self._min_free_bytes):
+            size = max(group.bytes, group.room)
+            fits = outcome.used_bytes + size <= self._max_bytes
+            if fits and not outcome.lowers_floor(size, self.floor_bytes):
                 return
             gap = self._segments.evict("main", after, "queue full: oldest dropped")
             if gap is None:
@@ -337,13 +416,17 @@ class Store:
 
     def _checkpoint(self) -> None:
         self.commits += 1
-        if self._wal_pages * PAGE_BYTES >= min(WAL_BYTES_MAX, self._max_bytes // 8):
-            with _translated():
+        if self._wal_pages * PAGE_BYTES >= self._log_bytes_max:
+            with _translated(), suppress(apsw.FullError):
                 self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     def _wal_grew(self, _connection: apsw.Connection, _name: str, pages: int) -> int:
         self._wal_pages = pages
         return apsw.SQLITE_OK
+
+    def _disk_free(self) -> int:
+        disk = os.statvfs(self._path.parent)
+        return disk.f_bavail * disk.f_frsize
 
     def _wal_bytes(self) -> int:
         try:
