@@ -109,6 +109,8 @@ class Lane:
 
     async def bury(self, seq: int, reason: str) -> None:
         segments = await self._queue.peek(self.name, seq - 1, 1, 1)
+        if not segments or segments[0].first != seq:
+            return  # found damaged meanwhile: a gap already, told as one
         await self._queue.bury(self.name, seq, segments[0].entries[0], reason)
         self.dead.add(seq)
 

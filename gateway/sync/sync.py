@@ -13,7 +13,7 @@ from contextlib import suppress
 
 from gateway.backoff import Backoff
 from gateway.clock import Clock
-from gateway.errors import CommandError, Refused, SinkHeld, SinkRefused, SinkUnavailable
+from gateway.errors import CommandError, QueueFull, Refused, SinkHeld, SinkRefused, SinkUnavailable
 from gateway.queue import LANES, Queue
 from gateway.sync.batches import Batches, Identity, Partitioner
 from gateway.sync.lane import Lane, Take, progressed
@@ -129,6 +129,13 @@ class Sync:
 
     async def _connect_and_deliver(self) -> float:
         """Until something fails; returns the seconds to wait before the next try."""
+        try:
+            return await self._deliver_until_failure()
+        except QueueFull as error:  # what must be noted before the next transaction can't be
+            self._fail(LinkState.DOWN, error, alarm=True)
+            return self._backoff.next_delay()
+
+    async def _deliver_until_failure(self) -> float:
         try:
             await self._connect()
             while True:
@@ -406,8 +413,9 @@ class Sync:
     async def _remember_where(self) -> None:
         """On the way out: if nothing is in doubt, the next start needn't ask what became of it."""
         if self._reconciled and not self._in_doubt:
-            await self._memory.set_hint(self._latest)
-            await self._memory.set_settled(True)
+            with suppress(QueueFull):  # then it must ask
+                await self._memory.set_hint(self._latest)
+                await self._memory.set_settled(True)
 
     def _recovered(self) -> None:
         if self._error is not None or self._transactions <= 1:
@@ -420,7 +428,7 @@ class Sync:
         if state is not self._state:
             self._state, self._since_ms = state, self._clock.wall_ms()
 
-    def _fail(self, state: LinkState, error: SinkHeld | SinkUnavailable, alarm: bool) -> None:
+    def _fail(self, state: LinkState, error: SinkHeld | SinkUnavailable | QueueFull, alarm: bool) -> None:
         """One line for the first failure, and for another kind of failure."""
         text = str(error) or type(error).__name__
         if self._error is None or (alarm and self._alarm != text):
