@@ -1,6 +1,7 @@
 """The asynchronous side: admission, group commit, positions and what is remembered of them between commits."""
 
 import asyncio
+import logging
 import secrets
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -38,7 +39,13 @@ CONFIRM_INTERVAL_S = 5.0
 CONFIRM_RECORDS = 20_000
 """A delivered position is written with the next commit once one of these is reached."""
 
+ROOM_SHARE = 0.01
+"""Of the cap: with so much room devices count as accepted again, or each small record that fits would say so."""
+
 LEDGER = Shape("tidegate-ledger", b"", ())
+
+
+_log = logging.getLogger(__name__)
 
 
 class Salvaged(NamedTuple):
@@ -70,6 +77,7 @@ class Queue:
         self._committing_bytes = self._committing_records = 0
         self._last_commit = self._last_confirm = float("-inf")
         self._refusing: str | None = None
+        self._told_refusing = False
         self._disk_full: str | None = None
         self._recent = Recent()
         self._pins: dict[str, int] = {}
@@ -306,7 +314,7 @@ class Queue:
             lanes=lanes,
             used_bytes=room.used_bytes,
             max_bytes=self._settings.max_bytes,
-            disk_free_bytes=room.disk_free_bytes,
+            disk_free_bytes=self._store.disk_free(),
             commits=self._store.commits,
             salvage=self._meta.get("salvage"),
             refusing=self._refusing,
@@ -354,7 +362,16 @@ class Queue:
         self._refusing = self._full(size)
         if self._refusing is not None:
             self._commit_at(0 if self._confirm_is_due() else self._last_commit + LOOK_AGAIN_S)
+            if not self._told_refusing:
+                self._told_refusing = True
+                _log.warning("devices are refused: %s", self._refusing)
             raise QueueFull(self._refusing)
+
+    def _accept_again(self) -> None:
+        """Once there is room for more than one small record."""
+        if self._told_refusing and self._full(int(self._settings.max_bytes * ROOM_SHARE)) is None:
+            self._told_refusing, self._refusing = False, None
+            _log.info("devices are accepted again")
 
     def _full(self, size: int) -> str | None:
         room, floor = self._room, self._store.floor_bytes
@@ -461,6 +478,7 @@ class Queue:
                 self._recent.add(Segment(lane, first, self.run_id, entries, size))
         for lane, seq in outcome.next_seq.items():
             self._lanes[lane].next_seq = seq
+        self._accept_again()
         waiting, self._readers = self._readers, []
         for lane, after, future in waiting:
             if outcome.next_seq[lane] - 1 <= after:

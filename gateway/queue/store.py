@@ -191,7 +191,7 @@ class Store:
         return self._reserve.size
 
     def _renew_reserve(self) -> None:
-        if not self._reserve.held and self._disk_free() >= self.floor_bytes + 2 * self._reserve.size:
+        if not self._reserve.held and self.disk_free() >= self.floor_bytes + 2 * self._reserve.size:
             self._reserve.renew()
 
     def use_reserve(self) -> None:
@@ -208,7 +208,7 @@ class Store:
         if self._reserve.held:
             outcome.used_bytes += self._reserve.size
         outcome.reusable_bytes = free
-        outcome.disk_free_bytes = self._disk_free()
+        outcome.disk_free_bytes = self.disk_free()
         outcome.ample = self._reserve.held or free >= self._reserve.size
 
     def read(
@@ -424,7 +424,8 @@ class Store:
         self._wal_pages = pages
         return apsw.SQLITE_OK
 
-    def _disk_free(self) -> int:
+    def disk_free(self) -> int:
+        """For users, as it is now. The only method that any thread may call."""
         disk = os.statvfs(self._path.parent)
         return disk.f_bavail * disk.f_frsize
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import os
 import threading
 import tracemalloc
@@ -130,7 +131,10 @@ async def test_too_large_is_refused_before_anything_joins(tmp_path: Path) -> Non
     await queue.close()
 
 
-async def test_at_the_cap_devices_are_refused_until_records_are_delivered(tmp_path: Path) -> None:
+async def test_at_the_cap_devices_are_refused_until_records_are_delivered(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "gateway.queue")
     queue = await open_queue(tmp_path, max_bytes=2 << 20)
     accepted = 0
     while queue.stats().refusing is None:
@@ -141,6 +145,9 @@ async def test_at_the_cap_devices_are_refused_until_records_are_delivered(tmp_pa
             break
     assert accepted > 10
     assert "cap" in (queue.stats().refusing or "")
+    for _ in range(3):
+        with pytest.raises(QueueFull):
+            queue.put(entries(bytes(50_000)))
     await queue.put([], remember=[Mark("s", b"k", b"", 60)])  # a PUBREL must still get through
     assert len(await drain(queue)) == accepted
     async with asyncio.timeout(10):
@@ -150,6 +157,20 @@ async def test_at_the_cap_devices_are_refused_until_records_are_delivered(tmp_pa
                 break
             except QueueFull:
                 await asyncio.sleep(0.01)
+    assert queue.stats().refusing is None
+    assert caplog.messages == [
+        "devices are refused: the queue is at its cap of 2097152 bytes",
+        "devices are accepted again",
+    ]
+    await queue.close()
+
+
+async def test_what_is_free_on_the_disk_is_told_as_it_is_now(tmp_path: Path) -> None:
+    queue = await open_queue(tmp_path / "queue")
+    before = queue.stats().disk_free_bytes
+    with (tmp_path / "others").open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, 256 << 20)
+    assert queue.stats().disk_free_bytes < before - (128 << 20)
     await queue.close()
 
 
