@@ -16,7 +16,7 @@ from gateway.clock import Clock
 from gateway.errors import CommandError, QueueFull, Refused, SinkHeld, SinkRefused, SinkUnavailable
 from gateway.queue import LANES, Queue
 from gateway.sync.batches import Batches, Identity, Partitioner
-from gateway.sync.lane import Lane, Take, progressed
+from gateway.sync.lane import PARKED_MAX, Lane, Take, progressed, up_to
 from gateway.sync.ledger import ledger_entry, ledger_shape
 from gateway.sync.memory import Adoption, Memory, Place
 from gateway.sync.pace import Pace
@@ -276,8 +276,10 @@ class Sync:
             arrival = self._arrivals.get(name)
             if arrival is None or arrival.done():
                 self._arrivals[name] = asyncio.create_task(self._queue.wait_for(name, lane.front))
-        parked = any(lane.progress.parked for lane in self._lanes.values())
+        parked = [lane.progress.parked for lane in self._lanes.values() if lane.progress.parked]
         timeout = PARKED_S if parked else None
+        if any(self._topics.usable(topics) for topics in parked):
+            timeout = 0
         await asyncio.wait(self._arrivals.values(), timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
 
     async def _take(self, lane: Lane) -> Take | None:
@@ -295,8 +297,19 @@ class Sync:
         for segment in segments:
             for seq, entry in enumerate(segment.entries, segment.first):
                 firsts.setdefault(entry[0][0], seq)
-        await self._topics.ask(name for name in firsts if name not in parked)
-        unfit = {name: first for name, first in firsts.items() if name in self._topics.parked}
+        unfit: dict[str, int] = {}
+        for name, first in firsts.items():
+            if name in parked:
+                continue
+            await self._topics.ask([name])
+            if name not in self._topics.parked:
+                continue
+            if len(parked) + len(unfit) == PARKED_MAX:
+                through = self._stop_before(name, first, after)
+                segments = up_to(segments, through)
+                firsts = {known: number for known, number in firsts.items() if number <= through}
+                break
+            unfit[name] = first
         return Take(
             lane.name,
             after,
@@ -304,6 +317,16 @@ class Sync:
             segments,
             firsts.keys() - parked.keys() - unfit.keys(),
             {**unfit, **parked},
+        )
+
+    def _stop_before(self, topic: str, first: int, after: int) -> int:
+        """The last number that is taken. Raises SinkRefused if that is none."""
+        if first > after + 1:
+            return first - 1
+        raise SinkRefused(
+            f"{PARKED_MAX} topics can't be written, and record {first} is for one more: "
+            f"{self._topics.parked[topic]}. It waits with all behind it until fewer are missing. Does a route make "
+            "topics of what devices send?"
         )
 
     async def _announce(self, take: Take) -> None:
