@@ -21,6 +21,11 @@ from gateway.errors import CommandError
 RETRY_AT_ONCE = 8
 """Dead letters may each be as large as a record may be, and one transaction takes them all."""
 
+TWICE = (
+    "tidegate: if a topic can't be written or a transaction is in doubt, Kafka may have some of them already: imported "
+    "into another gateway these arrive twice"
+)
+
 FORMATS = Literal["sqlite", "csv", "jsonl"]
 
 queue = typer.Typer(no_args_is_help=True, help="What waits for Kafka.")
@@ -96,7 +101,9 @@ def export_(
 ) -> None:
     """Copy what waits into a new file, one row a record. The queue keeps it.
 
-    Devices may go on sending meanwhile; records that are delivered meanwhile are left out.
+    Devices may go on sending meanwhile; records that are delivered meanwhile are left out. What is not known to be
+    delivered is in it: records behind one whose topic can't be written, or of a transaction whose outcome is unknown,
+    may be in Kafka already. This gateway finds out before it sends; imported into another one they arrive twice.
     """
     from gateway import export
 
@@ -106,6 +113,8 @@ def export_(
         with counting("exporting", waiting) as progress:
             count = export.write(file, chosen, opened.export(), progress)
     typer.echo(f"{words.count(count)} records in {file}")
+    if count:
+        print(TWICE, file=sys.stderr)
 
 
 @queue.command("import")

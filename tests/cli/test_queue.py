@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.cli.queue import TWICE
 from gateway.codec import Entry
 from gateway.limits import EMIT_RECORDS_MAX
 from gateway.record import Record
@@ -86,7 +87,8 @@ async def test_an_export_goes_into_another_gateway_once_and_whole(
     await filled(other / "data", 1)
     file = site / f"records.{suffix}"
     exported = await tidegate("queue", "export", file)
-    assert exported == (0, f"2,500 records in {file}\n", "")
+    assert exported == (0, f"2,500 records in {file}\n", f"{TWICE}\n")
+    assert "arrive twice" in TWICE
     assert len(await entries(site / "data")) == 2500  # an export takes nothing
     first = await tidegate("queue", "import", file, folder=other)
     assert first == (0, f"2,500 records imported from {file}\n", "")
