@@ -159,17 +159,29 @@ def dead_ls(
         letters = opened.dead(limit)
     if as_json:
         for one in letters:
-            about = {"id": one.id, "time_ms": one.time_ms, "reason": one.reason}
-            typer.echo(json.dumps({**about, "record": record_to_json(one.record)}))
+            typer.echo(json.dumps(to_json(one)))
         return
-    listed = table(
-        "id", "given up", "lane", "number", "topic", "key", "bytes", "reason", right=("id", "number", "bytes")
-    )
+    listed = table("id", "given up", "lane", "number", "bytes", "reason", right=("id", "number", "bytes"))
     for one in letters:
-        topic, key, _ = _content(one.record)
-        numbers = (one.record.lane, str(one.record.seq), topic, key, words.count(len(one.record.entry.value)))
-        listed.add_row(str(one.id), words.clock(one.time_ms), *numbers, one.reason)
+        listed.add_row(
+            str(one.id),
+            words.clock(one.time_ms),
+            one.lane,
+            str(one.seq),
+            words.count(one.size),
+            one.reason,
+        )
     output().print(listed if letters else "No dead letters.")
+
+
+@dead.command("show")
+def dead_show(
+    row_id: Annotated[int, typer.Argument(metavar="ID", min=0, help="As `queue dead ls` lists it.")],
+    config: Configuration = None,
+) -> None:
+    """Show what a dead letter holds, as JSON."""
+    with queue_of(configured(config)) as opened:
+        typer.echo(json.dumps(record_to_json(opened.dead_record(row_id))))
 
 
 @dead.command("retry")

@@ -30,11 +30,12 @@ from gateway.queue.queue import Queue, Salvaged
 from gateway.queue.schema import LANES
 from gateway.queue.segments import Gap, Segment
 from gateway.queue.settings import QueueSettings
-from gateway.queue.state import DeadLetter, Run
+from gateway.queue.state import Buried, DeadLetter, Run
 from gateway.queue.stats import LaneStats, QueueStats
 
 __all__ = [
     "LANES",
+    "Buried",
     "Count",
     "DeadLetter",
     "Entry",

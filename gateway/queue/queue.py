@@ -1,6 +1,7 @@
 """The asynchronous side: admission, group commit, positions and what is remembered of them between commits."""
 
 import asyncio
+import json
 import logging
 import secrets
 from collections.abc import Callable, Sequence
@@ -23,7 +24,7 @@ from gateway.queue.salvage import open_store
 from gateway.queue.schema import LANES
 from gateway.queue.segments import Gap, Segment, cut, payload_bytes
 from gateway.queue.settings import QueueSettings
-from gateway.queue.state import DeadLetter, Group, LaneState, Outcome, Run
+from gateway.queue.state import Buried, DeadLetter, Group, LaneState, Outcome, Run
 from gateway.queue.stats import LaneStats, QueueStats
 
 P = ParamSpec("P")
@@ -256,24 +257,37 @@ class Queue:
         return [Salvaged(*row[1:]) for row in await self._call(self._store.salvaged) if row[0] == lane]
 
     async def bury(self, lane: str, seq: int, entry: Entry, reason: str) -> None:
-        """A dead letter, on disk when this returns; the position may then pass it."""
+        """A dead letter, on disk when this returns; the position may then pass it. Beyond the caps the oldest go."""
         letter = Segment.of(lane, seq, self.run_id, (entry,))
-        await self._call(self._store.bury, letter, self._clock.wall_ms(), reason)
+        forgotten = await self._call(self._store.bury, letter, self._clock.wall_ms(), reason)
         if seq not in self._buried[lane]:
             self._buried[lane].append(seq)
+        if forgotten:
+            numbers = ", ".join(f"{one.lane}/{one.seq}" for one in forgotten)
+            text = f"the oldest dead letters made room for newer ones: {numbers}"
+            _log.warning("%s", text)
+            await self._tell({"kind": "note", "lane": lane, "text": text})
+
+    async def _tell(self, body: dict[str, object]) -> None:
+        now = self._clock.wall_ms()
+        await self.put([Entry(self._ledger, now, json.dumps({"time": now, **body}).encode())], lane="ledger")
 
     def buried(self, lane: str) -> Sequence[int]:
         """Numbers of dead letters that the position has not passed yet."""
         return tuple(self._buried[lane])
 
-    async def dead(self, limit: int) -> list[DeadLetter]:
-        return await self._call(self._store.dead, limit)
+    async def dead_list(self, limit: int) -> list[Buried]:
+        """Oldest first."""
+        return await self._call(self._store.dead_list, limit)
+
+    async def dead(self, ids: Sequence[int]) -> list[DeadLetter]:
+        return await self._call(self._store.dead, ids)
 
     async def retry(self, ids: Sequence[int]) -> int:
         """Dead letters become new records that name the old one; returns how many were found. One that the position
         has not passed yet stays: it is still the record itself."""
         async with self._retrying:
-            found = await self._call(self._store.dead, len(ids), ids)
+            found = await self.dead(ids)
             letters = [letter for letter in found if letter.seq <= self.position(letter.lane)]
             entries = []
             for letter in letters:

@@ -36,6 +36,17 @@ class Run(NamedTuple):
     first: int
 
 
+class Buried(NamedTuple):
+    """A dead letter but for its content. `size` is what it takes on the disk."""
+
+    id: int
+    lane: str
+    seq: int
+    time_ms: int
+    reason: str
+    size: int
+
+
 class DeadLetter(NamedTuple):
     """`id` is what `retry` takes."""
 

@@ -17,13 +17,22 @@ from gateway.queue.reserve import Reserve
 from gateway.queue.schema import FORMAT, LANES, TABLES, connect, format_of
 from gateway.queue.segments import Gap, Segment, Segments, Stored
 from gateway.queue.settings import QueueSettings
-from gateway.queue.state import DeadLetter, Group, LaneState, Loaded, Outcome, Run, StorageDamaged
+from gateway.queue.state import Buried, DeadLetter, Group, LaneState, Loaded, Outcome, Run, StorageDamaged
 
 PAGE_BYTES = 4096
 WAL_BYTES_MAX = 4 << 20
 """Checkpoint from here on; sooner where the cap is so small that the log would fill it."""
 
 DEAD_MAX = 10_000
+DEAD_SHARE = 0.01
+"""Of the cap: what dead letters may take; the newest always may."""
+
+BURIED_TOO_MANY = """
+SELECT id,lane,seq,time_ms,reason,size FROM (
+    SELECT *, length(body) AS size, row_number() OVER newer AS number, sum(length(body)) OVER newer AS total
+    FROM dead WINDOW newer AS (ORDER BY id DESC)
+) JOIN lane ON name=lane WHERE number>1 AND (number>? OR total>?) AND seq<=position ORDER BY id
+"""
 RUNS_MAX = 1_000
 
 P = ParamSpec("P")
@@ -257,26 +266,31 @@ class Store:
             self._db.execute("INSERT OR REPLACE INTO meta VALUES(?,?)", (key, value))
 
     @_reserved
-    def bury(self, segment: Segment, time_ms: int, reason: str) -> None:
+    def bury(self, segment: Segment, time_ms: int, reason: str) -> list[Buried]:
+        """Returns the older ones that made room. One that the position has not passed stays: it is the record itself."""
         with self._transaction():
             self._db.execute(
                 "INSERT OR IGNORE INTO dead(lane,seq,time_ms,reason,body) VALUES(?,?,?,?,?)",
                 (segment.lane, segment.first, time_ms, reason, encode(segment.entries)),
             )
-            self._db.execute("DELETE FROM dead WHERE id <= (SELECT max(id) FROM dead) - ?", (DEAD_MAX,))
+            rows = self._rows(BURIED_TOO_MANY, (DEAD_MAX, int(self._max_bytes * DEAD_SHARE)))
+            forgotten = [Buried(*row) for row in rows]
+            self._db.executemany("DELETE FROM dead WHERE id=?", [(one.id,) for one in forgotten])
+        return forgotten
 
-    def dead(self, limit: int, ids: Sequence[int] | None = None) -> list[DeadLetter]:
+    def dead_list(self, limit: int) -> list[Buried]:
+        """Oldest first."""
         with _translated():
-            rows = (
-                [(row_id,) for row_id in ids]
-                if ids is not None
-                else self._rows("SELECT id FROM dead ORDER BY id")
-            )
+            query = "SELECT id,lane,seq,time_ms,reason,length(body) FROM dead ORDER BY id LIMIT ?"
+            return [Buried(*row) for row in self._rows(query, (limit,))]
+
+    def dead(self, ids: Sequence[int]) -> list[DeadLetter]:
+        with _translated():
             query = "SELECT id,lane,seq,time_ms,reason,body FROM dead WHERE id=?"
             return [
                 DeadLetter(row_id, lane, seq, time_ms, reason, decode(body)[0])
-                for chosen in sorted(set(rows))[:limit]
-                for row_id, lane, seq, time_ms, reason, body in self._rows(query, chosen)
+                for chosen in sorted(set(ids))
+                for row_id, lane, seq, time_ms, reason, body in self._rows(query, (chosen,))
             ]
 
     def buried(self, lane: str, after: int) -> list[int]:

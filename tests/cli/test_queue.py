@@ -251,7 +251,11 @@ async def test_dead_letters(site: Path, gateway: FakeGateway, tidegate: Run) -> 
         tidegate("queue", "dead", "ls"), tidegate("queue", "dead", "ls", "--json")
     )
     assert text.out.count("the record is too large") == 3
-    assert [json.loads(line)["record"]["seq"] for line in as_json.out.splitlines()] == [1, 2, 3]
+    assert [json.loads(line)["seq"] for line in as_json.out.splitlines()] == [1, 2, 3]
+    shown = await tidegate("queue", "dead", "show", "2")
+    assert json.loads(shown.out)["value"] == segment.entries[1].value.decode()
+    missing = await tidegate("queue", "dead", "show", "77")
+    assert (missing.code, missing.err) == (1, "tidegate: there is no such dead letter\n")
     both, none = await asyncio.gather(
         tidegate("queue", "dead", "retry", "1", "--all"), tidegate("queue", "dead", "retry")
     )

@@ -16,7 +16,7 @@ from gateway.limits import RECORD_BYTES_MAX
 from gateway.queue import Queue, Segment
 from gateway.queue.recent import Recent
 from gateway.queue.store import RUNS_MAX
-from tests.queue.rig import copy_as_killed, drain, entries, open_queue
+from tests.queue.rig import copy_as_killed, dead_letters, drain, entries, open_queue
 
 
 async def test_what_was_put_comes_back_in_order_after_a_kill(tmp_path: Path) -> None:
@@ -254,7 +254,7 @@ async def test_dead_letters_wait_and_can_be_tried_again(tmp_path: Path) -> None:
     bad = (await queue.peek("main", 1, 1, 1))[0].entries[0]
     for _ in range(2):  # the transaction after the first try failed
         await queue.bury("main", 2, bad, "record too large")
-    [letter] = await queue.dead(10)
+    [letter] = await dead_letters(queue)
     assert await queue.retry([letter.id]) == 0  # not passed yet: it would be there twice
     assert queue.buried("main") == (2,)
     queue.advance("main", 3, 2)
@@ -263,12 +263,33 @@ async def test_dead_letters_wait_and_can_be_tried_again(tmp_path: Path) -> None:
     assert (stats.stored, stats.delivered, stats.dead, stats.pending) == (3, 2, 1, 0)
     await queue.close()
     queue = await open_queue(tmp_path)
-    [letter] = await queue.dead(10)
+    [letter] = await dead_letters(queue)
     assert (letter.seq, letter.reason, letter.entry.value) == (2, "record too large", b"bad")
     assert sorted(await asyncio.gather(*(queue.retry([letter.id]) for _ in range(2)))) == [0, 1]
-    assert await queue.dead(10) == []
+    assert await dead_letters(queue) == []
     [segment] = await queue.peek("main", 3, 10, 1000)
     assert ("tg.retry", b"main/2") in segment.entries[0].shape.headers
+    await queue.close()
+
+
+async def test_dead_letters_make_room_for_newer_ones_and_the_ledger_says_which(tmp_path: Path) -> None:
+    queue = await open_queue(tmp_path, max_bytes=4 << 20)
+    for lane in ("main", "ledger"):
+        queue.advance(lane, 0)
+    large = entries(*(os.urandom(15_000) for _ in range(5)))
+    await queue.put(large)
+    for seq, entry in enumerate(large[:4], 1):
+        await queue.bury("main", seq, entry, "too large")
+    assert [one.seq for one in await queue.dead_list(10)] == [1, 2, 3, 4]  # not passed: they are the records
+    queue.advance("main", 4, 0)
+    await queue.close()
+    queue = await open_queue(tmp_path, max_bytes=4 << 20)
+    await queue.bury("main", 5, large[4], "too large")
+    assert [one.seq for one in await queue.dead_list(10)] == [4, 5]
+    [(_, told)] = await drain(queue, "ledger")
+    assert json.loads(told)["text"].endswith("made room for newer ones: main/1, main/2, main/3")
+    stats = queue.stats().lanes["main"]
+    assert (stats.dead, stats.pending, stats.dropped) == (5, 0, 0)
     await queue.close()
 
 
@@ -370,9 +391,9 @@ async def test_dead_letters_of_a_damaged_queue_never_stand_for_records_of_the_ne
         await queue.put(entries(os.urandom(3000)))
     await queue.close()
     queue = await damaged(tmp_path, 60_000, 30_000)
-    [letter] = await queue.dead(10)
+    [letter] = await dead_letters(queue)
     assert letter.seq < 0
     assert "number 5 of queue" in letter.reason
     await queue.bury("main", 5, entry, "another one")
-    assert {one.seq for one in await queue.dead(10)} == {letter.seq, 5}
+    assert {one.seq for one in await dead_letters(queue)} == {letter.seq, 5}
     await queue.close()

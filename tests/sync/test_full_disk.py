@@ -16,7 +16,7 @@ from gateway.sync.settings import KafkaSettings
 from gateway.sync.sink import Batch, Receipt
 from gateway.testing.sink import MemoryCluster, MemorySink, MemoryTopic
 from tests.queue.full_disk import fill, needs_root, small_disk
-from tests.queue.rig import open_queue
+from tests.queue.rig import dead_letters, open_queue
 from tests.sync.rig import delivered, entries, until
 
 CAP_BYTES = 4 << 20
@@ -130,7 +130,7 @@ async def test_a_dead_letter_that_finds_no_room_waits_for_it(disk: Path) -> None
         await until(lambda: sync.status().alarm is not None)
         freed[0].unlink()
         await delivered(queue)
-    assert [letter.entry.value for letter in await queue.dead(10)] == [keyless.value]
+    assert [letter.entry.value for letter in await dead_letters(queue)] == [keyless.value]
     assert len(list(cluster.topics["telemetry"].records())) == 2
     await queue.close()
 
