@@ -1,7 +1,7 @@
 # make setup    virtual environment from the lock files (every other target does it itself)
-# make check    format, lint, types, layers, fast tests: under a minute; MODEL_EXAMPLES=100 for more of the queue's model
+# make check    format, lint, types, layers, fast tests: under a minute; MODEL_EXAMPLES=100 for more than 5 of the queue's model
 # make fix      what the tools can put right by themselves
-# make test     every test, with a real Apache Kafka (Java 17 and Maven)
+# make test     every test, with a real Apache Kafka (Java 17 and Maven); 50 examples of the model
 # make faults   the tests that send drivers bad input over bad lines, and the page of them in drivers/README.md
 # make demo     devices -> gateway -> Kafka through a cut link and a killed gateway, and the verdict
 #               DEMO_SECONDS=40 DEMO_DEVICES=40 DEMO_RATE=20; SABOTAGE=ack-early breaks the promise on purpose

@@ -21,6 +21,11 @@ from gateway.errors import CommandError
 RETRY_AT_ONCE = 8
 """Dead letters may each be as large as a record may be, and one transaction takes them all."""
 
+TWICE = (
+    "tidegate: if a topic can't be written or a transaction is in doubt, Kafka may have some of them already: imported "
+    "into another gateway these arrive twice"
+)
+
 FORMATS = Literal["sqlite", "csv", "jsonl"]
 
 queue = typer.Typer(no_args_is_help=True, help="What waits for Kafka.")
@@ -96,7 +101,9 @@ def export_(
 ) -> None:
     """Copy what waits into a new file, one row a record. The queue keeps it.
 
-    Devices may go on sending meanwhile; records that are delivered meanwhile are left out.
+    Devices may go on sending meanwhile; records that are delivered meanwhile are left out. What is not known to be
+    delivered is in it: records behind one whose topic can't be written, or of a transaction whose outcome is unknown,
+    may be in Kafka already. This gateway finds out before it sends; imported into another one they arrive twice.
     """
     from gateway import export
 
@@ -106,6 +113,8 @@ def export_(
         with counting("exporting", waiting) as progress:
             count = export.write(file, chosen, opened.export(), progress)
     typer.echo(f"{words.count(count)} records in {file}")
+    if count:
+        print(TWICE, file=sys.stderr)
 
 
 @queue.command("import")
@@ -150,17 +159,29 @@ def dead_ls(
         letters = opened.dead(limit)
     if as_json:
         for one in letters:
-            about = {"id": one.id, "time_ms": one.time_ms, "reason": one.reason}
-            typer.echo(json.dumps({**about, "record": record_to_json(one.record)}))
+            typer.echo(json.dumps(to_json(one)))
         return
-    listed = table(
-        "id", "given up", "lane", "number", "topic", "key", "bytes", "reason", right=("id", "number", "bytes")
-    )
+    listed = table("id", "given up", "lane", "number", "bytes", "reason", right=("id", "number", "bytes"))
     for one in letters:
-        topic, key, _ = _content(one.record)
-        numbers = (one.record.lane, str(one.record.seq), topic, key, words.count(len(one.record.entry.value)))
-        listed.add_row(str(one.id), words.clock(one.time_ms), *numbers, one.reason)
+        listed.add_row(
+            str(one.id),
+            words.clock(one.time_ms),
+            one.lane,
+            str(one.seq),
+            words.count(one.size),
+            one.reason,
+        )
     output().print(listed if letters else "No dead letters.")
+
+
+@dead.command("show")
+def dead_show(
+    row_id: Annotated[int, typer.Argument(metavar="ID", min=0, help="As `queue dead ls` lists it.")],
+    config: Configuration = None,
+) -> None:
+    """Show what a dead letter holds, as JSON."""
+    with queue_of(configured(config)) as opened:
+        typer.echo(json.dumps(record_to_json(opened.dead_record(row_id))))
 
 
 @dead.command("retry")

@@ -11,10 +11,11 @@ from typing import Any, TypeVar
 from urllib.parse import urlencode
 
 from gateway.control import address
-from gateway.control.contents import Contents, Letter
+from gateway.control.contents import Contents
 from gateway.control.transfer import Imported
 from gateway.control.wire import StoredRecord, from_json, record_from_json
 from gateway.errors import CommandError
+from gateway.queue import Buried
 from gateway.runtime.status import Status, Verification
 from gateway.sync import Assume
 
@@ -69,12 +70,13 @@ class Client:
         with self._request("POST", "/queue/import", query, transfer) as response:
             return Imported(**json.loads(response.read()))
 
-    def dead(self, limit: int) -> list[Letter]:
+    def dead(self, limit: int) -> list[Buried]:
         with self._request("GET", "/queue/dead", {"limit": str(limit)}) as response:
-            return [
-                Letter(one["id"], one["time_ms"], one["reason"], record_from_json(one["record"]))
-                for one in json.loads(response.read())
-            ]
+            return [Buried(**one) for one in json.loads(response.read())]
+
+    def dead_record(self, row_id: int) -> StoredRecord:
+        with self._request("GET", "/queue/dead/record", {"id": str(row_id)}) as response:
+            return record_from_json(json.loads(response.read()))
 
     def retry(self, ids: list[int]) -> int:
         with self._request("POST", "/queue/dead/retry", body=json.dumps({"ids": ids}).encode()) as response:

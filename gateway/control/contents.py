@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from gateway.control.transfer import records
 from gateway.control.wire import StoredRecord
-from gateway.queue import LANES, Queue, QueueStats
+from gateway.queue import LANES, Buried, Queue, QueueStats
 
 PEEK_MAX = 1_000
 PEEK_BYTES = 1 << 20
@@ -21,16 +21,6 @@ class Contents:
     oldest_ms: Mapping[str, int | None]
 
 
-@dataclass(frozen=True)
-class Letter:
-    """A dead letter; `id` is what retry takes, `time_ms` when Kafka or the gateway gave it up."""
-
-    id: int
-    time_ms: int
-    reason: str
-    record: StoredRecord
-
-
 async def contents(queue: Queue) -> Contents:
     return Contents(queue.queue_id, queue.stats(), {lane: await queue.oldest_ms(lane) for lane in LANES})
 
@@ -42,10 +32,13 @@ async def peek(queue: Queue, lane: str, after: int | None, limit: int) -> list[S
     return [record for segment in segments for record in records(segment)]
 
 
-async def dead(queue: Queue, limit: int) -> list[Letter]:
+async def dead(queue: Queue, limit: int) -> list[Buried]:
     """Oldest first."""
-    letters = await queue.dead(min(limit, DEAD_MAX))
-    return [
-        Letter(one.id, one.time_ms, one.reason, StoredRecord(one.lane, one.seq, "", one.entry))
-        for one in letters
-    ]
+    return await queue.dead_list(min(limit, DEAD_MAX))
+
+
+async def dead_record(queue: Queue, row_id: int) -> StoredRecord | None:
+    """What a dead letter holds."""
+    for one in await queue.dead([row_id]):
+        return StoredRecord(one.lane, one.seq, "", one.entry)
+    return None

@@ -10,11 +10,11 @@ from gateway.clock import SystemClock
 from gateway.codec import Shape
 from gateway.config import Config
 from gateway.control import contents
-from gateway.control.contents import Contents, Letter
+from gateway.control.contents import Contents
 from gateway.control.transfer import BadTransfer, Imported, export_frames, import_part
 from gateway.control.wire import StoredRecord
 from gateway.errors import CommandError, Refused, StorageError
-from gateway.queue import Queue
+from gateway.queue import Buried, Queue
 from gateway.runtime.runtime import QUEUE_FILE
 from gateway.sync import Assume, adopt
 
@@ -67,8 +67,14 @@ class LocalQueue:
     def import_part(self, file: str, start: int, transfer: bytes) -> Imported:
         return self._run(import_part(self._queue, file, start, transfer))
 
-    def dead(self, limit: int) -> list[Letter]:
+    def dead(self, limit: int) -> list[Buried]:
         return self._run(contents.dead(self._queue, limit))
+
+    def dead_record(self, row_id: int) -> StoredRecord:
+        record = self._run(contents.dead_record(self._queue, row_id))
+        if record is None:
+            raise CommandError("there is no such dead letter")
+        return record
 
     def retry(self, ids: list[int]) -> int:
         return self._run(self._queue.retry(ids))

@@ -50,6 +50,7 @@ class ControlServer:
             "/queue/export": ("GET", self._export),
             "/queue/import": ("POST", self._import),
             "/queue/dead": ("GET", self._dead),
+            "/queue/dead/record": ("GET", self._dead_record),
             "/queue/dead/retry": ("POST", self._retry),
             "/adopt": ("POST", self._adopt),
         }
@@ -157,17 +158,13 @@ class ControlServer:
 
     async def _dead(self, exchange: Exchange) -> None:
         letters = await contents.dead(self._gateway.queue, _number(exchange, "limit", contents.DEAD_MAX))
-        await exchange.reply_json(
-            [
-                {
-                    "id": one.id,
-                    "time_ms": one.time_ms,
-                    "reason": one.reason,
-                    "record": record_to_json(one.record),
-                }
-                for one in letters
-            ]
-        )
+        await exchange.reply_json(to_json(letters))
+
+    async def _dead_record(self, exchange: Exchange) -> None:
+        record = await contents.dead_record(self._gateway.queue, _number(exchange, "id"))
+        if record is None:
+            raise Problem(404, "there is no such dead letter")
+        await exchange.reply_json(record_to_json(record))
 
     async def _retry(self, exchange: Exchange) -> None:
         ids = (await _json(exchange)).get("ids")

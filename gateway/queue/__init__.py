@@ -17,6 +17,9 @@ Space. used = live pages + write-ahead log. At the cap devices are refused, or t
 the pin (what is in flight or in doubt) are deleted; what the sync reads is pinned before a commit can delete it. Gaps
 made before Kafka's position is known are provisional: those up to it were delivered. All others are counted as dropped
 and told in the ledger lane once a minute; that lane is never refused nor dropped, or nothing could be delivered. Small segments of a long outage are merged, once each.
+What devices send leaves so much of the disk free that the log can be folded into the file. Others may fill it all the
+same: queue.reserve takes up room that is given up then, so that what waits can still be delivered and trimmed. It is
+taken again once the disk has twice as much to spare.
 
 Recovery. After an unclean stop the file is checked. A damaged one is set aside (quarantine/), what has a good
 checksum is saved under a new queue_id, and the story is told in status and in the ledger lane.
@@ -28,11 +31,12 @@ from gateway.queue.queue import Queue, Salvaged
 from gateway.queue.schema import LANES
 from gateway.queue.segments import Gap, Segment
 from gateway.queue.settings import QueueSettings
-from gateway.queue.state import DeadLetter, Run
+from gateway.queue.state import Buried, DeadLetter, Run
 from gateway.queue.stats import LaneStats, QueueStats
 
 __all__ = [
     "LANES",
+    "Buried",
     "Count",
     "DeadLetter",
     "Entry",

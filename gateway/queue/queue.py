@@ -1,6 +1,8 @@
 """The asynchronous side: admission, group commit, positions and what is remembered of them between commits."""
 
 import asyncio
+import json
+import logging
 import secrets
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +24,7 @@ from gateway.queue.salvage import open_store
 from gateway.queue.schema import LANES
 from gateway.queue.segments import DROPPED, Gap, Segment, cut, payload_bytes
 from gateway.queue.settings import QueueSettings
-from gateway.queue.state import DeadLetter, Group, LaneState, Outcome, Run
+from gateway.queue.state import Buried, DeadLetter, Group, LaneState, Outcome, Run
 from gateway.queue.stats import LaneStats, QueueStats
 
 P = ParamSpec("P")
@@ -41,7 +43,13 @@ CONFIRM_RECORDS = 20_000
 SETTLE_INTERVAL_S = 60.0
 """What is dropped is told so often: a record of the ledger with every commit would fill the queue in a long outage."""
 
+ROOM_SHARE = 0.01
+"""Of the cap: with so much room devices count as accepted again, or each small record that fits would say so."""
+
 LEDGER = Shape("tidegate-ledger", b"", ())
+
+
+_log = logging.getLogger(__name__)
 
 
 class Salvaged(NamedTuple):
@@ -73,6 +81,8 @@ class Queue:
         self._committing_bytes = self._committing_records = 0
         self._last_commit = self._last_confirm = float("-inf")
         self._refusing: str | None = None
+        self._told_refusing = False
+        self._disk_full: str | None = None
         self._recent = Recent()
         self._pins: dict[str, int] = {}
         self._reading = 0
@@ -275,24 +285,37 @@ class Queue:
         return [Salvaged(*row[1:]) for row in await self._call(self._store.salvaged) if row[0] == lane]
 
     async def bury(self, lane: str, seq: int, entry: Entry, reason: str) -> None:
-        """A dead letter, on disk when this returns; the position may then pass it."""
+        """A dead letter, on disk when this returns; the position may then pass it. Beyond the caps the oldest go."""
         letter = Segment.of(lane, seq, self.run_id, (entry,))
-        await self._call(self._store.bury, letter, self._clock.wall_ms(), reason)
+        forgotten = await self._call(self._store.bury, letter, self._clock.wall_ms(), reason)
         if seq not in self._buried[lane]:
             self._buried[lane].append(seq)
+        if forgotten:
+            numbers = ", ".join(f"{one.lane}/{one.seq}" for one in forgotten)
+            text = f"the oldest dead letters made room for newer ones: {numbers}"
+            _log.warning("%s", text)
+            await self._tell({"kind": "note", "lane": lane, "text": text})
+
+    async def _tell(self, body: dict[str, object]) -> None:
+        now = self._clock.wall_ms()
+        await self.put([Entry(self._ledger, now, json.dumps({"time": now, **body}).encode())], lane="ledger")
 
     def buried(self, lane: str) -> Sequence[int]:
         """Numbers of dead letters that the position has not passed yet."""
         return tuple(self._buried[lane])
 
-    async def dead(self, limit: int) -> list[DeadLetter]:
-        return await self._call(self._store.dead, limit)
+    async def dead_list(self, limit: int) -> list[Buried]:
+        """Oldest first."""
+        return await self._call(self._store.dead_list, limit)
+
+    async def dead(self, ids: Sequence[int]) -> list[DeadLetter]:
+        return await self._call(self._store.dead, ids)
 
     async def retry(self, ids: Sequence[int]) -> int:
         """Dead letters become new records that name the old one; returns how many were found. One that the position
         has not passed yet stays: it is still the record itself."""
         async with self._retrying:
-            found = await self._call(self._store.dead, len(ids), ids)
+            found = await self.dead(ids)
             letters = [letter for letter in found if letter.seq <= self.position(letter.lane)]
             entries = []
             for letter in letters:
@@ -333,7 +356,7 @@ class Queue:
             lanes=lanes,
             used_bytes=room.used_bytes,
             max_bytes=self._settings.max_bytes,
-            disk_free_bytes=room.disk_free_bytes,
+            disk_free_bytes=self._store.disk_free(),
             commits=self._store.commits,
             salvage=self._meta.get("salvage"),
             refusing=self._refusing,
@@ -372,21 +395,33 @@ class Queue:
         crowd = waiting + size + RECORD_OVERHEAD_BYTES * (others + len(entries))
         if others and crowd > GROUP_BYTES_MAX:
             raise QueueFull("the disk is slower than the devices")
-        if not capped:
-            self._group.bytes += size
-            return
-        self._refusing = self._full(waiting + size)
-        if self._refusing is not None:
-            self._commit_at(0 if self._confirm_is_due() else self._last_commit + LOOK_AGAIN_S)
-            raise QueueFull(self._refusing)
+        if capped:
+            self._refuse_if_full(waiting + size)
         self._group.bytes += size
         self._group.records += len(entries)
 
+    def _refuse_if_full(self, size: int) -> None:
+        self._refusing = self._full(size)
+        if self._refusing is not None:
+            self._commit_at(0 if self._confirm_is_due() else self._last_commit + LOOK_AGAIN_S)
+            if not self._told_refusing:
+                self._told_refusing = True
+                _log.warning("devices are refused: %s", self._refusing)
+            raise QueueFull(self._refusing)
+
+    def _accept_again(self) -> None:
+        """Once there is room for more than one small record."""
+        if self._told_refusing and self._full(int(self._settings.max_bytes * ROOM_SHARE)) is None:
+            self._told_refusing, self._refusing = False, None
+            _log.info("devices are accepted again")
+
     def _full(self, size: int) -> str | None:
-        room = self._room
-        if room.lowers_floor(size, self._settings.min_free_bytes):
+        room, floor = self._room, self._store.floor_bytes
+        if self._disk_full is not None:
+            return self._disk_full
+        if room.lowers_floor(size, floor):
             if self._settings.when_full == "reject" or not self._evictable():
-                return f"less than {self._settings.min_free_bytes} bytes would stay free on the disk"
+                return f"less than {floor} bytes would stay free on the disk"
         elif room.used_bytes + size <= self._settings.max_bytes:
             return None
         if self._settings.when_full == "reject" or not self._evictable():
@@ -430,12 +465,14 @@ class Queue:
             group.known = dict(self._known)
             due = self._settle_at_once or now - self._last_settled >= SETTLE_INTERVAL_S
             group.settle = self._gaps_open and (due or self._closing)
-        if group.exhume or self._confirm_is_due() or self._closing:
+        short = self._disk_full is not None  # the next commit is to show whether it still is: so it writes
+        if group.exhume or self._confirm_is_due() or self._closing or short:
             group.confirm = {lane: replace(state) for lane, state in self._lanes.items()}
             group.age_s = self._marks.age_s()
             self._last_confirm = now
         if self._settings.when_full == "drop_oldest" and not self._reading:
             group.evict_after = self._evict_after()
+            group.room = self._store.reserve_bytes if short else 0
         self._evicting = (
             group.evict_after is not None
             and (self._room.used_bytes + group.bytes) * 2 > self._settings.max_bytes
@@ -456,6 +493,7 @@ class Queue:
         if error is None:
             self._apply(commit.result(), group)
         elif isinstance(error, QueueFull):
+            self._disk_full = str(error)
             self._commit_at(self._last_commit + LOOK_AGAIN_S)
         else:
             self._fail(error if isinstance(error, StorageFailing) else StorageFailing(repr(error)))
@@ -471,6 +509,8 @@ class Queue:
 
     def _apply(self, outcome: Outcome, group: Group) -> None:
         self._room = outcome
+        if outcome.ample:
+            self._disk_full = None
         self._group.marks += self._marks.apply(group.marks)
         for lane, state in group.confirm.items():
             self._confirmed[lane] = state.position
@@ -490,6 +530,7 @@ class Queue:
                 self._recent.add(Segment(lane, first, self.run_id, entries, size))
         for lane, seq in outcome.next_seq.items():
             self._lanes[lane].next_seq = seq
+        self._accept_again()
         waiting, self._readers = self._readers, []
         for lane, after, future in waiting:
             if outcome.next_seq[lane] - 1 <= after:

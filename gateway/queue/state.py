@@ -37,6 +37,17 @@ class Run(NamedTuple):
     first: int
 
 
+class Buried(NamedTuple):
+    """A dead letter but for its content. `size` is what it takes on the disk."""
+
+    id: int
+    lane: str
+    seq: int
+    time_ms: int
+    reason: str
+    size: int
+
+
 class DeadLetter(NamedTuple):
     """`id` is what `retry` takes."""
 
@@ -62,6 +73,8 @@ class Group:
     records: int = 0
     known: Mapping[str, int] | None = None
     """The positions that Kafka told first in this process; None before."""
+    room: int = 0
+    """Bytes to make room for although they aren't here yet."""
     settle: bool = False
 
     @property
@@ -80,6 +93,8 @@ class Outcome:
     used_bytes: int = 0
     reusable_bytes: int = 0
     disk_free_bytes: int = 0
+    ample: bool = False
+    """Devices' records may come again after the disk was full."""
 
     def lowers_floor(self, size: int, min_free_bytes: int) -> bool:
         """Whether `size` more would take of what must stay free on the disk. Pages that SQLite keeps take nothing."""

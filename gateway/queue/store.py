@@ -2,27 +2,57 @@
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import wraps
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 import apsw
 
 from gateway.codec import DecodeError, Entry, Shape, decode, encode
 from gateway.driver import Mark, MarkKey
 from gateway.errors import QueueFull, StorageFailing
+from gateway.queue.reserve import Reserve
 from gateway.queue.schema import FORMAT, LANES, TABLES, connect, format_of
 from gateway.queue.segments import DROPPED, DROPPED_UNKNOWING, Gap, Segment, Segments, Stored
 from gateway.queue.settings import QueueSettings
-from gateway.queue.state import DeadLetter, Group, LaneState, Loaded, Outcome, Run, StorageDamaged
+from gateway.queue.state import Buried, DeadLetter, Group, LaneState, Loaded, Outcome, Run, StorageDamaged
 
 PAGE_BYTES = 4096
 WAL_BYTES_MAX = 4 << 20
 """Checkpoint from here on; sooner where the cap is so small that the log would fill it."""
 
 DEAD_MAX = 10_000
+DEAD_SHARE = 0.01
+"""Of the cap: what dead letters may take; the newest always may."""
+
+BURIED_TOO_MANY = """
+SELECT id,lane,seq,time_ms,reason,size FROM (
+    SELECT *, length(body) AS size, row_number() OVER newer AS number, sum(length(body)) OVER newer AS total
+    FROM dead WINDOW newer AS (ORDER BY id DESC)
+) JOIN lane ON name=lane WHERE number>1 AND (number>? OR total>?) AND seq<=position ORDER BY id
+"""
 RUNS_MAX = 1_000
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _reserved(
+    method: Callable[Concatenate["Store", P], T],
+) -> Callable[Concatenate["Store", P], T]:
+    """A transaction without which nothing could be delivered and trimmed: on a full disk it gets the reserve."""
+
+    @wraps(method)
+    def run(store: "Store", /, *args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return method(store, *args, **kwargs)
+        except QueueFull:
+            store.use_reserve()
+            return method(store, *args, **kwargs)
+
+    return run
 
 
 class Store:
@@ -30,8 +60,13 @@ class Store:
 
     def __init__(self, path: Path, settings: QueueSettings, ledger: Shape, vfs: str | None = None) -> None:
         self._path = path
-        self._max_bytes, self._min_free_bytes = settings.max_bytes, settings.min_free_bytes
+        self._max_bytes = settings.max_bytes
+        self._log_bytes_max = min(WAL_BYTES_MAX, self._max_bytes // 8)
+        self._reserve = Reserve(path.with_suffix(".reserve"), self._log_bytes_max)
+        self.floor_bytes = max(settings.min_free_bytes, self._log_bytes_max)
+        """Stays free on the disk: at least what it takes to fold the log into the file."""
         self._ledger = ledger
+        self._run_unwritten: tuple[int, str, str, int, int, int, int] | None = None
         self.commits = 0
         with _translated():
             self._db = connect(path, PAGE_BYTES, vfs)
@@ -91,17 +126,16 @@ class Store:
 
         A run that gave no number is named nowhere, neither here nor in Kafka, and makes room. Of the others RUNS_MAX are
         kept, and all since the position: Kafka's names one of them, and records that wait were given by them.
+        On a full disk the run is written with the first commit that succeeds, which is the first to give a number.
         """
-        with self._transaction():
-            self._db.execute("DELETE FROM run WHERE main=? AND ledger=?", (firsts["main"], firsts["ledger"]))
-            self._db.execute(
-                "INSERT INTO run(run_id,boot_id,wall_ms,boot_ms,main,ledger) VALUES(?,?,?,?,?,?)",
-                (*run, firsts["main"], firsts["ledger"]),
-            )
-            self._run = self._db.last_insert_rowid()
-            named = min(self._named(lane) for lane in LANES)
-            self._db.execute("DELETE FROM run WHERE id<=? AND id<?", (self._run - RUNS_MAX, named))
-        rows = self._rows("SELECT id,run_id,main,ledger FROM run ORDER BY id")
+        with _translated():
+            self._run = 1 + self._rows("SELECT coalesce(max(id),0) FROM run")[0][0]
+        self._run_unwritten = (self._run, *run, firsts["main"], firsts["ledger"])
+        with suppress(QueueFull):
+            self._store_run()
+        self._renew_reserve()
+        rows = self._rows("SELECT id,run_id,main,ledger FROM run WHERE id<? ORDER BY id", (self._run,))
+        rows.append((self._run, run[0], firsts["main"], firsts["ledger"]))
         return [
             (row[0], Run(row[1], lane, first))
             for row in rows
@@ -109,8 +143,40 @@ class Store:
         ]
 
     def commit(self, group: Group, next_seq: Mapping[str, int], now: tuple[int, int]) -> Outcome:
+        """Raises QueueFull where devices' records find no room; the reserve is not for them."""
+        write = self._commit if group.entries.get("main") else self._commit_reserved
+        outcome = write(group, next_seq, now)
+        self._checkpoint()
+        self._renew_reserve()
+        self.measure(outcome)
+        return outcome
+
+    @_reserved
+    def _store_run(self) -> None:
+        with self._transaction():
+            self._write_run()
+        self._run_unwritten = None
+
+    def _write_run(self) -> None:
+        if self._run_unwritten is None:
+            return
+        *_, main, ledger = self._run_unwritten
+        self._db.execute("DELETE FROM run WHERE main=? AND ledger=?", (main, ledger))
+        self._db.execute(
+            "INSERT INTO run(id,run_id,boot_id,wall_ms,boot_ms,main,ledger) VALUES(?,?,?,?,?,?,?)",
+            self._run_unwritten,
+        )
+        named = min(self._named(lane) for lane in LANES)
+        self._db.execute("DELETE FROM run WHERE id<=? AND id<?", (self._run - RUNS_MAX, named))
+
+    @_reserved
+    def _commit_reserved(self, group: Group, next_seq: Mapping[str, int], now: tuple[int, int]) -> Outcome:
+        return self._commit(group, next_seq, now)
+
+    def _commit(self, group: Group, next_seq: Mapping[str, int], now: tuple[int, int]) -> Outcome:
         outcome = Outcome(dict(next_seq), [], {})
         with self._transaction():
+            self._write_run()
             if group.confirm:
                 self._confirm(group, outcome)
             if group.evict_after is not None:
@@ -126,18 +192,33 @@ class Store:
             for row_id in group.exhume:
                 self._db.execute("DELETE FROM dead WHERE id=?", (row_id,))
             self._segments.merge("main", group.confirm["main"].position if "main" in group.confirm else 0)
-        self._checkpoint()
-        self.measure(outcome)
+        self._run_unwritten = None
         return outcome
+
+    @property
+    def reserve_bytes(self) -> int:
+        return self._reserve.size
+
+    def _renew_reserve(self) -> None:
+        if not self._reserve.held and self.disk_free() >= self.floor_bytes + 2 * self._reserve.size:
+            self._reserve.renew()
+
+    def use_reserve(self) -> None:
+        """Room for the log: what is in it goes to the file, and the next transaction overwrites it in place."""
+        self._reserve.release()
+        with _translated(), suppress(apsw.FullError):
+            self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     def measure(self, outcome: Outcome) -> None:
         """Live pages and log are used; pages that SQLite keeps free can be used again without growing the file."""
         with _translated():
             free = self._rows("PRAGMA freelist_count")[0][0] * PAGE_BYTES
             outcome.used_bytes = self._rows("PRAGMA page_count")[0][0] * PAGE_BYTES - free + self._wal_bytes()
-        disk = os.statvfs(self._path.parent)
+        if self._reserve.held:
+            outcome.used_bytes += self._reserve.size
         outcome.reusable_bytes = free
-        outcome.disk_free_bytes = disk.f_bavail * disk.f_frsize
+        outcome.disk_free_bytes = self.disk_free()
+        outcome.ample = self._reserve.held or free >= self._reserve.size
 
     def read(
         self, lane: str, after: int, records_max: int, bytes_max: int
@@ -152,11 +233,15 @@ class Store:
             except DecodeError as error:
                 damaged.append(Gap(lane, row.first, row.last, 0, 0, f"damaged: {error}"))
         if damaged:
-            with self._transaction():
-                for gap in damaged:
-                    self._segments.delete(lane, gap.first)
-                    self._remember_gap(gap)
+            self._give_up(damaged)
         return good, damaged
+
+    @_reserved
+    def _give_up(self, damaged: Sequence[Gap]) -> None:
+        with self._transaction():
+            for gap in damaged:
+                self._segments.delete(gap.lane, gap.first)
+                self._remember_gap(gap)
 
     def ranges(self, lane: str) -> list[tuple[int, int, int]]:
         with _translated():
@@ -175,30 +260,37 @@ class Store:
                 )
             ]
 
+    @_reserved
     def put_meta(self, key: str, value: str) -> None:
         with self._transaction():
             self._db.execute("INSERT OR REPLACE INTO meta VALUES(?,?)", (key, value))
 
-    def bury(self, segment: Segment, time_ms: int, reason: str) -> None:
+    @_reserved
+    def bury(self, segment: Segment, time_ms: int, reason: str) -> list[Buried]:
+        """Returns the older ones that made room. One that the position has not passed stays: it is the record itself."""
         with self._transaction():
             self._db.execute(
                 "INSERT OR IGNORE INTO dead(lane,seq,time_ms,reason,body) VALUES(?,?,?,?,?)",
                 (segment.lane, segment.first, time_ms, reason, encode(segment.entries)),
             )
-            self._db.execute("DELETE FROM dead WHERE id <= (SELECT max(id) FROM dead) - ?", (DEAD_MAX,))
+            rows = self._rows(BURIED_TOO_MANY, (DEAD_MAX, int(self._max_bytes * DEAD_SHARE)))
+            forgotten = [Buried(*row) for row in rows]
+            self._db.executemany("DELETE FROM dead WHERE id=?", [(one.id,) for one in forgotten])
+        return forgotten
 
-    def dead(self, limit: int, ids: Sequence[int] | None = None) -> list[DeadLetter]:
+    def dead_list(self, limit: int) -> list[Buried]:
+        """Oldest first."""
         with _translated():
-            rows = (
-                [(row_id,) for row_id in ids]
-                if ids is not None
-                else self._rows("SELECT id FROM dead ORDER BY id")
-            )
+            query = "SELECT id,lane,seq,time_ms,reason,length(body) FROM dead ORDER BY id LIMIT ?"
+            return [Buried(*row) for row in self._rows(query, (limit,))]
+
+    def dead(self, ids: Sequence[int]) -> list[DeadLetter]:
+        with _translated():
             query = "SELECT id,lane,seq,time_ms,reason,body FROM dead WHERE id=?"
             return [
                 DeadLetter(row_id, lane, seq, time_ms, reason, decode(body)[0])
-                for chosen in sorted(set(rows))[:limit]
-                for row_id, lane, seq, time_ms, reason, body in self._rows(query, chosen)
+                for chosen in sorted(set(ids))
+                for row_id, lane, seq, time_ms, reason, body in self._rows(query, (chosen,))
             ]
 
     def buried(self, lane: str, after: int) -> list[int]:
@@ -281,8 +373,9 @@ class Store:
         reason = DROPPED_UNKNOWING if group.known is None else DROPPED
         while True:
             self.measure(outcome)
-            fits = outcome.used_bytes + group.bytes <= self._max_bytes
-            if fits and not outcome.lowers_floor(group.bytes, self._min_free_bytes):
+            size = max(group.bytes, group.room)
+            fits = outcome.used_bytes + size <= self._max_bytes
+            if fits and not outcome.lowers_floor(size, self.floor_bytes):
                 return
             gap = self._segments.evict("main", after, reason)
             if gap is None:
@@ -336,13 +429,18 @@ class Store:
 
     def _checkpoint(self) -> None:
         self.commits += 1
-        if self._wal_pages * PAGE_BYTES >= min(WAL_BYTES_MAX, self._max_bytes // 8):
-            with _translated():
+        if self._wal_pages * PAGE_BYTES >= self._log_bytes_max:
+            with _translated(), suppress(apsw.FullError):
                 self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     def _wal_grew(self, _connection: apsw.Connection, _name: str, pages: int) -> int:
         self._wal_pages = pages
         return apsw.SQLITE_OK
+
+    def disk_free(self) -> int:
+        """For users, as it is now. The only method that any thread may call."""
+        disk = os.statvfs(self._path.parent)
+        return disk.f_bavail * disk.f_frsize
 
     def _wal_bytes(self) -> int:
         try:

@@ -10,6 +10,10 @@ ALONE_RECORDS = 64
 """Of a batch that Kafka found bad, so many records go one by one in a transaction, until the bad one is known."""
 
 
+PARKED_MAX = 100
+"""Topics of a lane that may be parked: every transaction writes all of them into the lane's position."""
+
+
 class Take(NamedTuple):
     """What one transaction takes of a lane: what is in `segments`, up to number `through`. Either the front, without
     topics that are `parked` (with their first number here), or, to catch up, only the topic that was parked.
@@ -41,6 +45,15 @@ def progressed(old: Progress, take: Take, delivered: int) -> Progress:
     if parked:
         return Progress(old.floor, frontier, parked, old.beyond + delivered)
     return Progress(frontier, frontier)
+
+
+def up_to(segments: Sequence[Segment], through: int) -> list[Segment]:
+    """Without the numbers > `through`."""
+    return [
+        segment if segment.last <= through else segment.part(0, through - segment.first + 1)
+        for segment in segments
+        if segment.first <= through
+    ]
 
 
 class Lane:
@@ -85,11 +98,7 @@ class Lane:
         end = self._queue.next_seq(self.name) - 1 if through is None else through
         segments = await self._queue.peek(self.name, after, records, size, pin=True)
         if through is not None:
-            segments = [
-                segment if segment.last <= through else segment.part(0, through - segment.first + 1)
-                for segment in segments
-                if segment.first <= through
-            ]
+            segments = up_to(segments, through)
         return (segments[-1].last if segments else end), segments
 
     def pin(self, take: Take) -> None:
@@ -106,6 +115,8 @@ class Lane:
 
     async def bury(self, seq: int, reason: str) -> None:
         segments = await self._queue.peek(self.name, seq - 1, 1, 1)
+        if not segments or segments[0].first != seq:
+            return  # found damaged meanwhile: a gap already, told as one
         await self._queue.bury(self.name, seq, segments[0].entries[0], reason)
         self.dead.add(seq)
 

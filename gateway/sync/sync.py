@@ -13,10 +13,10 @@ from contextlib import suppress
 
 from gateway.backoff import Backoff
 from gateway.clock import Clock
-from gateway.errors import CommandError, Refused, SinkHeld, SinkRefused, SinkUnavailable
+from gateway.errors import CommandError, QueueFull, Refused, SinkHeld, SinkRefused, SinkUnavailable
 from gateway.queue import LANES, Queue
 from gateway.sync.batches import Batches, Identity, Partitioner
-from gateway.sync.lane import Lane, Take, progressed
+from gateway.sync.lane import PARKED_MAX, Lane, Take, progressed, up_to
 from gateway.sync.ledger import ledger_entry, ledger_shape
 from gateway.sync.memory import Adoption, Memory, Place
 from gateway.sync.pace import Pace
@@ -133,6 +133,13 @@ class Sync:
 
     async def _connect_and_deliver(self) -> float:
         """Until something fails; returns the seconds to wait before the next try."""
+        try:
+            return await self._deliver_until_failure()
+        except QueueFull as error:  # what must be noted before the next transaction can't be
+            self._fail(LinkState.DOWN, error, alarm=True)
+            return self._backoff.next_delay()
+
+    async def _deliver_until_failure(self) -> float:
         try:
             await self._connect()
             while True:
@@ -299,8 +306,19 @@ class Sync:
         for segment in segments:
             for seq, entry in enumerate(segment.entries, segment.first):
                 firsts.setdefault(entry[0][0], seq)
-        await self._topics.ask(name for name in firsts if name not in parked)
-        unfit = {name: first for name, first in firsts.items() if name in self._topics.parked}
+        unfit: dict[str, int] = {}
+        for name, first in firsts.items():
+            if name in parked:
+                continue
+            await self._topics.ask([name])
+            if name not in self._topics.parked:
+                continue
+            if len(parked) + len(unfit) == PARKED_MAX:
+                through = self._stop_before(name, first, after)
+                segments = up_to(segments, through)
+                firsts = {known: number for known, number in firsts.items() if number <= through}
+                break
+            unfit[name] = first
         return Take(
             lane.name,
             after,
@@ -308,6 +326,16 @@ class Sync:
             segments,
             firsts.keys() - parked.keys() - unfit.keys(),
             {**unfit, **parked},
+        )
+
+    def _stop_before(self, topic: str, first: int, after: int) -> int:
+        """The last number that is taken. Raises SinkRefused if that is none."""
+        if first > after + 1:
+            return first - 1
+        raise SinkRefused(
+            f"{PARKED_MAX} topics can't be written, and record {first} is for one more: "
+            f"{self._topics.parked[topic]}. It waits with all behind it until fewer are missing. Does a route make "
+            "topics of what devices send?"
         )
 
     async def _announce(self, take: Take) -> None:
@@ -422,8 +450,9 @@ class Sync:
     async def _remember_where(self) -> None:
         """On the way out: if nothing is in doubt, the next start needn't ask what became of it."""
         if self._reconciled and not self._in_doubt:
-            await self._memory.set_hint(self._latest)
-            await self._memory.set_settled({name: lane.progress for name, lane in self._lanes.items()})
+            with suppress(QueueFull):  # then it must ask
+                await self._memory.set_hint(self._latest)
+                await self._memory.set_settled({name: lane.progress for name, lane in self._lanes.items()})
 
     def _recovered(self) -> None:
         if self._error is not None or self._transactions <= 1:
@@ -436,7 +465,7 @@ class Sync:
         if state is not self._state:
             self._state, self._since_ms = state, self._clock.wall_ms()
 
-    def _fail(self, state: LinkState, error: SinkHeld | SinkUnavailable, alarm: bool) -> None:
+    def _fail(self, state: LinkState, error: SinkHeld | SinkUnavailable | QueueFull, alarm: bool) -> None:
         """One line for the first failure, and for another kind of failure."""
         text = str(error) or type(error).__name__
         if self._error is None or (alarm and self._alarm != text):

@@ -45,6 +45,10 @@ class MemoryTopic:
     batch_bytes_max: int = 1 << 20
     logs: dict[int, list[MemoryRecord]] = field(default_factory=dict)
 
+    def records(self) -> list[MemoryRecord]:
+        """Partition by partition, each in order."""
+        return [record for _, log in sorted(self.logs.items()) for record in log]
+
 
 class MemoryBuilder:
     """Satisfies gateway.sync.sink.Builder. Nothing is compressed: `records` are what was appended."""

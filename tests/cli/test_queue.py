@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.cli.queue import TWICE
 from gateway.codec import Entry
 from gateway.limits import EMIT_RECORDS_MAX
 from gateway.record import Record
@@ -86,7 +87,8 @@ async def test_an_export_goes_into_another_gateway_once_and_whole(
     await filled(other / "data", 1)
     file = site / f"records.{suffix}"
     exported = await tidegate("queue", "export", file)
-    assert exported == (0, f"2,500 records in {file}\n", "")
+    assert exported == (0, f"2,500 records in {file}\n", f"{TWICE}\n")
+    assert "arrive twice" in TWICE
     assert len(await entries(site / "data")) == 2500  # an export takes nothing
     first = await tidegate("queue", "import", file, folder=other)
     assert first == (0, f"2,500 records imported from {file}\n", "")
@@ -249,7 +251,11 @@ async def test_dead_letters(site: Path, gateway: FakeGateway, tidegate: Run) -> 
         tidegate("queue", "dead", "ls"), tidegate("queue", "dead", "ls", "--json")
     )
     assert text.out.count("the record is too large") == 3
-    assert [json.loads(line)["record"]["seq"] for line in as_json.out.splitlines()] == [1, 2, 3]
+    assert [json.loads(line)["seq"] for line in as_json.out.splitlines()] == [1, 2, 3]
+    shown = await tidegate("queue", "dead", "show", "2")
+    assert json.loads(shown.out)["value"] == segment.entries[1].value.decode()
+    missing = await tidegate("queue", "dead", "show", "77")
+    assert (missing.code, missing.err) == (1, "tidegate: there is no such dead letter\n")
     both, none = await asyncio.gather(
         tidegate("queue", "dead", "retry", "1", "--all"), tidegate("queue", "dead", "retry")
     )

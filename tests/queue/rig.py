@@ -5,7 +5,7 @@ from pathlib import Path
 
 from gateway.clock import SystemClock
 from gateway.codec import Entry, Shape
-from gateway.queue import Queue, QueueSettings
+from gateway.queue import DeadLetter, Queue, QueueSettings
 
 SHAPE = Shape("telemetry", b"dev-1", (("tg.device", b"dev-1"),))
 
@@ -36,3 +36,7 @@ async def drain(queue: Queue, lane: str = "main") -> list[tuple[int, bytes]]:
             found += [(segment.first + index, entry.value) for index, entry in enumerate(segment.entries)]
         queue.advance(lane, segments[-1].last, sum(len(segment.entries) for segment in segments))
     return found
+
+
+async def dead_letters(queue: Queue) -> list[DeadLetter]:
+    return await queue.dead([one.id for one in await queue.dead_list(100)])

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import os
 import threading
 import tracemalloc
@@ -15,7 +16,7 @@ from gateway.limits import RECORD_BYTES_MAX
 from gateway.queue import Queue, Segment
 from gateway.queue.recent import Recent
 from gateway.queue.store import RUNS_MAX
-from tests.queue.rig import copy_as_killed, drain, entries, open_queue
+from tests.queue.rig import copy_as_killed, dead_letters, drain, entries, open_queue
 
 
 async def test_what_was_put_comes_back_in_order_after_a_kill(tmp_path: Path) -> None:
@@ -130,7 +131,10 @@ async def test_too_large_is_refused_before_anything_joins(tmp_path: Path) -> Non
     await queue.close()
 
 
-async def test_at_the_cap_devices_are_refused_until_records_are_delivered(tmp_path: Path) -> None:
+async def test_at_the_cap_devices_are_refused_until_records_are_delivered(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "gateway.queue")
     queue = await open_queue(tmp_path, max_bytes=2 << 20)
     accepted = 0
     while queue.stats().refusing is None:
@@ -141,6 +145,9 @@ async def test_at_the_cap_devices_are_refused_until_records_are_delivered(tmp_pa
             break
     assert accepted > 10
     assert "cap" in (queue.stats().refusing or "")
+    for _ in range(3):
+        with pytest.raises(QueueFull):
+            queue.put(entries(bytes(50_000)))
     await queue.put([], remember=[Mark("s", b"k", b"", 60)])  # a PUBREL must still get through
     assert len(await drain(queue)) == accepted
     async with asyncio.timeout(10):
@@ -150,6 +157,20 @@ async def test_at_the_cap_devices_are_refused_until_records_are_delivered(tmp_pa
                 break
             except QueueFull:
                 await asyncio.sleep(0.01)
+    assert queue.stats().refusing is None
+    assert caplog.messages == [
+        "devices are refused: the queue is at its cap of 2097152 bytes",
+        "devices are accepted again",
+    ]
+    await queue.close()
+
+
+async def test_what_is_free_on_the_disk_is_told_as_it_is_now(tmp_path: Path) -> None:
+    queue = await open_queue(tmp_path / "queue")
+    before = queue.stats().disk_free_bytes
+    with (tmp_path / "others").open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, 256 << 20)
+    assert queue.stats().disk_free_bytes < before - (128 << 20)
     await queue.close()
 
 
@@ -237,7 +258,7 @@ async def test_dead_letters_wait_and_can_be_tried_again(tmp_path: Path) -> None:
     bad = (await queue.peek("main", 1, 1, 1))[0].entries[0]
     for _ in range(2):  # the transaction after the first try failed
         await queue.bury("main", 2, bad, "record too large")
-    [letter] = await queue.dead(10)
+    [letter] = await dead_letters(queue)
     assert await queue.retry([letter.id]) == 0  # not passed yet: it would be there twice
     assert queue.buried("main") == (2,)
     queue.advance("main", 3, 2)
@@ -246,12 +267,33 @@ async def test_dead_letters_wait_and_can_be_tried_again(tmp_path: Path) -> None:
     assert (stats.stored, stats.delivered, stats.dead, stats.pending) == (3, 2, 1, 0)
     await queue.close()
     queue = await open_queue(tmp_path)
-    [letter] = await queue.dead(10)
+    [letter] = await dead_letters(queue)
     assert (letter.seq, letter.reason, letter.entry.value) == (2, "record too large", b"bad")
     assert sorted(await asyncio.gather(*(queue.retry([letter.id]) for _ in range(2)))) == [0, 1]
-    assert await queue.dead(10) == []
+    assert await dead_letters(queue) == []
     [segment] = await queue.peek("main", 3, 10, 1000)
     assert ("tg.retry", b"main/2") in segment.entries[0].shape.headers
+    await queue.close()
+
+
+async def test_dead_letters_make_room_for_newer_ones_and_the_ledger_says_which(tmp_path: Path) -> None:
+    queue = await open_queue(tmp_path, max_bytes=4 << 20)
+    for lane in ("main", "ledger"):
+        queue.advance(lane, 0)
+    large = entries(*(os.urandom(15_000) for _ in range(5)))
+    await queue.put(large)
+    for seq, entry in enumerate(large[:4], 1):
+        await queue.bury("main", seq, entry, "too large")
+    assert [one.seq for one in await queue.dead_list(10)] == [1, 2, 3, 4]  # not passed: they are the records
+    queue.advance("main", 4, 0)
+    await queue.close()
+    queue = await open_queue(tmp_path, max_bytes=4 << 20)
+    await queue.bury("main", 5, large[4], "too large")
+    assert [one.seq for one in await queue.dead_list(10)] == [4, 5]
+    [(_, told)] = await drain(queue, "ledger")
+    assert json.loads(told)["text"].endswith("made room for newer ones: main/1, main/2, main/3")
+    stats = queue.stats().lanes["main"]
+    assert (stats.dead, stats.pending, stats.dropped) == (5, 0, 0)
     await queue.close()
 
 
@@ -353,9 +395,9 @@ async def test_dead_letters_of_a_damaged_queue_never_stand_for_records_of_the_ne
         await queue.put(entries(os.urandom(3000)))
     await queue.close()
     queue = await damaged(tmp_path, 60_000, 30_000)
-    [letter] = await queue.dead(10)
+    [letter] = await dead_letters(queue)
     assert letter.seq < 0
     assert "number 5 of queue" in letter.reason
     await queue.bury("main", 5, entry, "another one")
-    assert {one.seq for one in await queue.dead(10)} == {letter.seq, 5}
+    assert {one.seq for one in await dead_letters(queue)} == {letter.seq, 5}
     await queue.close()

@@ -199,7 +199,7 @@ class QueueModel(RuleBasedStateMachine):
 
 TestQueueModel = QueueModel.TestCase
 TestQueueModel.settings = settings(
-    max_examples=int(os.environ.get("MODEL_EXAMPLES", "10")),
+    max_examples=int(os.environ.get("MODEL_EXAMPLES", "50")),
     stateful_step_count=30,
     deadline=None,
     suppress_health_check=list(HealthCheck),

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import pytest
 
 from gateway.testing.kafka import free_ports
+from tests.queue.full_disk import fill, needs_root, small_disk
 
 TIDEGATE = Path(sys.executable).with_name("tidegate")
 WITHIN_S = 30.0
@@ -34,9 +35,10 @@ bootstrap_servers = ["{kafka}"]
 
 
 @asynccontextmanager
-async def running(folder: Path, text: str, port: int) -> AsyncIterator[Process]:
-    """From the moment that its driver on `port` answers."""
-    (folder / "tidegate.toml").write_text(text)
+async def running(folder: Path, text: str | None, port: int) -> AsyncIterator[Process]:
+    """From the moment that its driver on `port` answers. No `text`: the configuration is there."""
+    if text is not None:
+        (folder / "tidegate.toml").write_text(text)
     process = await asyncio.create_subprocess_exec(TIDEGATE, "run", cwd=folder, stderr=PIPE)
     try:
         async with device_on(port):
@@ -91,6 +93,30 @@ async def test_it_ends_by_itself_whatever_kafka_does(kafka: str, tmp_path: Path)
                 _, told = await process.communicate()
     assert process.returncode == 0
     assert b"1 records wait for the next start" in told, told.decode()
+
+
+@pytest.mark.slow
+@needs_root
+async def test_on_a_full_disk_it_starts_and_refuses_devices(tmp_path: Path) -> None:
+    [port] = free_ports(1)
+    text = configuration("127.0.0.1:1", web=port)
+    with small_disk(tmp_path / "disk", 16) as disk:
+        async with running(disk, text, port) as process:
+            async with device_on(port) as device:
+                assert await device.post(b"1") == 200
+            process.terminate()
+            await process.communicate()
+        others = fill(disk)
+        async with running(disk, None, port) as process:
+            async with device_on(port) as device:
+                assert await device.post(b"2") == 503
+                others.unlink()
+                async with asyncio.timeout(WITHIN_S):
+                    while await device.post(b"2") != 200:  # noqa: ASYNC110
+                        await asyncio.sleep(0.1)
+            process.terminate()
+            _, told = await process.communicate()
+        assert b"2 records wait for the next start" in told, told.decode()
 
 
 async def test_a_new_configuration_restarts_only_what_changed(tmp_path: Path) -> None:

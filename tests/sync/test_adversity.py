@@ -244,7 +244,7 @@ async def test_small_batches_that_are_too_large_all_the_same_are_taken_apart(tmp
     await world.start()
     await world.emit(*[SMALL] * 10, ("alpha", b"k1", 600), SMALL)
     await world.quiet()
-    assert [letter.seq for letter in await world.queue.dead(10)] == [11]
+    assert [letter.seq for letter in await world.queue.dead_list(10)] == [11]
     await world.balance()
 
 

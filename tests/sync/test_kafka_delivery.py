@@ -13,6 +13,7 @@ from gateway.errors import CommandError
 from gateway.sync import LinkState
 from gateway.testing.kafka import KafkaBroker
 from gateway.testing.proxy import Direction, Proxy
+from tests.queue.rig import dead_letters
 from tests.sync.rig import delivered, entries, numbers, open_queue, running, until
 
 pytestmark = pytest.mark.kafka
@@ -80,7 +81,7 @@ async def test_a_record_that_kafka_never_takes_is_put_aside_and_the_others_pass(
     async with running(queue, kafka.bootstrap, f"poison-{size}"):
         await delivered(queue)
     assert numbers(kafka.read(topic)) == [0, 1, 3]
-    [letter] = await queue.dead(10)
+    [letter] = await dead_letters(queue)
     assert (letter.seq, len(letter.entry.value)) == (3, size)
     stats = queue.stats().lanes["main"]
     assert (stats.stored, stats.delivered, stats.dead, stats.pending) == (4, 3, 1, 0)
@@ -97,7 +98,7 @@ async def test_a_compacted_topic_refuses_records_without_a_key_and_only_those(
     async with running(queue, kafka.bootstrap, "compacted"):
         await delivered(queue)
     assert numbers(kafka.read(topic)) == list(range(40))
-    assert [letter.entry.value for letter in await queue.dead(10)] == [b"no key"]
+    assert [letter.entry.value for letter in await dead_letters(queue)] == [b"no key"]
     await queue.close()
 
 

@@ -17,7 +17,7 @@ from gateway.audit.books import Books
 from gateway.clock import SystemClock
 from gateway.codec import Entry, Shape
 from gateway.errors import Refused
-from gateway.queue import LANES, Queue, QueueSettings
+from gateway.queue import LANES, DeadLetter, Queue, QueueSettings
 from gateway.sync import LinkState, Sync
 from gateway.sync.position import Key, Progress, decode, encode_key
 from gateway.sync.settings import KafkaSettings
@@ -119,8 +119,11 @@ class World:
         self._accepted(entries)
         return True
 
+    async def _letters(self) -> list[DeadLetter]:
+        return await self.queue.dead([letter.id for letter in await self.queue.dead_list(10_000)])
+
     async def retry(self) -> None:
-        letters = {letter.id: letter for letter in await self.queue.dead(1000)}
+        letters = {letter.id: letter for letter in await self._letters()}
         main = [letter for letter in letters.values() if letter.lane == "main"]
         passed = [letter for letter in main if letter.seq <= self.queue.position("main")]
         try:
@@ -178,7 +181,7 @@ class World:
         await self.stop()  # what is dropped is told with a commit
         await self.start()
         await self.quiet()
-        letters = await self.queue.dead(10_000)
+        letters = await self._letters()
         stats = self.queue.stats().lanes
         assert not self.queue._pins  # noqa: SLF001 a pin that stays keeps the queue from making room
         await self.stop()

@@ -37,6 +37,9 @@ TOPIC_AGE_MAX_S = 300.0
 PRODUCER_AGE_MAX_S = 24 * 3600.0
 """Batch sequence numbers must never reach 2**31 on a partition."""
 
+POSITIONS_BYTES_MAX = 1_000_000
+"""What a topic takes by default is a little more."""
+
 KEYS_MAX = 20_000
 """Keys whose partition is remembered: murmur2 in Python costs more than all the rest of a record."""
 
@@ -49,6 +52,17 @@ _log = logging.getLogger(__name__)
 def partition_of(key: bytes, partitions: int) -> int:
     """As Kafka's default partitioner does."""
     return cast(int, (murmur2(key) & 0x7FFFFFFF) % partitions)
+
+
+def position_batch(positions: Sequence[tuple[bytes, bytes]], transactional: bool) -> BatchBuilder:
+    """All of them, or SinkRefused: records must never be committed without the position behind them."""
+    batch = BatchBuilder(POSITIONS_BYTES_MAX, CODECS["none"], is_transactional=transactional)
+    for key, value in positions:
+        appended = batch.append(timestamp=None, key=key, value=value)
+        if appended is None or batch.size() > POSITIONS_BYTES_MAX:
+            raise SinkRefused(f"the position {key.decode()} is too large to be written with the records")
+    batch.close()
+    return batch
 
 
 class KafkaSink:
@@ -154,6 +168,7 @@ class KafkaSink:
         self, producer: Producer, batches: Sequence[Batch], positions: Sequence[tuple[bytes, bytes]]
     ) -> Receipt:
         kafka = producer.kafka
+        note = position_batch(positions, self._transactional)
         if self._transactional:
             await kafka.begin_transaction()
         answers = []
@@ -162,10 +177,6 @@ class KafkaSink:
                 answers.append(await kafka.send_batch(batch.builder, batch.topic, partition=batch.partition))
             if not self._transactional:
                 await self._settle(producer, batches, answers)
-            note = BatchBuilder(1 << 20, CODECS["none"], is_transactional=self._transactional)
-            for key, value in positions:
-                note.append(timestamp=None, key=key, value=value)
-            note.close()
             answers.append(await kafka.send_batch(note, self._place[0], partition=self._place[1]))
             await self._settle(producer, batches, answers)
             if self._transactional:
