@@ -55,15 +55,17 @@ class Bench:
         self.emit = FakeEmit()
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator["asyncio.Task[None]"]:
-        """The driver, until the end of the block; it must stop in time."""
+    async def running(
+        self, as_it_stops: Callable[[], None] = lambda: None
+    ) -> AsyncIterator["asyncio.Task[None]"]:
+        """The driver, until the end of the block; it must stop in time. `as_it_stops` is called once it knows."""
         made = self.manifest.load()(self.peer.config(self.address), Context("bench", SystemClock()))
         task = asyncio.create_task(made.run(self.emit))
         try:
             yield task
         finally:
             crashed = task.done()
-            await stopped(task)
+            await stopped(task, as_it_stops)
         need(not crashed, "the driver ended by itself")
 
     async def link(self) -> Link:
@@ -78,8 +80,9 @@ class Bench:
                     await asyncio.sleep(0.01)
 
 
-async def stopped(task: "asyncio.Task[None]") -> None:
+async def stopped(task: "asyncio.Task[None]", as_it_stops: Callable[[], None]) -> None:
     task.cancel()
+    asyncio.get_running_loop().call_soon(as_it_stops)
     done, _ = await asyncio.wait([task], timeout=STOP_S)
     need(bool(done), f"the driver still runs {STOP_S} s after it was cancelled")
     with suppress(asyncio.CancelledError):
@@ -147,8 +150,9 @@ async def serves(bench: Bench) -> None:
 
 
 async def leaves_nothing(bench: Bench) -> None:
+    """A commit that is under way when the driver is stopped ends then."""
     tasks, sockets = len(asyncio.all_tasks()), open_sockets()
-    async with bench.running():
+    async with bench.running(as_it_stops=bench.emit.release):
         if bench.peer.connect:
             links = [await bench.link() for _ in range(3)]
             bench.emit.hold()
