@@ -13,9 +13,10 @@ import apsw
 from gateway.codec import DecodeError, Entry, Shape, decode, encode
 from gateway.driver import Mark, MarkKey
 from gateway.errors import QueueFull, StorageFailing
+from gateway.queue.quarantine import Quarantine
 from gateway.queue.reserve import Reserve
 from gateway.queue.schema import FORMAT, LANES, TABLES, connect, format_of
-from gateway.queue.segments import Gap, Segment, Segments, Stored
+from gateway.queue.segments import Gap, Segment, Segments, Stored, payload_bytes
 from gateway.queue.settings import QueueSettings
 from gateway.queue.state import Buried, DeadLetter, Group, LaneState, Loaded, Outcome, Run, StorageDamaged
 
@@ -63,6 +64,7 @@ class Store:
         self._max_bytes = settings.max_bytes
         self._log_bytes_max = min(WAL_BYTES_MAX, self._max_bytes // 8)
         self._reserve = Reserve(path.with_suffix(".reserve"), self._log_bytes_max)
+        self._quarantine = Quarantine(path)
         self.floor_bytes = max(settings.min_free_bytes, self._log_bytes_max)
         """Stays free on the disk: at least what it takes to fold the log into the file."""
         self._ledger = ledger
@@ -144,12 +146,19 @@ class Store:
 
     def commit(self, group: Group, next_seq: Mapping[str, int], now: tuple[int, int]) -> Outcome:
         """Raises QueueFull where devices' records find no room; the reserve is not for them."""
+        self.make_room(0)
         write = self._commit if group.entries.get("main") else self._commit_reserved
         outcome = write(group, next_seq, now)
         self._checkpoint()
         self._renew_reserve()
         self.measure(outcome)
         return outcome
+
+    def make_room(self, size: int) -> None:
+        """Near the floor what was set aside goes first, before a device is refused or a record dropped."""
+        while self.disk_free() < self.floor_bytes + max(size, 2 * self._reserve.size):
+            if not self._quarantine.forget_oldest():
+                return
 
     @_reserved
     def _store_run(self) -> None:
@@ -206,6 +215,7 @@ class Store:
     def use_reserve(self) -> None:
         """Room for the log: what is in it goes to the file, and the next transaction overwrites it in place."""
         self._reserve.release()
+        self.make_room(0)
         with _translated(), suppress(apsw.FullError):
             self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
@@ -304,13 +314,21 @@ class Store:
         """Take over another database's records, (first number there, entries) each; returns how many, and the first
         and the last number that they had."""
         first = 1
+        size = 0
         numbers: tuple[int | None, int | None] = (None, None)
-        for old_first, entries in rows:
-            numbers = (numbers[0] or old_first, old_first + len(entries) - 1)
-            self._db.execute(
-                "INSERT INTO salvage VALUES(?,?,?,?,?)", (lane, queue_id, old_first, len(entries), first)
-            )
-            first = self._segments.append(lane, first, entries, 0, now)
+        with _translated():
+            for old_first, entries in rows:
+                numbers = (numbers[0] or old_first, old_first + len(entries) - 1)
+                self._db.execute(
+                    "INSERT INTO salvage VALUES(?,?,?,?,?)", (lane, queue_id, old_first, len(entries), first)
+                )
+                first = self._segments.append(lane, first, entries, 0, now)
+                size += payload_bytes(entries)
+                if size > self._log_bytes_max // 2:  # or the log would grow to the size of all that is saved
+                    self._db.execute("COMMIT")
+                    self._checkpoint()
+                    self._db.execute("BEGIN IMMEDIATE")
+                    size = 0
         return first - 1, *numbers
 
     def take_over(

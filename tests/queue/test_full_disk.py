@@ -9,6 +9,7 @@ import pytest
 
 from gateway.errors import QueueFull
 from gateway.queue import Queue
+from gateway.queue.quarantine import UNFINISHED
 from tests.queue.full_disk import fill, free, needs_root, small_disk
 from tests.queue.rig import copy_as_killed, drain, entries, open_queue
 
@@ -140,3 +141,57 @@ async def test_what_must_be_told_before_records_are_delivered_finds_room(disk: P
     await queue.put(entries(b"told"), lane="ledger")
     assert [body for _, body in await drain(queue, "ledger")] == [b"told"]
     await queue.close()
+
+
+async def put_aside(folder: Path, offset: int) -> Queue:
+    """A page in the middle is damaged, and an unclean stop makes the next start look."""
+    with (folder / "queue.db").open("r+b") as file:
+        file.seek(offset)
+        file.write(os.urandom(4096))
+    (folder / "queue.db-wal").write_bytes(b"an unclean stop")
+    return await open_queue(folder, max_bytes=8 << 20)
+
+
+async def test_a_salvage_needs_the_room_of_one_copy(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 14) as disk:
+        queue = await open_queue(disk / "queue", max_bytes=8 << 20)
+        await stored(queue, 250)
+        await queue.close()
+        queue = await put_aside(disk / "queue", 3 << 20)
+        saved = queue.stats().lanes["main"].pending
+        assert 200 < saved < 250
+        await queue.close()
+
+
+async def test_a_salvage_that_was_interrupted_begins_again(tmp_path: Path) -> None:
+    queue = await open_queue(tmp_path / "queue", max_bytes=8 << 20)
+    await stored(queue, 250)
+    await queue.close()
+    queue = await put_aside(tmp_path / "queue", 3 << 20)
+    saved = queue.stats().lanes["main"].pending
+    await queue.close()
+    [folder] = (tmp_path / "queue/quarantine").iterdir()
+    (folder / UNFINISHED).write_text("the power went in the middle of the salvage")
+    queue = await open_queue(tmp_path / "queue", max_bytes=8 << 20)
+    assert len(await drain(queue)) == saved
+    await queue.close()
+
+
+async def test_what_was_set_aside_makes_room_before_anybody_is_refused(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with small_disk(tmp_path / "disk", 24) as disk:
+        queue = await open_queue(disk / "queue", max_bytes=8 << 20)
+        await stored(queue, 200)
+        await queue.close()
+        for times in (1, 2):  # two of 4 MB are as much as the cap allows
+            queue = await put_aside(disk / "queue", times << 20)
+            await queue.close()
+        first, second = sorted((disk / "queue/quarantine").iterdir())
+        queue = await open_queue(disk / "queue", max_bytes=8 << 20)
+        with (disk / "others").open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, free(disk) - (1 << 20))
+        await accepted_again(queue, 20_000)
+        assert (first.exists(), second.exists()) == (False, True)
+        assert f"a damaged database that was set aside makes room: {first}" in caplog.text
+        await queue.close()
