@@ -147,8 +147,17 @@ class Store:
     def commit(self, group: Group, next_seq: Mapping[str, int], now: tuple[int, int]) -> Outcome:
         """Raises QueueFull where devices' records find no room; the reserve is not for them."""
         self.make_room(0)
-        write = self._commit if group.entries.get("main") else self._commit_reserved
-        outcome = write(group, next_seq, now)
+        if group.entries.get("main"):
+            try:
+                outcome = self._commit(group, next_seq, now)
+            except QueueFull:
+                if self._reusable_bytes() >= self._reserve.size:
+                    self.use_reserve()  # the file needs no room for what is in the log, so it can be had again
+                else:
+                    self._fold()
+                raise
+        else:
+            outcome = self._commit_reserved(group, next_seq, now)
         self._checkpoint()
         self._renew_reserve()
         self.measure(outcome)
@@ -213,22 +222,25 @@ class Store:
             self._reserve.renew()
 
     def use_reserve(self) -> None:
-        """Room for the log: what is in it goes to the file, and the next transaction overwrites it in place."""
         self._reserve.release()
         self.make_room(0)
+        self._fold()
+
+    def _fold(self) -> None:
+        """What is in the log goes to the file, as far as there is room; the next transaction overwrites it in place."""
         with _translated(), suppress(apsw.FullError):
             self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     def measure(self, outcome: Outcome) -> None:
         """Live pages and log are used; pages that SQLite keeps free can be used again without growing the file."""
+        free = self._reusable_bytes()
         with _translated():
-            free = self._rows("PRAGMA freelist_count")[0][0] * PAGE_BYTES
             outcome.used_bytes = self._rows("PRAGMA page_count")[0][0] * PAGE_BYTES - free + self._wal_bytes()
         if self._reserve.held:
             outcome.used_bytes += self._reserve.size
         outcome.reusable_bytes = free
         outcome.disk_free_bytes = self.disk_free()
-        outcome.ample = self._reserve.held or free >= self._reserve.size
+        outcome.ample = outcome.disk_free_bytes >= self.floor_bytes or free >= self._reserve.size
 
     def read(
         self, lane: str, after: int, records_max: int, bytes_max: int
@@ -449,12 +461,15 @@ class Store:
     def _checkpoint(self) -> None:
         self.commits += 1
         if self._wal_pages * PAGE_BYTES >= self._log_bytes_max:
-            with _translated(), suppress(apsw.FullError):
-                self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+            self._fold()
 
     def _wal_grew(self, _connection: apsw.Connection, _name: str, pages: int) -> int:
         self._wal_pages = pages
         return apsw.SQLITE_OK
+
+    def _reusable_bytes(self) -> int:
+        with _translated():
+            return int(self._rows("PRAGMA freelist_count")[0][0]) * PAGE_BYTES
 
     def disk_free(self) -> int:
         """For users, as it is now. The only method that any thread may call."""

@@ -10,7 +10,7 @@ import asyncio
 import copy
 import enum
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, cast
 
@@ -18,8 +18,8 @@ from gateway.clock import Clock, SystemClock
 from gateway.errors import SinkUnavailable
 from gateway.sync.sink import Batch, Fenced, PositionRecord, Receipt, Rejected, Topic, TopicUnusable
 
-RECORD_OVERHEAD_BYTES = 16
-BATCH_OVERHEAD_BYTES = 64
+Headers = Sequence[tuple[str, bytes]]
+RECORD_OVERHEAD_BYTES, BATCH_OVERHEAD_BYTES = 16, 64
 
 
 class Fault(enum.Enum):
@@ -45,11 +45,6 @@ class MemoryTopic:
     batch_bytes_max: int = 1 << 20
     logs: dict[int, list[MemoryRecord]] = field(default_factory=dict)
 
-    def records(self) -> Iterator[tuple[int, MemoryRecord]]:
-        """(partition, record), each partition in order."""
-        for partition, log in sorted(self.logs.items()):
-            yield from ((partition, record) for record in log)
-
 
 class MemoryBuilder:
     """Satisfies gateway.sync.sink.Builder. Nothing is compressed: `records` are what was appended."""
@@ -58,26 +53,20 @@ class MemoryBuilder:
         self.records: list[MemoryRecord] = []
         self._max_bytes = max_bytes
         self._bytes = BATCH_OVERHEAD_BYTES
-        self._closed = False
 
     def append(
-        self,
-        *,
-        timestamp: int | None,
-        key: bytes | None,
-        value: bytes | None,
-        headers: Sequence[tuple[str, bytes]],
+        self, *, timestamp: int | None, key: bytes | None, value: bytes | None, headers: Headers
     ) -> object | None:
         size = RECORD_OVERHEAD_BYTES + len(key or b"") + len(value or b"")
         size += sum(len(name) + len(content) for name, content in headers)
-        if self._closed or (self.records and self._bytes + size > self._max_bytes):
+        if self.records and self._bytes + size > self._max_bytes:
             return None
         self._bytes += size
         self.records.append(MemoryRecord(timestamp, key, value, dict(headers)))
         return self
 
     def close(self) -> None:
-        self._closed = True
+        self._max_bytes = 0
 
     def size(self) -> int:
         return self._bytes
@@ -115,13 +104,12 @@ class MemoryCluster:
         """With what is committed now, and without faults: to be the cluster some time later."""
         twin = MemoryCluster(self.cluster_id, self.clock)
         twin.topics, twin.positions = copy.deepcopy(self.topics), list(self.positions)
-        twin.epochs = Counter(self.epochs)
+        twin.epochs = self.epochs.copy()
         return twin
 
     def commit(self, batches: Sequence[Batch], positions: Sequence[tuple[bytes, bytes]]) -> PositionRecord:
         for batch in batches:
-            log = self.topics[batch.topic].logs.setdefault(batch.partition, [])
-            log.extend(_records(batch))
+            self.topics[batch.topic].logs.setdefault(batch.partition, []).extend(_records(batch))
         offset = len(self.positions)
         self.positions += [PositionRecord(offset + index, *one) for index, one in enumerate(positions)]
         self.transactions += 1
@@ -178,9 +166,9 @@ class MemorySink:
             await self._cluster.answer(self._timeout_s)
             raise SinkUnavailable("delivering: the connection was lost")
         self._failed = False
-        delivered = Counter(batch.lane for batch in batches for _ in _records(batch))
+        delivered = dict(Counter(batch.lane for batch in batches for _ in _records(batch)))
         size = sum(batch.builder.size() for batch in batches)
-        return Receipt(dict(delivered), self._cluster.clock.wall_ms(), position, size)
+        return Receipt(delivered, self._cluster.clock.wall_ms(), position, size)
 
     async def close(self) -> None:
         self._epoch, self._failed = None, False
@@ -202,13 +190,11 @@ class MemorySink:
         for batch in batches:
             if batch.topic not in topics or not topics[batch.topic].writable:
                 raise TopicUnusable(batch.topic, f"not authorised for topic {batch.topic}")
-        large = [batch for batch in batches if batch.builder.size() > topics[batch.topic].batch_bytes_max]
-        if large:
-            raise Rejected(large, True, f"topic {large[0].topic}: too large")
-        keyed = [batch for batch in batches if topics[batch.topic].keyed]
-        invalid = [batch for batch in keyed if any(record.key is None for record in _records(batch))]
-        if invalid:
-            raise Rejected(invalid, False, f"topic {invalid[0].topic}: a record has no key")
+        large = [one for one in batches if one.builder.size() > topics[one.topic].batch_bytes_max]
+        keyed = [one for one in batches if topics[one.topic].keyed]
+        keyless = [one for one in keyed if any(record.key is None for record in _records(one))]
+        if large or keyless:
+            raise Rejected(large or keyless, bool(large), "too large" if large else "a record has no key")
 
 
 def _records(batch: Batch) -> list[MemoryRecord]:

@@ -133,6 +133,43 @@ async def test_the_oldest_are_dropped_where_others_filled_the_disk(disk: Path) -
     await queue.close()
 
 
+async def test_a_disk_that_stays_full_is_told_once_and_costs_no_writes(
+    disk: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    queue = await open_queue(disk / "queue", max_bytes=CAP_BYTES)
+    others = fill(disk)
+    log = disk / "queue/queue.db-wal"
+    await refused(queue)
+    for _ in range(3):
+        commits, before = queue.stats().commits, log.stat().st_mtime_ns
+        async with asyncio.timeout(10):
+            while queue.stats().commits < commits + 1:
+                with pytest.raises(QueueFull):
+                    await queue.put(entries(os.urandom(20_000)))
+                await asyncio.sleep(0.05)
+        assert log.stat().st_mtime_ns == before
+    others.unlink()
+    await accepted_again(queue, 20_000)
+    assert [message.partition(":")[0] for message in caplog.messages] == [
+        "devices are refused",
+    ]
+    await queue.close()
+
+
+async def test_free_pages_of_the_file_are_enough_to_go_on(disk: Path) -> None:
+    """The disk stays full; what was delivered makes the room."""
+    queue = await open_queue(disk / "queue", max_bytes=CAP_BYTES)
+    await stored(queue, 100)
+    await queue.close()
+    queue = await open_queue(disk / "queue", max_bytes=CAP_BYTES)
+    fill(disk)
+    await drain(queue)
+    for _ in range(50):
+        await accepted_again(queue, 20_000)
+    assert len(await drain(queue)) == 50
+    await queue.close()
+
+
 async def test_what_must_be_told_before_records_are_delivered_finds_room(disk: Path) -> None:
     queue = await open_queue(disk / "queue", max_bytes=CAP_BYTES)
     await stored(queue, 20)
