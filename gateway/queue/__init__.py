@@ -22,7 +22,8 @@ same: queue.reserve takes up room that is given up then, so that what waits can 
 taken again once the disk has twice as much to spare.
 
 Recovery. After an unclean stop the file is checked. A damaged one is set aside (quarantine/), what has a good
-checksum is saved under a new queue_id, and the story is told in status and in the ledger lane.
+checksum is saved under a new queue_id, and the story is told in status and in the ledger lane. Quarantines lie outside
+the cap, at most three, together no larger than it; where the disk gets near the floor the oldest goes first.
 """
 
 from gateway.codec import Entry, Shape

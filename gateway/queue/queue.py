@@ -410,7 +410,7 @@ class Queue:
             raise QueueFull(self._refusing)
 
     def _accept_again(self) -> None:
-        """Once there is room for more than one small record."""
+        """Something was stored, and there is room for more than one small record."""
         if self._told_refusing and self._full(int(self._settings.max_bytes * ROOM_SHARE)) is None:
             self._told_refusing, self._refusing = False, None
             _log.info("devices are accepted again")
@@ -465,14 +465,13 @@ class Queue:
             group.known = dict(self._known)
             due = self._settle_at_once or now - self._last_settled >= SETTLE_INTERVAL_S
             group.settle = self._gaps_open and (due or self._closing)
-        short = self._disk_full is not None  # the next commit is to show whether it still is: so it writes
-        if group.exhume or self._confirm_is_due() or self._closing or short:
+        if group.exhume or self._confirm_is_due() or self._closing:
             group.confirm = {lane: replace(state) for lane, state in self._lanes.items()}
             group.age_s = self._marks.age_s()
             self._last_confirm = now
         if self._settings.when_full == "drop_oldest" and not self._reading:
             group.evict_after = self._evict_after()
-            group.room = self._store.reserve_bytes if short else 0
+            group.room = self._store.reserve_bytes if self._disk_full is not None else 0
         self._evicting = (
             group.evict_after is not None
             and (self._room.used_bytes + group.bytes) * 2 > self._settings.max_bytes
@@ -530,7 +529,8 @@ class Queue:
                 self._recent.add(Segment(lane, first, self.run_id, entries, size))
         for lane, seq in outcome.next_seq.items():
             self._lanes[lane].next_seq = seq
-        self._accept_again()
+        if group.entries.get("main"):
+            self._accept_again()
         waiting, self._readers = self._readers, []
         for lane, after, future in waiting:
             if outcome.next_seq[lane] - 1 <= after:

@@ -1,12 +1,12 @@
 """Opening, and what is done when a database is damaged: set aside, saved from what has a good checksum, go on.
 
 A damaged database is moved to quarantine/<time>/ with a note that the salvage is unfinished; only when the new
-database holds what could be saved is the note removed. A crash in between starts the salvage again.
+database holds what could be saved is the note removed. A crash in between starts the salvage again, so it may commit
+by parts: it needs the room of what is saved once more, not twice. Older quarantines make that room.
 """
 
 import json
 import secrets
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,11 @@ from typing import Any
 import apsw
 
 from gateway.codec import DecodeError, Entry, Shape, decode
+from gateway.queue.quarantine import SUFFIXES, UNFINISHED, Quarantine, size
 from gateway.queue.schema import LANES, connect, segment_first, segment_id, sync_directory
 from gateway.queue.settings import QueueSettings
 from gateway.queue.state import StorageDamaged
 from gateway.queue.store import PAGE_BYTES, Store
-
-QUARANTINES_MAX = 3
-_UNFINISHED = "unfinished"
-_SUFFIXES = ("", "-wal", "-shm")
 
 
 def open_store(
@@ -33,15 +30,19 @@ def open_store(
     vfs: str | None,
 ) -> Store:
     """A store that is ready for use; `queue_id` is the id that it had, as far as known. Raises StorageError."""
-    for unfinished in sorted((path.parent / "quarantine").glob(f"*/{_UNFINISHED}")):
-        for suffix in _SUFFIXES:
+    quarantine = Quarantine(path)
+    unfinished = quarantine.unfinished()
+    if unfinished is not None:
+        for suffix in SUFFIXES:
             Path(f"{path}{suffix}").unlink(missing_ok=True)
-        return _salvage(path, unfinished.parent, settings, ledger, queue_id, now, vfs)
-    try:
-        return _open(path, settings, ledger, vfs)
-    except StorageDamaged as error:
-        quarantine = _set_aside(path, now[0], str(error))
-        return _salvage(path, quarantine, settings, ledger, queue_id, now, vfs)
+    else:
+        try:
+            return _open(path, settings, ledger, vfs)
+        except StorageDamaged as error:
+            unfinished = quarantine.set_aside(now[0], str(error))
+    store = _salvage(path, unfinished, settings, ledger, queue_id, now, vfs)
+    quarantine.shrink(settings.max_bytes)
+    return store
 
 
 def _open(path: Path, settings: QueueSettings, ledger: Shape, vfs: str | None) -> Store:
@@ -62,24 +63,6 @@ def _open(path: Path, settings: QueueSettings, ledger: Shape, vfs: str | None) -
     return store
 
 
-def _set_aside(path: Path, now_ms: int, damage: str) -> Path:
-    shelf = path.parent / "quarantine"
-    for oldest in sorted(shelf.glob("*"))[: -QUARANTINES_MAX + 1]:
-        shutil.rmtree(oldest)
-    quarantine = shelf / f"{now_ms:015d}-{secrets.token_hex(2)}"
-    quarantine.mkdir(parents=True)
-    (quarantine / _UNFINISHED).write_text(damage)
-    sync_directory(quarantine)
-    sync_directory(shelf)
-    for suffix in _SUFFIXES:
-        file = Path(f"{path}{suffix}")
-        if file.exists():
-            file.rename(quarantine / file.name)
-    sync_directory(quarantine)
-    sync_directory(path.parent)
-    return quarantine
-
-
 def _salvage(
     path: Path,
     quarantine: Path,
@@ -89,11 +72,12 @@ def _salvage(
     now: tuple[int, int],
     vfs: str | None,
 ) -> Store:
-    note = quarantine / _UNFINISHED
+    note = quarantine / UNFINISHED
     damaged = _Damaged(quarantine / path.name)
     old_id = damaged.meta.get("queue_id", queue_id or "unknown")
     store = Store(path, settings, ledger, vfs)
     story = {"time": now[0], "damage": note.read_text(), "queue_id": old_id, "quarantine": str(quarantine)}
+    store.make_room(size(quarantine))
     store.create(secrets.token_hex(8))
     store.take_over(damaged.meta, damaged.rows("mark", 4), damaged.rows("dead", 6), old_id)
     for lane in LANES:

@@ -13,9 +13,10 @@ import apsw
 from gateway.codec import DecodeError, Entry, Shape, decode, encode
 from gateway.driver import Mark, MarkKey
 from gateway.errors import QueueFull, StorageFailing
+from gateway.queue.quarantine import Quarantine
 from gateway.queue.reserve import Reserve
 from gateway.queue.schema import FORMAT, LANES, TABLES, connect, format_of
-from gateway.queue.segments import DROPPED, DROPPED_UNKNOWING, Gap, Segment, Segments, Stored
+from gateway.queue.segments import DROPPED, DROPPED_UNKNOWING, Gap, Segment, Segments, Stored, payload_bytes
 from gateway.queue.settings import QueueSettings
 from gateway.queue.state import Buried, DeadLetter, Group, LaneState, Loaded, Outcome, Run, StorageDamaged
 
@@ -63,6 +64,7 @@ class Store:
         self._max_bytes = settings.max_bytes
         self._log_bytes_max = min(WAL_BYTES_MAX, self._max_bytes // 8)
         self._reserve = Reserve(path.with_suffix(".reserve"), self._log_bytes_max)
+        self._quarantine = Quarantine(path)
         self.floor_bytes = max(settings.min_free_bytes, self._log_bytes_max)
         """Stays free on the disk: at least what it takes to fold the log into the file."""
         self._ledger = ledger
@@ -144,12 +146,28 @@ class Store:
 
     def commit(self, group: Group, next_seq: Mapping[str, int], now: tuple[int, int]) -> Outcome:
         """Raises QueueFull where devices' records find no room; the reserve is not for them."""
-        write = self._commit if group.entries.get("main") else self._commit_reserved
-        outcome = write(group, next_seq, now)
+        self.make_room(0)
+        if group.entries.get("main"):
+            try:
+                outcome = self._commit(group, next_seq, now)
+            except QueueFull:
+                if self._reusable_bytes() >= self._reserve.size:
+                    self.use_reserve()  # the file needs no room for what is in the log, so it can be had again
+                else:
+                    self._fold()
+                raise
+        else:
+            outcome = self._commit_reserved(group, next_seq, now)
         self._checkpoint()
         self._renew_reserve()
         self.measure(outcome)
         return outcome
+
+    def make_room(self, size: int) -> None:
+        """Near the floor what was set aside goes first, before a device is refused or a record dropped."""
+        while self.disk_free() < self.floor_bytes + max(size, 2 * self._reserve.size):
+            if not self._quarantine.forget_oldest():
+                return
 
     @_reserved
     def _store_run(self) -> None:
@@ -204,21 +222,25 @@ class Store:
             self._reserve.renew()
 
     def use_reserve(self) -> None:
-        """Room for the log: what is in it goes to the file, and the next transaction overwrites it in place."""
         self._reserve.release()
+        self.make_room(0)
+        self._fold()
+
+    def _fold(self) -> None:
+        """What is in the log goes to the file, as far as there is room; the next transaction overwrites it in place."""
         with _translated(), suppress(apsw.FullError):
             self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     def measure(self, outcome: Outcome) -> None:
         """Live pages and log are used; pages that SQLite keeps free can be used again without growing the file."""
+        free = self._reusable_bytes()
         with _translated():
-            free = self._rows("PRAGMA freelist_count")[0][0] * PAGE_BYTES
             outcome.used_bytes = self._rows("PRAGMA page_count")[0][0] * PAGE_BYTES - free + self._wal_bytes()
         if self._reserve.held:
             outcome.used_bytes += self._reserve.size
         outcome.reusable_bytes = free
         outcome.disk_free_bytes = self.disk_free()
-        outcome.ample = self._reserve.held or free >= self._reserve.size
+        outcome.ample = outcome.disk_free_bytes >= self.floor_bytes or free >= self._reserve.size
 
     def read(
         self, lane: str, after: int, records_max: int, bytes_max: int
@@ -304,13 +326,21 @@ class Store:
         """Take over another database's records, (first number there, entries) each; returns how many, and the first
         and the last number that they had."""
         first = 1
+        size = 0
         numbers: tuple[int | None, int | None] = (None, None)
-        for old_first, entries in rows:
-            numbers = (numbers[0] or old_first, old_first + len(entries) - 1)
-            self._db.execute(
-                "INSERT INTO salvage VALUES(?,?,?,?,?)", (lane, queue_id, old_first, len(entries), first)
-            )
-            first = self._segments.append(lane, first, entries, 0, now)
+        with _translated():
+            for old_first, entries in rows:
+                numbers = (numbers[0] or old_first, old_first + len(entries) - 1)
+                self._db.execute(
+                    "INSERT INTO salvage VALUES(?,?,?,?,?)", (lane, queue_id, old_first, len(entries), first)
+                )
+                first = self._segments.append(lane, first, entries, 0, now)
+                size += payload_bytes(entries)
+                if size > self._log_bytes_max // 2:  # or the log would grow to the size of all that is saved
+                    self._db.execute("COMMIT")
+                    self._checkpoint()
+                    self._db.execute("BEGIN IMMEDIATE")
+                    size = 0
         return first - 1, *numbers
 
     def take_over(
@@ -430,12 +460,15 @@ class Store:
     def _checkpoint(self) -> None:
         self.commits += 1
         if self._wal_pages * PAGE_BYTES >= self._log_bytes_max:
-            with _translated(), suppress(apsw.FullError):
-                self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+            self._fold()
 
     def _wal_grew(self, _connection: apsw.Connection, _name: str, pages: int) -> int:
         self._wal_pages = pages
         return apsw.SQLITE_OK
+
+    def _reusable_bytes(self) -> int:
+        with _translated():
+            return int(self._rows("PRAGMA freelist_count")[0][0]) * PAGE_BYTES
 
     def disk_free(self) -> int:
         """For users, as it is now. The only method that any thread may call."""

@@ -1,0 +1,67 @@
+"""Damaged databases that were set aside: for whoever wants to look at them, as long as nothing else needs the room."""
+
+import logging
+import secrets
+import shutil
+from pathlib import Path
+
+from gateway.queue.schema import sync_directory
+
+SUFFIXES = ("", "-wal", "-shm")
+UNFINISHED = "unfinished"
+"""A note that what can be saved is not saved yet: until then a quarantine is kept, whatever it costs."""
+
+KEPT_MAX = 3
+
+_log = logging.getLogger(__name__)
+
+
+class Quarantine:
+    def __init__(self, database: Path) -> None:
+        self._database = database
+        self._shelf = database.parent / "quarantine"
+
+    def unfinished(self) -> Path | None:
+        return next((note.parent for note in sorted(self._shelf.glob(f"*/{UNFINISHED}"))), None)
+
+    def set_aside(self, now_ms: int, damage: str) -> Path:
+        self._forget_beyond(KEPT_MAX - 1)
+        folder = self._shelf / f"{now_ms:015d}-{secrets.token_hex(2)}"
+        folder.mkdir(parents=True)
+        (folder / UNFINISHED).write_text(damage)
+        sync_directory(folder)
+        sync_directory(self._shelf)
+        for suffix in SUFFIXES:
+            file = Path(f"{self._database}{suffix}")
+            if file.exists():
+                file.rename(folder / file.name)
+        sync_directory(folder)
+        sync_directory(self._database.parent)
+        return folder
+
+    def shrink(self, max_bytes: int) -> None:
+        """To so many bytes; the newest is kept all the same."""
+        while len(self._finished()) > 1 and sum(map(size, self._finished())) > max_bytes:
+            if not self.forget_oldest():
+                return
+
+    def forget_oldest(self) -> bool:
+        """Whether there was one that could go."""
+        for oldest in self._finished()[:1]:
+            _log.warning("a damaged database that was set aside makes room: %s", oldest)
+            shutil.rmtree(oldest, ignore_errors=True)
+            return not oldest.exists()
+        return False
+
+    def _forget_beyond(self, count: int) -> None:
+        while len(self._finished()) > count:
+            if not self.forget_oldest():
+                return
+
+    def _finished(self) -> list[Path]:
+        """Oldest first."""
+        return [folder for folder in sorted(self._shelf.glob("*")) if not (folder / UNFINISHED).exists()]
+
+
+def size(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.iterdir())
