@@ -75,21 +75,22 @@ class Stored(NamedTuple):
         return self.first + self.records - 1
 
 
-def slices(entries: Sequence[Entry]) -> Iterator[Sequence[Entry]]:
-    """Cut into what fits one segment each."""
-    if 0 < len(entries) <= SEGMENT_RECORDS_MAX and payload_bytes(entries) <= SEGMENT_BYTES_MAX:
-        yield entries
+def slices(entries: Sequence[Entry]) -> Iterator[tuple[Sequence[Entry], int]]:
+    """Cut into what fits one segment each, with its payload bytes."""
+    size = payload_bytes(entries)
+    if 0 < len(entries) <= SEGMENT_RECORDS_MAX and size <= SEGMENT_BYTES_MAX:
+        yield entries, size
         return
     start = size = 0
     for index, entry in enumerate(entries):
         if index > start and (
             index - start >= SEGMENT_RECORDS_MAX or size + len(entry.value) > SEGMENT_BYTES_MAX
         ):
-            yield entries[start:index]
+            yield entries[start:index], size
             start, size = index, 0
         size += len(entry.value)
     if start < len(entries):
-        yield entries[start:]
+        yield entries[start:], size
 
 
 def cut(segments: Sequence[Segment], after: int, records_max: int, bytes_max: int) -> list[Segment]:
@@ -124,8 +125,7 @@ class Segments:
 
     def append(self, lane: str, first: int, entries: Sequence[Entry], run: int, now: tuple[int, int]) -> int:
         """Returns the next free sequence number. `now` is (wall ms, boot ms)."""
-        for part in slices(entries):
-            size = payload_bytes(part)
+        for part, size in slices(entries):
             row = (segment_id(lane, first), len(part), run, size, *now, 0, encode(part))
             self._db.execute("INSERT INTO segment VALUES(?,?,?,?,?,?,?,?)", row)
             self._small += len(part) < SMALL_RECORDS

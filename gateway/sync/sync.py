@@ -72,9 +72,8 @@ class Sync:
         self._hardware_id = hardware_id
         self._identity = Identity(gateway_id, queue.queue_id)
         self._memory = Memory(queue)
-        if (
-            self._memory.parked
-        ):  # of what earlier runs stored, nobody knows what is delivered until Kafka says it
+        if self._memory.parked:
+            # Of what earlier runs stored, nobody knows what is delivered until Kafka says it.
             queue.pin(MAIN, queue.next_seq(MAIN) - 1)
         self._lanes = {name: Lane(name, queue) for name in LANES}
         self._topics = Topics(sink, clock)
