@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiokafka.errors import IllegalOperation, TopicAuthorizationFailedError
 from confluent_kafka.admin import (
     AclBinding,
     AclOperation,
@@ -20,7 +21,8 @@ from confluent_kafka.admin import (
 from gateway.errors import SinkRefused, SinkUnavailable
 from gateway.settings import Secret
 from gateway.sync import LinkState
-from gateway.sync.kafka.connection import ask
+from gateway.sync.kafka.connection import ask, options
+from gateway.sync.kafka.producer import Producer
 from gateway.sync.settings import KafkaSettings, SaslSettings, TlsSettings
 from gateway.testing.certificates import Authority, Certificate
 from gateway.testing.kafka import KafkaBroker
@@ -37,7 +39,7 @@ def login(mechanism: Any, password: str = "secret", user: str = "gateway") -> Sa
 def allow(broker: KafkaBroker, kind: ResourceType, name: str, *operations: str) -> None:
     for operation in operations:
         for user in ("gateway", "narrow"):
-            if user == "narrow" and name == "secured-2" and operation == "WRITE":
+            if user == "narrow" and name in ("secured-2", "secured-3") and operation == "WRITE":
                 continue
             grant = AclBinding(
                 *(kind, name, ResourcePatternType.PREFIXED, f"User:{user}", "*"),
@@ -55,7 +57,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaBroker]:
         authorize=True,
     ) as one:
         one.add_scram_user("gateway", "secret")
-        for topic in ("secured-1", "secured-2"):
+        for topic in ("secured-1", "secured-2", "secured-3"):
             one.create_topic(topic)
             allow(one, ResourceType.TOPIC, topic, "WRITE", "DESCRIBE", "DESCRIBE_CONFIGS")
         allow(one, ResourceType.TOPIC, "tidegate-", "READ", "WRITE", "CREATE", "DESCRIBE", "DESCRIBE_CONFIGS")
@@ -160,6 +162,32 @@ async def test_a_topic_that_may_not_be_written_is_parked_and_the_others_flow(
         found = [record for record in broker.read(topic) if record.key == b"narrow"]
         assert numbers(found) == list(wanted)
     await queue.close()
+
+
+@pytest.mark.kafka
+async def test_a_transaction_that_broke_between_two_batches_says_why(broker: KafkaBroker) -> None:
+    """The library says only that there is no transaction; or nothing, to a second batch of the partition."""
+    settings = KafkaSettings(
+        bootstrap_servers=[broker.address("sasl_plaintext")], sasl=login("PLAIN", user="narrow")
+    )
+    producer = Producer(
+        bootstrap_servers=settings.bootstrap_servers, transactional_id="tidegate.broken", **options(settings)
+    )
+    await producer.start()
+    await producer.kafka.begin_transaction()
+    unbroken = TimeoutError()
+    assert producer.cause(unbroken) is unbroken
+    batch = producer.kafka.create_batch()
+    batch.append(key=None, value=b"1", timestamp=None)
+    batch.close()
+    answer = await producer.kafka.send_batch(batch, "secured-3", partition=0)
+    assert producer.failure
+    await asyncio.wait([producer.failure], timeout=30)
+    with pytest.raises(IllegalOperation) as complaint:
+        await producer.kafka.send_batch(producer.kafka.create_batch(), "secured-1", partition=0)
+    assert isinstance(producer.cause(complaint.value), TopicAuthorizationFailedError)
+    answer.cancel()
+    await producer.hard_close()
 
 
 @asynccontextmanager

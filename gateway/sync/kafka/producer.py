@@ -75,6 +75,14 @@ class Producer:
         batches that were to be sent stay unanswered."""
         return self.kafka._txn_manager and self.kafka._txn_manager._transaction_waiter  # type: ignore[no-any-return]  # noqa: SLF001
 
+    def cause(self, error: Exception) -> BaseException:
+        """What broke the transaction under way, or else `error`: whoever uses a broken transaction is only told that
+        there is none, or waits for ever."""
+        broken = self.failure
+        if broken is None or not broken.done() or broken.cancelled():
+            return error
+        return broken.exception() or error
+
     async def start(self) -> None:
         with self._owner:
             await self.kafka.start()

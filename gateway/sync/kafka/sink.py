@@ -125,8 +125,8 @@ class KafkaSink:
         try:
             async with asyncio.timeout(self._settings.transaction_timeout * 0.9):
                 return await self._transact(producer, batches, positions)
-        except (TimeoutError, OSError, AssertionError, errors.KafkaError) as error:
-            raise self._translate(error, "delivering") from error
+        except (TimeoutError, OSError, AssertionError, errors.IllegalOperation, errors.KafkaError) as error:
+            raise self._translate(producer.cause(error), "delivering") from error
 
     async def close(self) -> None:
         producer, self._producer = self._producer, None
@@ -211,6 +211,9 @@ class KafkaSink:
             [whole] if broken is None else [whole, broken], return_when=asyncio.FIRST_COMPLETED
         )
         if broken is not None and broken.done():
+            whole.add_done_callback(
+                lambda ended: ended.cancelled() or ended.exception()
+            )  # or asyncio complains
             whole.cancel()
             broken.result()
         results = await whole
