@@ -1,0 +1,174 @@
+"""tests/PROOF.md: what was broken on purpose, how often, and what it cost. Written by the runs, never by hand.
+
+A run that was asked to (`PROOF=file`) appends a line to that file for each fault it injected; `python -m tests.proof file`
+takes them into the page: lines of one fault are added up and replace what the page said of it before.
+"""
+
+import json
+import os
+import re
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+PAGE = Path(__file__).with_name("PROOF.md")
+ASKED = "PROOF"
+
+FAULTS = {
+    "1": "kill -9 at a random time",
+    "2": "kill -9, an error or a delay at a chosen system call",
+    "3": "power cut: what was not synced is lost, kept, reordered or torn (simulated disk)",
+    "4": "power cut: a copy of a mounted ext4",
+    "5": "fsync fails",
+    "6": "a damaged page, a read error",
+    "7": "database or log cut short, emptied or missing",
+    "8": "disk full",
+    "9": "slow disk",
+    "10": "file system turns read-only",
+    "11": "link down",
+    "12": "link silent (half-open)",
+    "13": "link slow, with delay and cuts",
+    "14": "connection cut within a request or an answer",
+    "15": "the end of a transaction arrives late",
+    "16": "broker stopped for a while",
+    "17": "broker killed, leaders and coordinators move",
+    "18": "all brokers down and back at other ports",
+    "19": "too few replicas in sync",
+    "20": "transaction times out",
+    "21": "a second gateway with our id",
+    "22": "database restored from an older image",
+    "23": "database lost, moved or copied to another board",
+    "24": "topics deleted, partitions added",
+    "25": "topic missing",
+    "26": "record too large",
+    "27": "clock wrong or jumping",
+    "28": "certificate expired, rotated or wrong",
+    "29": "password wrong or withdrawn",
+    "30": "broker throttles",
+    "31": "MQTT: cut or killed at each step of QoS 1 and 2, DUP storms",
+    "32": "hostile clients",
+    "33": "malformed input",
+    "34": "CoAP: repeated messages, block floods",
+    "35": "Modbus and serial lines: noise, late and wrong answers",
+    "36": "no memory, no descriptors",
+    "37": "event loop or storage thread hangs or dies",
+    "38": "told to end while brokers are down",
+    "soak": "all drivers, faults by seed, for a long time",
+}
+
+HEAD = """# Proof
+
+What tidegate was put through, and what it cost. The tables below are written by the runs (`make proof`); each row names the
+command that repeats it. *acknowledged* are records that a device was told are accepted; *lost* and *twice* are counted by a
+reader of Kafka (`read_committed`) or of the drained queue that shares no code with the sync. *recovery* is the longest time from the fault's end to the
+first record that is delivered again.
+
+## Not covered
+
+- **A card that lies about flush**, and then loses power: records that were acknowledged in its cache are lost. The gateway
+  sees it afterwards when Kafka has records that the disk lost, and says so; where the lost tail was not delivered nobody
+  can know. `tidegate doctor` has no way to find such a card either.
+- Real SD cards, real power switches, real radio links: everything here is simulated on one machine.
+"""
+
+
+class Row(NamedTuple):
+    """`times` the fault was injected. `recovery_s` is the longest, None where there is nothing to recover."""
+
+    fault: str
+    what: str
+    times: int
+    acknowledged: int | None
+    lost: int | None
+    twice: int | None
+    recovery_s: float | None
+    command: str
+
+
+def tell(row: Row) -> None:
+    """Note a row if the run was asked for its proof. Raises KeyError for a fault that the page has no heading for."""
+    assert FAULTS[row.fault]
+    where = os.environ.get(ASKED)
+    if where:
+        with Path(where).open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+
+def added_up(rows: Iterable[Row]) -> dict[tuple[str, str], Row]:
+    sums: dict[tuple[str, str], Row] = {}
+    for row in rows:
+        before = sums.get((row.fault, row.what))
+        if before is not None:
+            row = row._replace(
+                times=before.times + row.times,
+                acknowledged=_sum(before.acknowledged, row.acknowledged),
+                lost=_sum(before.lost, row.lost),
+                twice=_sum(before.twice, row.twice),
+                recovery_s=max(filter(None, (before.recovery_s, row.recovery_s)), default=None),
+            )
+        sums[row.fault, row.what] = row
+    return sums
+
+
+def _sum(one: int | None, other: int | None) -> int | None:
+    return None if one is None and other is None else (one or 0) + (other or 0)
+
+
+def page(rows: Mapping[tuple[str, str], Row]) -> str:
+    text = HEAD
+    missing = [number for number in FAULTS if not any(fault == number for fault, _ in rows)]
+    for number in missing:
+        text += f"- {FAULTS[number]} ({number}): no run has written a row yet.\n"
+    for number, heading in FAULTS.items():
+        found = [row for row in rows.values() if row.fault == number]
+        if found:
+            text += f"\n## {number}: {heading}\n\n"
+            text += "| what | times | acknowledged | lost | twice | recovery, s | command |\n|---|---|---|---|---|---|---|\n"
+            for row in sorted(found):
+                cells = [
+                    row.what,
+                    row.times,
+                    *map(_count, row[3:6]),
+                    _seconds(row.recovery_s),
+                    f"`{row.command}`",
+                ]
+                text += "| " + " | ".join(map(str, cells)) + " |\n"
+    return text
+
+
+def _count(number: int | None) -> str:
+    return "-" if number is None else f"{number:,}"
+
+
+def _seconds(seconds: float | None) -> str:
+    return "-" if seconds is None else f"{seconds:.1f}"
+
+
+def written(text: str) -> dict[tuple[str, str], Row]:
+    """The rows of a page."""
+    rows, fault = {}, ""
+    for line in text.splitlines():
+        if heading := re.fullmatch(r"## (\w+): .+", line):
+            fault = heading[1]
+        elif cells := re.fullmatch(
+            r"\| (.+) \| (\d+) \| (\S+) \| (\S+) \| (\S+) \| (\S+) \| `(.+)` \|", line
+        ):
+            acknowledged, lost, twice = (
+                None if cell == "-" else int(cell.replace(",", "")) for cell in cells.groups()[2:5]
+            )
+            recovery = None if cells[6] == "-" else float(cells[6])
+            rows[fault, cells[1]] = Row(
+                fault, cells[1], int(cells[2]), acknowledged, lost, twice, recovery, cells[7]
+            )
+    return rows
+
+
+def main(file: Path) -> None:
+    rows = written(PAGE.read_text()) if PAGE.exists() else {}
+    rows |= added_up(Row(*json.loads(line)) for line in file.read_text().splitlines())
+    PAGE.write_text(page(rows))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

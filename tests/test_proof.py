@@ -1,0 +1,52 @@
+"""The page of proofs keeps what the runs wrote, and shows no loss."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests import proof
+from tests.proof import Row
+
+CUT = Row("3", "torn", 10, 100, 0, 0, None, "make crash N=10")
+KILL = Row("1", "a whole gateway", 3, 5000, 0, 0, 1.25, "make kills N=3")
+
+
+def test_a_page_is_read_as_it_was_written() -> None:
+    rows = {(row.fault, row.what): row._replace(recovery_s=row.recovery_s and 1.2) for row in (CUT, KILL)}
+    assert proof.written(proof.page(rows)) == rows
+    assert "(2): no run has written a row yet" in proof.page(rows)
+
+
+def test_rows_of_a_run_are_added_up_and_replace_those_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(proof, "PAGE", tmp_path / "PROOF.md")
+    told = tmp_path / "told"
+    monkeypatch.setenv("PROOF", str(told))
+    proof.tell(CUT)
+    proof.tell(KILL)
+    proof.tell(KILL._replace(recovery_s=0.5))
+    proof.main(told)
+    told.write_text(json.dumps(CUT._replace(times=7)))
+    proof.main(told)
+    rows = proof.written(proof.PAGE.read_text())
+    assert rows["3", "torn"].times == 7
+    assert rows["1", "a whole gateway"] == KILL._replace(times=6, acknowledged=10_000, recovery_s=1.2)
+
+
+def test_a_run_that_was_not_asked_writes_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("PROOF", raising=False)
+    monkeypatch.chdir(tmp_path)
+    proof.tell(CUT)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_fault_without_a_heading_is_refused() -> None:
+    with pytest.raises(KeyError):
+        proof.tell(CUT._replace(fault="99"))
+
+
+def test_nothing_acknowledged_was_lost_or_came_twice() -> None:
+    rows = proof.written(proof.PAGE.read_text()).values() if proof.PAGE.exists() else []
+    assert [row for row in rows if row.lost or row.twice] == []
