@@ -359,7 +359,7 @@ class Sync:
         batches = await self._build(takes)
         counts = dict.fromkeys(LANES, 0)
         for batch in batches:
-            counts[batch.lane] += batch.records
+            counts[batch.lane] += batch.data.records
         after = {name: lane.progress for name, lane in self._lanes.items()}
         for take in takes:
             after[take.lane] = progressed(after[take.lane], take, counts[take.lane])
@@ -397,7 +397,6 @@ class Sync:
             self._identity,
             self._topics.known,
             round(self._broker_offset_ms + self._clock.monotonic() * 1000),
-            self._sink.builder,
             self._partition,
             batch_bytes=self._batch_bytes,
             keyless=self._transactions,
@@ -431,7 +430,7 @@ class Sync:
         """Nothing of the transaction was committed: smaller batches, then single records, then the dead letters."""
         for batch in error.batches:
             lane = self._lanes[batch.lane]
-            if batch.records == 1:
+            if batch.data.records == 1:
                 _log.error("record %d of lane %s is put aside: %s", batch.first, batch.lane, error)
                 with suppress(
                     SinkUnavailable
@@ -440,8 +439,8 @@ class Sync:
                         "dead", batch.lane, first=batch.first, last=batch.first, reason=str(error)
                     )
                 await lane.bury(batch.first, str(error))
-            elif error.too_large and batch.builder.size() > BATCH_BYTES_MIN:
-                size = max(BATCH_BYTES_MIN, batch.builder.size() // 2)
+            elif error.too_large and batch.data.size > BATCH_BYTES_MIN:
+                size = max(BATCH_BYTES_MIN, batch.data.size // 2)
                 self._batch_bytes[batch.topic] = min(size, self._batch_bytes.get(batch.topic, size))
             else:
                 lane.alone_through = max(lane.alone_through, batch.last)
