@@ -48,6 +48,7 @@ class _Account:
     seen: Numbers = field(default_factory=Numbers)
     runs: dict[str, Range] = field(default_factory=dict)
     topics: dict[str, int] = field(default_factory=dict)
+    partitions: dict[str, int] = field(default_factory=dict)
     floors: dict[Place, int] = field(default_factory=dict)
     young: dict[str, int] = field(default_factory=dict)
     reasons: dict[_Reason, list[Range]] = field(default_factory=dict)
@@ -60,6 +61,16 @@ class _Account:
     @property
     def intervals(self) -> int:
         return self.seen.intervals + sum(len(numbers) for numbers in self.reasons.values())
+
+    def goes_to(self, topic: str, start: int, partitions: int) -> None:
+        self.topics[topic] = min(start, self.topics.get(topic, start))
+        before = self.partitions.get(topic, partitions)
+        self.partitions[topic] = partitions
+        if before != partitions:
+            self.note(
+                f"topic {topic} has {partitions} partitions from record {start} on, and had {before}: records of one "
+                "key before and after it may lie in two partitions"
+            )
 
     def note(self, text: str) -> None:
         if len(self.notes) < NOTES_MAX and text not in self.notes:
@@ -180,8 +191,8 @@ class Books:
             account.explain(TOLD[kind], str(body["reason"]), Range(int(body["first"]), int(body["last"])))
         elif kind == "topics":
             start = int(body["from_seq"])
-            for topic in body["topics"]:
-                account.topics[topic] = min(start, account.topics.get(topic, start))
+            for topic, partitions in body["topics"].items():
+                account.goes_to(topic, start, int(partitions))
         elif kind == "note":
             account.note(body["text"])
         else:

@@ -79,13 +79,13 @@ class Memory:
             await self._store("hint", stored)
 
     @property
-    def topics(self) -> frozenset[str]:
-        """Topics of the lane main that the ledger has been told of."""
-        stored = self._load("topics") or [None, []]
-        return frozenset(stored[1]) if stored[0] == self._queue.queue_id else frozenset()
+    def topics(self) -> Mapping[str, int]:
+        """Topics of the lane main that the ledger has been told of, and how many partitions they had."""
+        queue_id, topics = self._load("topics") or [None, {}]
+        return dict(topics) if queue_id == self._queue.queue_id else {}
 
-    async def set_topics(self, topics: frozenset[str]) -> None:
-        await self._store("topics", [self._queue.queue_id, sorted(topics)])
+    async def set_topics(self, topics: Mapping[str, int]) -> None:
+        await self._store("topics", [self._queue.queue_id, topics])
 
     @property
     def sent(self) -> bool:

@@ -338,12 +338,13 @@ class Sync:
         )
 
     async def _announce(self, take: Take) -> None:
-        """Before a lane's first record goes to a topic, the ledger says that it will."""
+        """Before a lane's first record goes to a topic, or to one that has grown, the ledger says that it will."""
         told = self._memory.topics
-        new = take.topics - told
+        now = {topic: self._topics.known[topic].partitions for topic in sorted(take.topics)}
+        new = {topic: partitions for topic, partitions in now.items() if told.get(topic) != partitions}
         if new:
-            await self._tell("topics", MAIN, topics=sorted(new), from_seq=take.after + 1)
-            await self._memory.set_topics(told | new)
+            await self._tell("topics", MAIN, topics=new, from_seq=take.after + 1)
+            await self._memory.set_topics({**told, **new})
 
     async def _tell(self, kind: str, lane: str, **fields: object) -> None:
         shape = ledger_shape(self._settings.ledger_topic, self._identity.gateway_id)

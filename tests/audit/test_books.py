@@ -106,7 +106,7 @@ def test_without_a_position_the_highest_number_counts() -> None:
 def test_a_beginning_deleted_by_retention() -> None:
     books = Books("tidegate-ledger")
     position(books, 9)
-    say(books, "topics", topics=["t"], from_seq=1)
+    say(books, "topics", topics={"t": 1}, from_seq=1)
     books.lost_beginning(("t", 0), NOW_MS - 1)
     feed(books, [4, 5, 7, 8, 9])
     found = lane(books.findings())
@@ -140,17 +140,29 @@ def test_a_partition_that_lost_its_beginning_excuses_nothing_young() -> None:
 def test_a_topic_excuses_only_lanes_that_went_there() -> None:
     books = Books("tidegate-ledger")
     position(books, 3)
-    say(books, "topics", topics=["t"], from_seq=1)
+    say(books, "topics", topics={"t": 1}, from_seq=1)
     books.lost_beginning(("other", 0), NOW_MS)
     books.compacted("third")
     feed(books, [1, 3])
     assert lane(books.findings()).counts == {Cause.UNEXPLAINED: 1}
 
 
+def test_a_topic_that_grew_is_worth_a_note() -> None:
+    books = Books("tidegate-ledger")
+    position(books, 3)
+    say(books, "topics", topics={"t": 6, "u": 1}, from_seq=1)
+    say(books, "topics", topics={"t": 12}, from_seq=3)
+    feed(books, range(1, 4))
+    found = lane(books.findings())
+    assert found.complete
+    (note,) = found.notes
+    assert note.startswith("topic t has 12 partitions from record 3 on, and had 6")
+
+
 def test_a_compacted_topic_may_have_lost_any_record() -> None:
     books = Books("tidegate-ledger")
     position(books, 3)
-    say(books, "topics", topics=["t"], from_seq=1)
+    say(books, "topics", topics={"t": 1}, from_seq=1)
     books.compacted("t")
     feed(books, [1, 3])
     assert lane(books.findings()).counts == {Cause.EXPIRED: 1}
