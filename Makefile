@@ -38,7 +38,7 @@ fix: setup
 	$(BIN)/ruff format -q
 
 test: setup tools
-	$(BIN)/pytest -q
+	$(BIN)/pytest -q -n 2 --dist loadfile
 
 faults: setup
 	$(BIN)/python -m pytest -q -p tests.faults tests/mqtt tests/http tests/modbus tests/serial tests/coap
