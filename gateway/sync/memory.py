@@ -106,6 +106,15 @@ class Memory:
             await self._store("parked", parked)
 
     @property
+    def rival(self) -> bool:
+        """Whether another gateway was seen to deliver as we do, and nobody has decided since."""
+        return bool(self._load("rival"))
+
+    async def set_rival(self, rival: bool) -> None:
+        if rival != self.rival:
+            await self._store("rival", rival)
+
+    @property
     def accepted_offset(self) -> int:
         stored = self._load("accepted_offset")
         return -1 if stored is None else int(stored)
