@@ -3,6 +3,7 @@
 import json
 import random
 from collections.abc import Iterable
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -41,7 +42,7 @@ def lane(report: Report, queue: str = "q") -> Lane:
     return next(lane for lane in report.lanes if (lane.queue, lane.lane) == (queue, "main"))
 
 
-def numbers_of(ranges: Iterable[tuple[int, ...]]) -> list[int]:
+def numbers_of(ranges: Iterable[tuple[Any, ...]]) -> list[int]:
     return [number for first, last, *_ in ranges for number in range(first, last + 1)]
 
 
