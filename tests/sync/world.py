@@ -186,6 +186,12 @@ class World:
         return decode(values[-1]).progress if values else None
 
     @property
+    def closed(self) -> bool:
+        """Whether Kafka has records behind one that waits for its topic."""
+        latest = {one.key: decode(one.value).progress for one in self.cluster.positions}
+        return any(progress.parked for progress in latest.values())
+
+    @property
     def held(self) -> bool:
         return self.sync.status().state is LinkState.HELD
 
