@@ -13,6 +13,7 @@ from gateway.sync.lineage import Seen, family, relatives, shared
 from gateway.sync.position import Key, Progress
 
 Assume = Literal["delivered", "lost"]
+Answer = Assume | Literal["fork"]
 
 LOST_BY_CLUSTER = (
     ": the cluster lost what it had confirmed (restored from a copy, unclean leader election). `tidegate adopt --assume "

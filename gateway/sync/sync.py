@@ -22,7 +22,7 @@ from gateway.sync.lineage import Seen
 from gateway.sync.memory import Adoption, Memory, Place
 from gateway.sync.pace import Pace
 from gateway.sync.position import Key, Progress, decode, decode_key, encode, encode_key, position_at
-from gateway.sync.reconcile import Assume, predecessors
+from gateway.sync.reconcile import Answer, predecessors
 from gateway.sync.settings import KafkaSettings
 from gateway.sync.sink import (
     Batch,
@@ -111,18 +111,23 @@ class Sync:
             transactions=self._transactions,
         )
 
-    async def adopt(self, assume: Assume | None) -> None:
-        """An operator's word: the place found now is right, and what was in doubt was delivered or lost.
+    async def adopt(self, answer: Answer | None) -> None:
+        """An operator's word: the place found now is right, and what was in doubt was delivered or lost; or "fork".
 
-        Raises CommandError while records are delivered: kept for later, it would decide what nobody has seen yet.
+        Raises CommandError while records are delivered: kept for later, it would decide what nobody has seen yet. So
+        does a fork of what is no copy.
         """
+        wrong = self._standing.why_no_fork() if answer == "fork" else None
         if self._state is LinkState.LIVE:
-            raise CommandError("records are being delivered: there is nothing to agree to", os.EX_DATAERR)
-        await self._memory.set_adoption(Adoption(assume))
+            wrong = "records are being delivered: there is nothing to agree to"
+        if wrong is not None:
+            raise CommandError(wrong, os.EX_DATAERR)
+        await self._memory.set_adoption(Adoption(answer))
         self._adopted.set()
 
     async def run(self) -> None:
         """Raises StorageFailing when the queue's disk fails; nothing else ends it but being cancelled."""
+        await self._standing.note_board()
         try:
             while True:
                 pause = await self._connect_and_deliver()
@@ -186,6 +191,7 @@ class Sync:
         await self._memory.set_place(self._place(cluster))
         if self._hardware_id is not None:
             await self._memory.set_hardware_id(self._hardware_id)
+            await self._memory.set_copied(None)
         if not self._adopted.is_set():  # else an operator has just spoken again
             await self._memory.set_adoption(None)
         await self._memory.set_settled(None)

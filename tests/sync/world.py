@@ -80,6 +80,9 @@ class World:
         self.retried: set[int] = set()
         self.retried_values: set[bytes] = set()
         self.lives = 0
+        self.gateway = GATEWAY
+        self.board: str | None = None
+        self.replaces: str | None = None
         self.folder = root / "0"
         self.branched = False
         self.twin: Image | None = None
@@ -98,8 +101,10 @@ class World:
 
     def connect(self) -> None:
         settings = KafkaSettings(bootstrap_servers=["memory:1"], linger=0.0)
-        sink = MemorySink(self.cluster, GATEWAY)
-        self.sync = Sync(self.queue, sink, settings, GATEWAY, SystemClock(), _partition)
+        sink = MemorySink(self.cluster, self.gateway)
+        self.sync = Sync(
+            self.queue, sink, settings, self.gateway, SystemClock(), _partition, self.board, self.replaces
+        )
         self._task = asyncio.create_task(self.sync.run())
 
     async def disconnect(self) -> None:
@@ -123,7 +128,7 @@ class World:
         return Image(folder, dict(self.stored))
 
     async def _go_on_with(self, image: Image) -> None:
-        self.cluster.epochs[GATEWAY] += 1
+        self.cluster.epochs[self.gateway] += 1
         await self.stop()
         self.folder, self.stored = image.folder, dict(image.stored)
 
@@ -181,7 +186,7 @@ class World:
         self.cluster.commit([], [(encode_key(Key(GATEWAY, "other", lane)), value) for lane in LANES])
 
     def progress(self, lane: str) -> Progress | None:
-        key = encode_key(Key(GATEWAY, self.queue.queue_id, lane))
+        key = encode_key(Key(self.gateway, self.queue.queue_id, lane))
         values = [one.value for one in self.cluster.positions if one.key == key]
         return decode(values[-1]).progress if values else None
 
@@ -243,7 +248,7 @@ class World:
         else:
             self._balance_numbers(stats, letters)
         self._look_at_order()
-        self._audit()
+        self.audit()
 
     async def _balance_lives(self, letters: list[DeadLetter]) -> None:
         """The same where numbers were given more than once: values tell the records apart."""
@@ -337,7 +342,7 @@ class World:
             assert record.key is None or latest.get(place, 0) < number, f"{place} out of order"
             latest[place] = number
 
-    def _audit(self) -> None:
+    def audit(self) -> None:
         books = Books(LEDGER_TOPIC)
         for cluster in self.clusters:
             for position in cluster.positions:
