@@ -1,6 +1,5 @@
 """Cards that move, are copied or put back: who goes on, who is held, and that each record arrives once."""
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -28,15 +27,6 @@ async def world(tmp_path: Path) -> World:
     await world.emit(RECORD, RECORD)
     await world.queue.close()
     return world
-
-
-def copied(world: World, to: Path) -> World:
-    """A copy of the whole card, on board B and the same cluster."""
-    copy = World(to)
-    copy.clusters, copy.stored = world.clusters, dict(world.stored)
-    shutil.copytree(world.folder, copy.folder)
-    copy.board = "soc:b"
-    return copy
 
 
 async def held(world: World) -> str:
@@ -74,7 +64,7 @@ async def test_a_swap_that_was_planned_needs_no_operator(world: World) -> None:
 async def test_a_copy_becomes_a_gateway_of_its_own_and_leaves_to_the_original_what_is_its(
     world: World, tmp_path: Path
 ) -> None:
-    copy = copied(world, tmp_path / "b")
+    copy = world.copied(tmp_path / "b", "soc:b")
     await copy.start()
     await held(copy)
     await copy.emit(("beta", b"k2", 50))
@@ -121,19 +111,19 @@ async def test_an_image_of_this_board_goes_on_and_one_that_another_board_sent_fo
     await world.start()
     await world.until(lambda: world.drained)
     assert "older image" in (world.sync.status().alarm or "")
-    copy = copied(world, world.root / "b")
+    copy = world.copied(world.root / "b", "soc:b")
     await world.stop()
-    copy.branched = True
     await copy.start()
     await held(copy)
     await copy.sync.adopt(None)
-    await copy.until(lambda: copy.drained)
+    await copy.until(lambda: not copy.held)
     await copy.emit(RECORD)
     await copy.quiet()
     await copy.stop()
     await world.start()
     await world.emit(RECORD)
     assert "another gateway delivers as" in await held(world)
+    world.lost += copy.stored.values()
     await world.balance()
     assert len(world.found()) == 6
 
@@ -144,8 +134,7 @@ async def test_of_two_copies_at_the_same_time_one_stops_and_each_record_arrives_
 ) -> None:
     """Boards that have no identity: the copy is not noticed at its start."""
     world.board = None
-    copy = copied(world, tmp_path / "b")
-    copy.board = None
+    copy = world.copied(tmp_path / "b", None)
     await world.start()
     await copy.start(connect=False)
     await copy.emit(RECORD)
@@ -165,7 +154,6 @@ async def test_of_two_copies_at_the_same_time_one_stops_and_each_record_arrives_
     assert copy.cluster.transactions > transactions
     assert not copy.held
     await copy.stop()
-    world.branched = True
     world.lost = list(copy.stored.values())
     await world.balance()
     assert len(world.found()) == 3 + 2 + 2

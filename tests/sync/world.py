@@ -132,6 +132,15 @@ class World:
         await self.stop()
         self.folder, self.stored = image.folder, dict(image.stored)
 
+    def copied(self, root: Path, board: str | None) -> "World":
+        """A copy of the whole card in another board, on the same cluster; both may run."""
+        copy = World(root)
+        copy.clusters, copy.stored, copy._bodies = self.clusters, dict(self.stored), self._bodies
+        copy.board, copy.branched = board, True
+        self.branched = True
+        shutil.copytree(self.folder, copy.folder)
+        return copy
+
     async def put_back(self, image: Image) -> None:
         """What was stored since it was taken is gone, if it was not delivered."""
         kept = set(image.stored.items())
