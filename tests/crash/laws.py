@@ -88,7 +88,7 @@ async def fetch(queue: Queue, lane: str, after: int, records: int) -> tuple[int,
     return (segments[-1].last if segments else after), found
 
 
-async def drain(queue: Queue, lane: str, promise: Callable[[Event], None], records: int = 64) -> None:
+async def drain(queue: Queue, lane: str, promise: Callable[[Event], None], records: int = 1000) -> None:
     while True:
         last, found = await fetch(queue, lane, queue.position(lane), records)
         if last == queue.position(lane):
