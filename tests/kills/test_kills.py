@@ -1,4 +1,4 @@
-"""`make kills`, small: clean with an honest gateway, not clean with one that breaks its promise."""
+"""`make kills`, small: clean with an honest gateway. That the judge sees a broken promise is tests/demo's."""
 
 import subprocess
 import sys
@@ -21,9 +21,3 @@ def test_nothing_is_lost_and_nothing_is_there_twice() -> None:
     done = kills("--n", "20")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "CLEAN: nothing lost, nothing twice, all in order" in done.stdout
-
-
-def test_a_gateway_that_acknowledges_too_early_is_caught() -> None:
-    done = kills("--n", "3", "--seed", "1", "--sabotage", "ack-early")
-    assert done.returncode == 1, done.stdout + done.stderr
-    assert "NOT CLEAN" in done.stdout
