@@ -6,6 +6,8 @@
 # make proof    the tests that inject faults into the whole gateway, and the page of them, tests/PROOF.md
 # make demo     devices -> gateway -> Kafka through a cut link and a killed gateway, and the verdict
 #               DEMO_SECONDS=40 DEMO_DEVICES=40 DEMO_RATE=20; SABOTAGE=ack-early breaks the promise on purpose
+# make kills    a gateway under load is killed with -9 at random times, and judged; N=50 SEED=
+# make soak     all drivers, one fault after the other, then the verdict and what memory and descriptors did; MINUTES=30 SEED=
 # make bench    the design's figures, on this machine; BENCH_COUNT=100000 and BENCH="drain wear" make it smaller
 # make lock     newest versions that pyproject.toml allows, with hashes
 
@@ -14,7 +16,7 @@ BIN := .venv/bin
 DONE := .venv/.done
 LOCKED = $(BIN)/uv pip compile pyproject.toml -q --universal --python-version 3.11 --generate-hashes --no-header
 
-.PHONY: setup check fix test faults proof bench demo tools lock
+.PHONY: setup check fix test faults proof kills soak bench demo tools lock
 .DEFAULT_GOAL := check
 
 setup: $(DONE)
@@ -49,6 +51,12 @@ proof: setup tools
 demo: setup tools
 	@$(BIN)/python -m tests.demo.demo $(if $(DEMO_SECONDS),--seconds $(DEMO_SECONDS)) $(if $(DEMO_DEVICES),--devices $(DEMO_DEVICES)) \
 		$(if $(DEMO_RATE),--rate $(DEMO_RATE)) $(if $(SABOTAGE),--sabotage $(SABOTAGE))
+
+kills: setup tools
+	@$(BIN)/python -m tests.kills.kills $(if $(N),--n $(N)) $(if $(SEED),--seed $(SEED))
+
+soak: setup tools
+	@$(BIN)/python -m tests.soak.soak $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED))
 
 bench: setup tools
 	@$(BIN)/python -m tests.bench.bench $(if $(BENCH_COUNT),--count $(BENCH_COUNT)) $(BENCH)
