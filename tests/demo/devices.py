@@ -49,6 +49,9 @@ class Device:
         self._complaint = ""
         self._journal = (journals / f"{driver}-{name}.jsonl").open("a", buffering=1)
 
+    def close(self) -> None:
+        self._journal.close()
+
     def make(self) -> Message:
         self.made += 1
         return Message(self.name, self.made, self.padding)

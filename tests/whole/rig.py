@@ -17,8 +17,10 @@ from gateway.control.client import Client
 from gateway.errors import CommandError
 from gateway.runtime.status import Status
 from gateway.testing.kafka import free_ports
+from tests import proof
 from tests.demo.devices import Publisher
 from tests.judge.judge import Judge, read_journals, read_topics
+from tests.proof import Row
 
 TIDEGATE = str(Path(sys.executable).with_name("tidegate"))
 WITHIN_S = 30.0
@@ -115,6 +117,9 @@ class Gateway:
         self.process.send_signal(signal.SIGTERM)
         assert await self.ended() == 0, self.said()
 
+    def reload(self) -> None:
+        self.process.send_signal(signal.SIGHUP)
+
     async def kill(self) -> None:
         if self.process.returncode is None:
             self.process.kill()
@@ -167,6 +172,8 @@ class Devices:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        for publisher in self.publishers:
+            publisher.close()
 
 
 @asynccontextmanager
@@ -194,3 +201,12 @@ async def until(condition: Callable[[], bool], complaint: str, said: Callable[[]
     while not condition():
         assert time.monotonic() < deadline, f"{complaint}: {said()[-2000:]}"
         await asyncio.sleep(0.02)
+
+
+def tell(fault: str, what: str, audited: Audited, recovery_s: float | None) -> None:
+    """A row of the page of proofs; the audit must be clean."""
+    assert audited.clean, audited
+    assert audited.acknowledged > 0
+    proof.tell(
+        Row(fault, what, 1, audited.acknowledged, audited.lost, audited.twice, recovery_s, "make proof")
+    )
