@@ -61,9 +61,10 @@ class Audited(NamedTuple):
 
 
 class Gateway:
-    """Topic and id are its name. `folder` holds all of it, `data` (the queue) may be a file system of its own."""
+    """Topic and id are its name. `folder` holds all of it, `data` (the queue) may be a file system of its own. It reaches
+    Kafka by `link`, the judge by `bootstrap`."""
 
-    def __init__(self, folder: Path, name: str, bootstrap: str) -> None:
+    def __init__(self, folder: Path, name: str, bootstrap: str, link: str | None = None) -> None:
         self.name = name
         self.folder = folder
         self.data = folder / "data"
@@ -71,7 +72,7 @@ class Gateway:
         self.port = free_ports(1)[0]
         self.process: Process
         self._bootstrap = bootstrap
-        text = CONFIGURATION.format(id=name, bootstrap=bootstrap, port=self.port, password=PASSWORD)
+        text = CONFIGURATION.format(id=name, bootstrap=link or bootstrap, port=self.port, password=PASSWORD)
         (folder / "tidegate.toml").write_text(text)
 
     async def start(
