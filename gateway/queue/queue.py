@@ -65,7 +65,6 @@ class Queue:
     """See the package's docstring. Made by `open`; used from one event loop."""
 
     def __init__(self, path: Path, settings: QueueSettings, clock: Clock, ledger: Shape) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = FileLock(path.with_suffix(".lock"))
         self._path = path
         self._settings = settings
@@ -327,6 +326,10 @@ class Queue:
                 self._group.exhume += [letter.id for letter in letters]
                 await future
             return len(entries)
+
+    def committing_s(self) -> float:
+        """How long the commit that is under way has taken."""
+        return 0.0 if self._committing is None else self._clock.monotonic() - self._last_commit
 
     def load(self, key: str) -> str | None:
         return self._meta.get(key)

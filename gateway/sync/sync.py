@@ -86,7 +86,7 @@ class Sync:
         self._broker_offset_ms = 0.0
         self._latest: PositionRecord | None = None
         self._hint_stored = float("-inf")
-        self._reconciled = self._in_doubt = False
+        self._reconciled = self._in_doubt = self._told_delivering = False
         self._state, self._since_ms = LinkState.CONNECTING, clock.wall_ms()
         self._error: str | None = None
         self._alarm: str | None = None
@@ -454,7 +454,8 @@ class Sync:
                 await self._memory.set_settled({name: lane.progress for name, lane in self._lanes.items()})
 
     def _recovered(self) -> None:
-        if self._error is not None or self._transactions <= 1:
+        if self._error is not None or not self._told_delivering:
+            self._told_delivering = True
             _log.info("Kafka: records are delivered to %s", ", ".join(self._settings.bootstrap_servers))
         self._error = self._alarm = None
         self._backoff.reset()
