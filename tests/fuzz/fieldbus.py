@@ -76,7 +76,7 @@ def serial_target(case: Path) -> Target:
     lines = sound.splitlines(keepends=True)
     seeds = [sound, *(lines if len(lines) < 40 else ())]
     profile = [modules[name]] if name in modules else [fields]
-    return Target(f"serial-{name}", [serial, framing, checksum, *profile], seeds, tokens, run, 3000)
+    return Target(f"serial-{name}", [serial, framing, checksum, *profile], seeds, tokens, run, 4000)
 
 
 def _frames_of(decoder: Decoder, parts: list[bytes]) -> list[bytes]:
