@@ -4,6 +4,7 @@
 # make test     every test, with a real Apache Kafka (Java 17 and Maven); 50 examples of the model
 # make faults   the tests that send drivers bad input over bad lines, and the page of them in drivers/README.md
 # make proof    the tests that inject faults into the whole gateway, and the page of them, tests/PROOF.md
+# make crash    power cuts at every operation of the queue on a simulated disk: N=100000 images, from SEED=1
 # make demo     devices -> gateway -> Kafka through a cut link and a killed gateway, and the verdict
 #               DEMO_SECONDS=40 DEMO_DEVICES=40 DEMO_RATE=20; SABOTAGE=ack-early breaks the promise on purpose
 # make bench    the design's figures, on this machine; BENCH_COUNT=100000 and BENCH="drain wear" make it smaller
@@ -14,7 +15,7 @@ BIN := .venv/bin
 DONE := .venv/.done
 LOCKED = $(BIN)/uv pip compile pyproject.toml -q --universal --python-version 3.11 --generate-hashes --no-header
 
-.PHONY: setup check fix test faults proof bench demo tools lock
+.PHONY: setup check fix test faults proof crash bench demo tools lock
 .DEFAULT_GOAL := check
 
 setup: $(DONE)
@@ -45,6 +46,9 @@ faults: setup
 
 proof: setup tools
 	@rm -f .proof && PROOF=.proof $(BIN)/pytest -q -m proof && $(BIN)/python -m tests.proof .proof
+
+crash: setup
+	$(BIN)/python -m tests.crash.crash --images $(or $(N),100000) --seed $(or $(SEED),1)
 
 demo: setup tools
 	@$(BIN)/python -m tests.demo.demo $(if $(DEMO_SECONDS),--seconds $(DEMO_SECONDS)) $(if $(DEMO_DEVICES),--devices $(DEMO_DEVICES)) \

@@ -21,7 +21,7 @@ from gateway.queue.lock import FileLock
 from gateway.queue.marks import Marks
 from gateway.queue.recent import Recent
 from gateway.queue.salvage import open_store
-from gateway.queue.schema import LANES
+from gateway.queue.schema import LANES, make_directory
 from gateway.queue.segments import DROPPED, Gap, Segment, cut, payload_bytes
 from gateway.queue.settings import QueueSettings
 from gateway.queue.state import Buried, DeadLetter, Group, LaneState, Outcome, Run
@@ -65,7 +65,7 @@ class Queue:
     """See the package's docstring. Made by `open`; used from one event loop."""
 
     def __init__(self, path: Path, settings: QueueSettings, clock: Clock, ledger: Shape) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_directory(path.parent)
         self._lock = FileLock(path.with_suffix(".lock"))
         self._path = path
         self._settings = settings
