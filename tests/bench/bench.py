@@ -21,7 +21,7 @@ from tests.bench import fleet, modbus
 from tests.bench.row import Row
 from tests.bench.scenarios import Bench
 
-SCENARIOS = ("start", "full_way", "slow_disk", "drain", "visible", "wear", "coap")
+SCENARIOS = ("start", "full_way", "slow_disk", "drain", "visible", "wear", "coap", "registers")
 WITHOUT_KAFKA = {"modbus": modbus.rows, "fleet": fleet.rows}
 
 
