@@ -6,17 +6,21 @@ import logging
 import os
 import threading
 import tracemalloc
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from gateway.clock import SystemClock
+from gateway.codec import Entry
 from gateway.driver import Mark, MarkKey
 from gateway.errors import QueueFull, StorageError, TooLarge
 from gateway.limits import RECORD_BYTES_MAX
 from gateway.queue import Queue, Segment
 from gateway.queue.recent import Recent
 from gateway.queue.store import RUNS_MAX
-from tests.queue.rig import copy_as_killed, dead_letters, drain, entries, open_queue
+from tests.queue.rig import copy_as_killed, dead_letters, drain, entries, open_queue, settings
 
 
 async def test_what_was_put_comes_back_in_order_after_a_kill(tmp_path: Path) -> None:
@@ -294,6 +298,35 @@ async def test_dead_letters_make_room_for_newer_ones_and_the_ledger_says_which(t
     assert json.loads(told)["text"].endswith("made room for newer ones: main/1, main/2, main/3")
     stats = queue.stats().lanes["main"]
     assert (stats.dead, stats.pending, stats.dropped) == (5, 0, 0)
+    await queue.close()
+
+
+class CutBeforeTheLedgerIsTold(Queue):
+    """Copies its files at the last moment at which the ledger doesn't say yet what is to be told."""
+
+    copy_to: Path
+
+    def put(self, entries: Sequence[Entry], *, lane: str = "main", **more: Any) -> asyncio.Future[None]:
+        if lane == "ledger":
+            copy_as_killed(self.copy_to.with_name("a"), self.copy_to)
+        return super().put(entries, lane=lane, **more)
+
+
+async def test_a_dead_letter_that_makes_room_goes_with_the_note_that_tells_it(tmp_path: Path) -> None:
+    queue = await open_queue(tmp_path / "a", max_bytes=4 << 20)
+    large = entries(*(os.urandom(15_000) for _ in range(4)))
+    await queue.put(large)
+    for seq, entry in enumerate(large[:3], 1):
+        await queue.bury("main", seq, entry, "too large")
+    queue.advance("main", 3, 0)
+    await queue.close()
+    CutBeforeTheLedgerIsTold.copy_to = tmp_path / "b"
+    path = tmp_path / "a" / "queue.db"
+    queue = await CutBeforeTheLedgerIsTold.open(path, settings(max_bytes=4 << 20), SystemClock())
+    await queue.bury("main", 4, large[3], "too large")
+    await queue.close()
+    queue = await open_queue(tmp_path / "b", max_bytes=4 << 20)
+    assert [one.seq for one in await queue.dead_list(10)] == [1, 2, 3, 4]
     await queue.close()
 
 
