@@ -505,6 +505,10 @@ class Queue:
             self._apply(commit.result(), group)
         elif isinstance(error, QueueFull):
             self._disk_full = str(error)
+            # stored now, what came meanwhile would lie before what failed and is sent again
+            if self._group.entries.get("main"):
+                waiters += self._waiters
+                self._group, self._waiters = Group(), []
             self._commit_at(self._last_commit + LOOK_AGAIN_S)
         else:
             self._fail(error if isinstance(error, StorageFailing) else StorageFailing(repr(error)))

@@ -434,3 +434,28 @@ async def test_dead_letters_of_a_damaged_queue_never_stand_for_records_of_the_ne
     await queue.bury("main", 5, entry, "another one")
     assert {one.seq for one in await dead_letters(queue)} == {letter.seq, 5}
     await queue.close()
+
+
+async def test_what_came_after_a_record_that_found_no_room_is_not_stored_before_it(tmp_path: Path) -> None:
+    queue = await open_queue(tmp_path)
+
+    def limit(pages: int) -> None:
+        queue._store._db.execute(f"PRAGMA max_page_count={pages}")  # noqa: SLF001
+
+    await queue._call(limit, 1)  # noqa: SLF001 SQLite keeps what is in use
+    first = queue.put(entries(b"first" + os.urandom(5000)))
+    while queue._committing is None:  # noqa: SLF001, ASYNC110
+        await asyncio.sleep(0)
+    second = queue.put(entries(b"second"))
+    await queue._call(limit, 1 << 30)  # noqa: SLF001 there is room again before the second is committed
+    for future in (first, second):
+        with pytest.raises(QueueFull):
+            await future
+    while True:
+        try:
+            await asyncio.gather(queue.put(entries(b"first")), queue.put(entries(b"second")))
+            break
+        except QueueFull:
+            await asyncio.sleep(0.05)
+    assert [value for _, value in await drain(queue)] == [b"first", b"second"]
+    await queue.close()
