@@ -401,3 +401,16 @@ async def test_dead_letters_of_a_damaged_queue_never_stand_for_records_of_the_ne
     await queue.bury("main", 5, entry, "another one")
     assert {one.seq for one in await dead_letters(queue)} == {letter.seq, 5}
     await queue.close()
+
+
+async def test_one_large_commit_does_not_fill_a_small_queue_for_good(tmp_path: Path) -> None:
+    """The log grew to the size of the commit; it counts as used space, and it must shrink again."""
+    queue = await open_queue(tmp_path, max_bytes=4 << 20)
+    queue.advance("ledger", 0)
+    for _ in range(3):
+        await asyncio.gather(*(queue.put(entries(os.urandom(500_000))) for _ in range(4)))
+        await drain(queue)
+        await queue.put([])
+        await queue.put([])
+    assert queue.stats().used_bytes < 2 << 20
+    await queue.close()
