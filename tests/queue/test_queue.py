@@ -459,3 +459,16 @@ async def test_what_came_after_a_record_that_found_no_room_is_not_stored_before_
             await asyncio.sleep(0.05)
     assert [value for _, value in await drain(queue)] == [b"first", b"second"]
     await queue.close()
+
+
+async def test_one_large_commit_does_not_fill_a_small_queue_for_good(tmp_path: Path) -> None:
+    """The log grew to the size of the commit; it counts as used space, and it must shrink again."""
+    queue = await open_queue(tmp_path, max_bytes=4 << 20)
+    queue.advance("ledger", 0)
+    for _ in range(3):
+        await asyncio.gather(*(queue.put(entries(os.urandom(500_000))) for _ in range(4)))
+        await drain(queue)
+        await queue.put([])
+        await queue.put([])
+    assert queue.stats().used_bytes < 2 << 20
+    await queue.close()
