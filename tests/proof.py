@@ -68,7 +68,7 @@ first record that is delivered again.
 
 - **A card that lies about flush**, and then loses power: records that were acknowledged in its cache are lost. The gateway
   sees it afterwards when Kafka has records that the disk lost, and says so; where the lost tail was not delivered nobody
-  can know. `tidegate doctor` has no way to find such a card either.
+  can know. `tidegate doctor pull-plug` and `after-plug` find such a card beforehand, if somebody pulls the plug.
 - Real SD cards, real power switches, real radio links: everything here is simulated on one machine.
 """
 

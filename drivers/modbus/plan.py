@@ -8,10 +8,12 @@ that speaks of the quantity (exception 3) is taken for a limit of the unit, whic
 """
 
 from collections.abc import Iterable, Sequence
+from struct import Struct
 from typing import NamedTuple
 
 from drivers.modbus.protocol import BIT_TABLES, READ_BITS_MAX, READ_FUNCTIONS, Request, Table, read
-from drivers.modbus.register import Decode
+from drivers.modbus.register import Decode, NoValue, Plain
+from gateway.record import Value
 
 
 class Point(NamedTuple):
@@ -22,6 +24,7 @@ class Point(NamedTuple):
     at: int
     size: int
     decode: Decode
+    plain: Plain | None = None
 
     @property
     def end(self) -> int:
@@ -29,18 +32,35 @@ class Point(NamedTuple):
 
 
 class Block(NamedTuple):
-    """One request: its points, in the order of their addresses; `decodes` are their names, decoders and offsets."""
+    """One request: its points, in the order of their addresses. The plain ones, (name, divisor), are what `unpack` gives;
+    `decodes` are names, decoders and offsets of the others."""
 
     table: Table
     at: int
     size: int
     points: tuple[Point, ...]
+    unpack: Struct
+    plain: tuple[tuple[str, int], ...]
     decodes: tuple[tuple[str, Decode, int], ...]
     request: Request
 
     @property
     def end(self) -> int:
         return self.at + self.size
+
+    def values(self, data: bytes) -> tuple[dict[str, Value], dict[str, str]]:
+        """Values and quality."""
+        numbers = zip(self.plain, self.unpack.unpack_from(data), strict=True)
+        values: dict[str, Value] = {
+            name: number if divisor == 1 else number / divisor for (name, divisor), number in numbers
+        }
+        quality: dict[str, str] = {}
+        for name, decode, offset in self.decodes:
+            try:
+                values[name] = decode(data, offset)
+            except NoValue as error:
+                quality[name] = str(error)
+        return values, quality
 
 
 class Cut(NamedTuple):
@@ -62,8 +82,18 @@ def block(points: Sequence[Point]) -> Block:
     table, at = points[0].table, points[0].at
     size = max(point.end for point in points) - at
     unit = 1 if table in BIT_TABLES else 2
-    decodes = tuple((point.name, point.decode, unit * (point.at - at)) for point in points)
-    return Block(table, at, size, tuple(points), decodes, read(table, at, size))
+    code, end = ">", at
+    plain: list[tuple[str, int]] = []
+    decodes: list[tuple[str, Decode, int]] = []
+    for point in points:
+        if point.plain is not None and point.at >= end:
+            code += f"{2 * (point.at - end)}x{point.plain.code}"
+            plain.append((point.name, point.plain.divisor))
+            end = point.end
+        else:
+            decodes.append((point.name, point.decode, unit * (point.at - at)))
+    request = read(table, at, size)
+    return Block(table, at, size, tuple(points), Struct(code), tuple(plain), tuple(decodes), request)
 
 
 def blocks(points: Iterable[Point], limits: Limits, cuts: Iterable[Cut]) -> list[Block]:

@@ -20,7 +20,6 @@ from drivers.modbus.protocol import (
     Request,
     read,
 )
-from drivers.modbus.register import NoValue
 from drivers.modbus.unit import Unit
 from gateway.record import Value
 
@@ -89,7 +88,9 @@ class PollClass:
                 self._plan.took(block)
                 if self._silent == block.request:
                     self._silent = None
-                _decode(block, data, values, quality)
+                found, missing = block.values(data)
+                values.update(found)
+                quality.update(missing)
         self._plan.went_through()
         return values, quality, None
 
@@ -107,14 +108,6 @@ class PollClass:
     @staticmethod
     def _rest(block: Block, blocks: Iterable[Block], reason: str, quality: dict[str, str]) -> dict[str, str]:
         return {**quality, **{point.name: reason for one in (block, *blocks) for point in one.points}}
-
-
-def _decode(block: Block, data: bytes, values: dict[str, Value], quality: dict[str, str]) -> None:
-    for name, decode, offset in block.decodes:
-        try:
-            values[name] = decode(data, offset)
-        except NoValue as error:
-            quality[name] = str(error)
 
 
 class Polled:

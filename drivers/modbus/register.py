@@ -6,7 +6,7 @@ import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from drivers.modbus.protocol import (
     ADDRESSES,
@@ -166,6 +166,30 @@ Decode = Callable[[bytes, int], Value]
 """A value from a block's data and the offset in it, in bytes; of bits, in bits. Raises NoValue."""
 
 
+class Plain(NamedTuple):
+    """A number that needs no more than a division: `code` is struct's, `divisor` a power of ten."""
+
+    code: str
+    divisor: int
+
+
+def plain(register: Register, word_order: Order, byte_order: Order) -> Plain | None:
+    """Most values are: a block's are then unpacked at once, in a tenth of the time of one decoder each."""
+    whole = register.holds in WHOLE and register.holds in STRUCTS
+    exponent = _decimals(register.scale)
+    if (
+        not whole
+        or register.scale != 10**-exponent
+        or register.offset
+        or register.bits is not None
+        or register.names
+        or register.invalid is not None
+        or _permutation(register.count, register.word_order or word_order, register.byte_order or byte_order)
+    ):
+        return None
+    return Plain(STRUCTS[register.holds], 10**exponent)
+
+
 def decoder(register: Register, word_order: Order, byte_order: Order) -> Decode:
     """The orders are the unit's, for a register without its own."""
     if register.holds == "bool":
@@ -230,6 +254,9 @@ def _refined(register: Register, raw: Callable[[bytes, int], float]) -> Decode:
     if not scaled and bits is None and not register.names and register.invalid is None:
         return raw
     if bits is None and not register.names and register.invalid is None:
+        if scale == 10**-digits and not offset:  # exact, and faster
+            divisor = 10**digits
+            return lambda data, at: raw(data, at) / divisor
         return lambda data, at: round(raw(data, at) * scale + offset, digits)
     low, width = (0, 0) if bits is None else (bits[0], bits[1] - bits[0] + 1)
 

@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from drivers.modbus import profile
 from drivers.modbus.plan import Limits, Point
 from drivers.modbus.protocol import READ_REGISTERS_MAX
-from drivers.modbus.register import Order, Register, decoder
+from drivers.modbus.register import Order, Register, decoder, plain
 from drivers.modbus.register import problems as register_problems
 from gateway.settings import Duration, setting
 
@@ -91,7 +91,8 @@ class Unit:
         orders = self.orders()
         found: dict[float, list[Point]] = {}
         for name, register in self.values().items():
-            point = Point(name, register.table, register.at, register.count, decoder(register, *orders))
+            how = decoder(register, *orders), plain(register, *orders)
+            point = Point(name, register.table, register.at, register.count, *how)
             found.setdefault(self.interval_of(name), []).append(point)
         return found
 

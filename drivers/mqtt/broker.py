@@ -34,6 +34,11 @@ async def start(session_expiry_s: int) -> Broker:
     return broker
 
 
+async def forget(broker: Broker, client_id: str) -> None:
+    """amqtt has no other word for it than a clean CONNECT, whose session would not last."""
+    await broker._delete_session(client_id)  # noqa: SLF001
+
+
 class _Reader(ReaderAdapter):  # type: ignore[misc]
     def __init__(self) -> None:
         self.stream = asyncio.StreamReader()

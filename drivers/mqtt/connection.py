@@ -291,6 +291,7 @@ class Connection(asyncio.Protocol):
         await sessions.settled(client_id)
         if connect.clean or sessions.ended(client_id, door.clock.monotonic()):
             await sessions.clear(client_id)
+            await door.subscribers.forget(client_id)
         self._unfinished = sessions.resume(client_id)
 
     # Packets of a client that was let in

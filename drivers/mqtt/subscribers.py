@@ -50,6 +50,13 @@ class Subscribers:
     def has_session(self, client_id: str) -> bool:
         return self._broker is not None and client_id in self._broker.sessions
 
+    async def forget(self, client_id: str) -> None:
+        """The client's session is over, and its subscriptions with it."""
+        if self._broker is not None and self.has_session(client_id):
+            from drivers.mqtt.broker import forget
+
+            await forget(self._broker, client_id)
+
     @property
     def wanted(self) -> bool:
         """Whether anybody subscribed to anything."""

@@ -176,10 +176,10 @@ class ControlServer:
         await exchange.reply_json({"retried": await self._gateway.queue.retry(ids)})
 
     async def _adopt(self, exchange: Exchange) -> None:
-        assume = (await _json(exchange)).get("assume")
-        if assume not in (None, "delivered", "lost"):
-            raise Problem(400, '"assume" must be "delivered", "lost" or null')
-        await self._gateway.adopt(assume)
+        answer = (await _json(exchange)).get("assume")
+        if answer not in (None, "delivered", "lost", "fork"):
+            raise Problem(400, '"assume" must be "delivered", "lost", "fork" or null')
+        await self._gateway.adopt(answer)
         await exchange.reply_json({"adopted": True})
 
 

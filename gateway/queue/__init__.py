@@ -21,6 +21,10 @@ What devices send leaves so much of the disk free that the log can be folded int
 same: queue.reserve takes up room that is given up then, so that what waits can still be delivered and trimmed. It is
 taken again once the disk has twice as much to spare.
 
+Identity. The queue_id is random. Where the disk has parted from what Kafka has (gateway.sync.lineage) the queue goes on
+as another one: one transaction changes the id and tells it in the ledger; records keep their numbers, and those up to
+meta "origin" count as the former queue's.
+
 Recovery. After an unclean stop the file is checked. A damaged one is set aside (quarantine/), what has a good
 checksum is saved under a new queue_id, and the story is told in status and in the ledger lane. Quarantines lie outside
 the cap, at most three, together no larger than it; where the disk gets near the floor the oldest goes first.
@@ -28,11 +32,11 @@ the cap, at most three, together no larger than it; where the disk gets near the
 
 from gateway.codec import Entry, Shape
 from gateway.queue.census import Count
-from gateway.queue.queue import Queue, Salvaged
+from gateway.queue.queue import Queue
 from gateway.queue.schema import LANES
 from gateway.queue.segments import Gap, Segment
 from gateway.queue.settings import QueueSettings
-from gateway.queue.state import Buried, DeadLetter, Run
+from gateway.queue.state import Buried, DeadLetter, Origin, Run, Salvaged
 from gateway.queue.stats import LaneStats, QueueStats
 
 __all__ = [
@@ -43,6 +47,7 @@ __all__ = [
     "Entry",
     "Gap",
     "LaneStats",
+    "Origin",
     "Queue",
     "QueueSettings",
     "QueueStats",

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from gateway.errors import StorageError, StorageReadOnly
+from gateway.queue.schema import make_directory
 
 
 class FileLock:
@@ -17,7 +18,7 @@ class FileLock:
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_directory(path.parent)
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
         except OSError as error:
             kind = StorageReadOnly if error.errno == errno.EROFS else StorageError

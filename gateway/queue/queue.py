@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
 from gateway.clock import Clock, boot_id
 from gateway.codec import Entry, Shape
@@ -24,7 +24,7 @@ from gateway.queue.salvage import open_store
 from gateway.queue.schema import LANES
 from gateway.queue.segments import DROPPED, Gap, Segment, cut, payload_bytes
 from gateway.queue.settings import QueueSettings
-from gateway.queue.state import Buried, DeadLetter, Group, LaneState, Outcome, Run
+from gateway.queue.state import Buried, DeadLetter, Group, LaneState, Origin, Outcome, Run, Salvaged
 from gateway.queue.stats import LaneStats, QueueStats
 
 P = ParamSpec("P")
@@ -50,15 +50,6 @@ LEDGER = Shape("tidegate-ledger", b"", ())
 
 
 _log = logging.getLogger(__name__)
-
-
-class Salvaged(NamedTuple):
-    """Records that were brought over from a damaged database: they had `old_first`.. in queue `queue_id`."""
-
-    queue_id: str
-    old_first: int
-    records: int
-    first: int
 
 
 class Queue:
@@ -282,6 +273,22 @@ class Queue:
 
     async def salvaged(self, lane: str) -> list[Salvaged]:
         return [Salvaged(*row[1:]) for row in await self._call(self._store.salvaged) if row[0] == lane]
+
+    @property
+    def origin(self) -> Origin | None:
+        """Of which queue the first numbers are, if not of this one."""
+        stored = self._meta.get("origin")
+        origin = None if stored is None else Origin(*json.loads(stored))
+        return origin if origin is not None and origin.of == self.queue_id else None
+
+    async def part(self, origin: Origin, **told: object) -> None:
+        """Go on as queue `origin.of`, whose own numbers begin behind `origin.through`; the ledger tells it with `told`.
+        On disk when this returns; numbers, marks and counts stay. Raises Refused."""
+        now = self._clock.wall_ms()
+        body = {"kind": "parted", "lane": "main", "time": now, **origin._asdict(), **told}
+        future = self.put([Entry(self._ledger, now, json.dumps(body).encode())], lane="ledger")
+        self._group.origin = origin
+        await future
 
     async def bury(self, lane: str, seq: int, entry: Entry, reason: str) -> None:
         """A dead letter, on disk when this returns; the position may then pass it. Beyond the caps the oldest go."""
@@ -514,6 +521,10 @@ class Queue:
         if outcome.ample:
             self._disk_full = None
         self._group.marks += self._marks.apply(group.marks)
+        if group.origin is not None:
+            self.queue_id = group.origin.of
+            self._meta["origin"] = json.dumps(group.origin)
+            self._lock.note(self.queue_id)
         for lane, state in group.confirm.items():
             self._confirmed[lane] = state.position
         for lane, records in outcome.dropped.items():

@@ -77,6 +77,14 @@ def format_of(connection: apsw.Connection) -> int:
     return version
 
 
+def make_directory(directory: Path) -> None:
+    """With those above it; durable when this returns."""
+    if not directory.is_dir():
+        make_directory(directory.parent)
+        directory.mkdir(exist_ok=True)
+        sync_directory(directory.parent)
+
+
 def sync_directory(directory: Path) -> None:
     """Make a created or renamed file's name durable."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)

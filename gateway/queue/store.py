@@ -207,6 +207,10 @@ class Store:
                 )
             for mark in group.marks:
                 self._mark(mark)
+            if group.origin is not None:
+                self._db.execute("UPDATE meta SET value=? WHERE key='queue_id'", (group.origin.of,))
+                origin = json.dumps(group.origin)
+                self._db.execute("INSERT OR REPLACE INTO meta VALUES('origin',?)", (origin,))
             for row_id in group.exhume:
                 self._db.execute("DELETE FROM dead WHERE id=?", (row_id,))
             self._segments.merge("main", group.confirm["main"].position if "main" in group.confirm else 0)

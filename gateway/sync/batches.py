@@ -10,12 +10,16 @@ from typing import NamedTuple
 
 from gateway.codec import Entry, Shape
 from gateway.queue import Segment
-from gateway.sync.sink import Batch, Builder, Topic
+from gateway.sync.record_batch import RecordBatch, Template, template
+from gateway.sync.sink import Batch, Topic
 
 Partitioner = Callable[[bytes, int], int]
 
 YIELD_RECORDS = 1024
 """Records built before other tasks of the loop get their turn."""
+
+SHAPES_MAX = 8192
+"""Whose headers stay encoded from one transaction to the next."""
 
 TRUE_TIME = "tg.time"
 
@@ -35,25 +39,27 @@ class Identity(NamedTuple):
             ("tg.lane", lane.encode()),
         )
 
+    @lru_cache(SHAPES_MAX)  # noqa: B019
+    def shared(self, lane: str, run: str, shape: Shape) -> Template:
+        return template(shape.key, (*shape.headers, *self.headers(lane, run)))
+
 
 class _Open:
     """A batch that still takes records."""
 
-    __slots__ = ("builder", "first", "last", "records")
+    __slots__ = ("data", "first", "last")
 
-    def __init__(self, builder: Builder, first: int) -> None:
-        self.builder = builder
+    def __init__(self, data: RecordBatch, first: int) -> None:
+        self.data = data
         self.first = self.last = first
-        self.records = 0
 
 
 class _Target(NamedTuple):
-    """Where records of a shape go, and the headers all of them carry."""
+    """Where records of a shape go, and what all of them share."""
 
     topic: str
     partition: int
-    key: bytes | None
-    headers: tuple[tuple[str, bytes], ...]
+    shared: Template
     earliest_ms: int
     latest_ms: int
 
@@ -69,7 +75,6 @@ class Batches:
         identity: Identity,
         topics: Mapping[str, Topic],
         broker_ms: int,
-        builder: Callable[[int], Builder],
         partition: Partitioner,
         *,
         batch_bytes: Mapping[str, int],
@@ -78,13 +83,12 @@ class Batches:
         self._identity = identity
         self._topics = topics
         self._broker_ms = broker_ms
-        self._builder = builder
         self._partition = partition
         self._batch_bytes = batch_bytes
         self._keyless = keyless
         self._targets: dict[tuple[str, Shape], _Target] = {}
         # By the shape's id, which the shape kept here keeps from being given to another one.
-        self._prepared: dict[int, tuple[Shape, _Target, list[tuple[str, bytes]], _Open]] = {}
+        self._prepared: dict[int, tuple[Shape, _Target, _Open]] = {}
         self._prepared_for = ("", "")
         self._open: dict[tuple[str, str, int], _Open] = {}
         self._done: dict[tuple[str, str, int], list[Batch]] = {}
@@ -126,19 +130,15 @@ class Batches:
                     continue
                 target = self._target(lane, run, shape)
                 batch = self._batch(lane, target, seq)
-                found = prepared[id(shape)] = (shape, target, [*target.headers, ("tg.seq", b"")], batch)
-            _, target, headers, batch = found
-            if target.earliest_ms <= time_ms <= target.latest_ms:
-                headers[-1] = ("tg.seq", b"%d" % seq)
-                appended = batch.builder.append(
-                    timestamp=time_ms, key=target.key, value=value, headers=headers
-                )
-                if appended is not None:
-                    batch.last = seq
-                    batch.records += 1
-                    seq += 1
-                    continue
-            self._append(lane, target, seq, time_ms, value)
+                found = prepared[id(shape)] = (shape, target, batch)
+            _, target, batch = found
+            if target.earliest_ms <= time_ms <= target.latest_ms and batch.data.append(
+                time_ms, target.shared, value, seq
+            ):
+                batch.last = seq
+                seq += 1
+                continue
+            self._append(lane, run, shape, target, seq, time_ms, value)
             prepared.clear()
             seq += 1
 
@@ -158,42 +158,42 @@ class Batches:
             target = self._target(lane, run, shape)
             if seq <= alone_through:
                 self._close((lane, target.topic, target.partition))
-            self._append(lane, target, seq, time_ms, value)
+            self._append(lane, run, shape, target, seq, time_ms, value)
             if seq <= alone_through:
                 self._close((lane, target.topic, target.partition))
 
-    def _append(self, lane: str, target: _Target, seq: int, time_ms: int, value: bytes) -> None:
+    def _append(
+        self, lane: str, run: str, shape: Shape, target: _Target, seq: int, time_ms: int, value: bytes
+    ) -> None:
         """Like the hot loop, for a record that is out of its time limits or perhaps the first of a new batch."""
-        headers = [*target.headers, ("tg.seq", b"%d" % seq)]
+        shared = target.shared
         timestamp = min(max(time_ms, target.earliest_ms), target.latest_ms)
         if timestamp != time_ms:
-            headers.append((TRUE_TIME, b"%d" % time_ms))
+            headers = (*shape.headers, *self._identity.headers(lane, run), (TRUE_TIME, b"%d" % time_ms))
+            shared = template(shape.key, headers)
             timestamp = max(timestamp, 0) if target.earliest_ms <= target.latest_ms else self._broker_ms
         batch = self._batch(lane, target, seq)
-        if batch.builder.append(timestamp=timestamp, key=target.key, value=value, headers=headers) is None:
+        if not batch.data.append(timestamp, shared, value, seq):
             self._close((lane, target.topic, target.partition))
             batch = self._batch(lane, target, seq)
-            batch.builder.append(timestamp=timestamp, key=target.key, value=value, headers=headers)
+            batch.data.append(timestamp, shared, value, seq)
         batch.last = seq
-        batch.records += 1
 
     def _batch(self, lane: str, target: _Target, seq: int) -> _Open:
         place = (lane, target.topic, target.partition)
         batch = self._open.get(place)
         if batch is None:
             size = self._batch_bytes.get(target.topic, self._topics[target.topic].batch_bytes)
-            batch = self._open[place] = _Open(self._builder(size), seq)
-        elif batch.records == 0:
+            batch = self._open[place] = _Open(RecordBatch(size), seq)
+        elif batch.data.records == 0:
             batch.first = seq
         return batch
 
     def _close(self, place: tuple[str, str, int]) -> None:
         self._prepared.clear()
         batch = self._open.pop(place, None)
-        if batch is not None and batch.records:
-            batch.builder.close()
-            closed = Batch(*place, batch.builder, batch.first, batch.last, batch.records)
-            self._done.setdefault(place, []).append(closed)
+        if batch is not None and batch.data.records:
+            self._done.setdefault(place, []).append(Batch(*place, batch.data, batch.first, batch.last))
 
     def _target(self, lane: str, run: str, shape: Shape) -> _Target:
         found = self._targets.get((run, shape))
@@ -209,10 +209,9 @@ class Batches:
         ) % topic.partitions
         earliest = 0 if topic.behind_ms is None else max(0, self._broker_ms - topic.behind_ms)
         latest = self._broker_ms + topic.ahead_ms
-        headers = (*shape.headers, *self._identity.headers(lane, run))
         if topic.append_time:  # the broker overwrites the timestamp: no time is inside the limits
             earliest = latest + 1
-        return _Target(shape.topic, partition, key, headers, earliest, latest)
+        return _Target(shape.topic, partition, self._identity.shared(lane, run, shape), earliest, latest)
 
 
 def _by_turns(queues: Sequence[Iterator[Batch]]) -> Iterator[Batch]:

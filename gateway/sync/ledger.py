@@ -2,7 +2,8 @@
 
 A ledger record is a JSON object with "kind", "lane" and "time" (Unix ms of this gateway); the rest depends on kind:
 
-- topics: {"topics": [...], "from_seq": n}: from record n on the lane goes (also) to these topics.
+- topics: {"topics": {topic: partitions}, "from_seq": n}: from record n on the lane goes (also) to these topics. Told
+  again when a topic has another number of partitions: a key's records may then lie in two of them.
 - lost: {"queues": {queue id: last number}}: databases of this gateway id that are gone with all they held undelivered.
 - dead: {"first": n, "last": n, "reason": ...}: a record that Kafka will never take lies with the dead letters.
 - note: {"text": ...}: reconciling with Kafka found something worth telling.

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 from gateway.errors import SinkRefused, SinkUnavailable
+from gateway.sync.record_batch import RecordBatch
 
 
 class Fenced(SinkUnavailable):
@@ -44,33 +45,15 @@ class Topic(NamedTuple):
     """Compacted: records without a key are refused."""
 
 
-class Builder(Protocol):
-    """Collects one batch, encoded. `append` returns None if the record doesn't fit any more; the first always does."""
-
-    def append(
-        self,
-        *,
-        timestamp: int | None,
-        key: bytes | None,
-        value: bytes | None,
-        headers: Sequence[tuple[str, bytes]],
-    ) -> object | None: ...
-
-    def close(self) -> None: ...
-
-    def size(self) -> int: ...
-
-
 class Batch(NamedTuple):
     """`first` and `last` are the sequence numbers of its outermost records; those between may be in other batches."""
 
     lane: str
     topic: str
     partition: int
-    builder: Builder
+    data: RecordBatch
     first: int
     last: int
-    records: int
 
 
 class PositionRecord(NamedTuple):
@@ -103,8 +86,6 @@ class Sink(Protocol):
 
     async def topic(self, name: str) -> Topic:
         """Raises TopicUnusable."""
-
-    def builder(self, max_bytes: int) -> Builder: ...
 
     async def deliver(self, batches: Sequence[Batch], positions: Sequence[tuple[bytes, bytes]]) -> Receipt:
         """One transaction: batches and the positions' (key, value) records. An error leaves the outcome unknown."""

@@ -85,8 +85,7 @@ class Proxy:
     """`taken_apart=False` for what is no plain Kafka (TLS): no frames, no traps, the rest works."""
 
     def __init__(self, upstream: str, port: int = 0, *, taken_apart: bool = True) -> None:
-        host, _, upstream_port = upstream.rpartition(":")
-        self._upstream = (host, int(upstream_port))
+        self.lead_to(upstream)
         self._port = port
         self.taken_apart = taken_apart
         self.frames: list[Frame] = []
@@ -112,6 +111,11 @@ class Proxy:
     @property
     def address(self) -> str:
         return f"127.0.0.1:{self._port}"
+
+    def lead_to(self, upstream: str) -> None:
+        """New connections go there."""
+        host, _, port = upstream.rpartition(":")
+        self._upstream = (host, int(port))
 
     async def cut(self) -> None:
         """Reset every connection and refuse new ones until `restore`."""

@@ -12,14 +12,14 @@ import enum
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, cast
+from typing import NamedTuple
+
+from aiokafka.record.memory_records import MemoryRecords
+from aiokafka.record.util import calc_crc32c
 
 from gateway.clock import Clock, SystemClock
 from gateway.errors import SinkUnavailable
 from gateway.sync.sink import Batch, Fenced, PositionRecord, Receipt, Rejected, Topic, TopicUnusable
-
-Headers = Sequence[tuple[str, bytes]]
-RECORD_OVERHEAD_BYTES, BATCH_OVERHEAD_BYTES = 16, 64
 
 
 class Fault(enum.Enum):
@@ -48,32 +48,6 @@ class MemoryTopic:
     def records(self) -> list[MemoryRecord]:
         """Partition by partition, each in order."""
         return [record for _, log in sorted(self.logs.items()) for record in log]
-
-
-class MemoryBuilder:
-    """Satisfies gateway.sync.sink.Builder. Nothing is compressed: `records` are what was appended."""
-
-    def __init__(self, max_bytes: int) -> None:
-        self.records: list[MemoryRecord] = []
-        self._max_bytes = max_bytes
-        self._bytes = BATCH_OVERHEAD_BYTES
-
-    def append(
-        self, *, timestamp: int | None, key: bytes | None, value: bytes | None, headers: Headers
-    ) -> object | None:
-        size = RECORD_OVERHEAD_BYTES + len(key or b"") + len(value or b"")
-        size += sum(len(name) + len(content) for name, content in headers)
-        if self.records and self._bytes + size > self._max_bytes:
-            return None
-        self._bytes += size
-        self.records.append(MemoryRecord(timestamp, key, value, dict(headers)))
-        return self
-
-    def close(self) -> None:
-        self._max_bytes = 0
-
-    def size(self) -> int:
-        return self._bytes
 
 
 class MemoryCluster:
@@ -152,9 +126,6 @@ class MemorySink:
             raise TopicUnusable(name, f"topic {name} doesn't exist")
         return Topic(topic.partitions, None, 1 << 62, False, topic.batch_bytes, topic.keyed)
 
-    def builder(self, max_bytes: int) -> MemoryBuilder:
-        return MemoryBuilder(max_bytes)
-
     async def deliver(self, batches: Sequence[Batch], positions: Sequence[tuple[bytes, bytes]]) -> Receipt:
         self._check()
         self._failed = True
@@ -170,9 +141,11 @@ class MemorySink:
             await self._cluster.answer(self._timeout_s)
             raise SinkUnavailable("delivering: the connection was lost")
         self._failed = False
-        delivered = dict(Counter(batch.lane for batch in batches for _ in _records(batch)))
-        size = sum(batch.builder.size() for batch in batches)
-        return Receipt(delivered, self._cluster.clock.wall_ms(), position, size)
+        delivered: Counter[str] = Counter()
+        for batch in batches:
+            delivered[batch.lane] += batch.data.records
+        size = sum(batch.data.size for batch in batches)
+        return Receipt(dict(delivered), self._cluster.clock.wall_ms(), position, size)
 
     async def close(self) -> None:
         self._epoch, self._failed = None, False
@@ -194,7 +167,7 @@ class MemorySink:
         for batch in batches:
             if batch.topic not in topics or not topics[batch.topic].writable:
                 raise TopicUnusable(batch.topic, f"not authorised for topic {batch.topic}")
-        large = [one for one in batches if one.builder.size() > topics[one.topic].batch_bytes_max]
+        large = [one for one in batches if one.data.size > topics[one.topic].batch_bytes_max]
         keyed = [one for one in batches if topics[one.topic].keyed]
         keyless = [one for one in keyed if any(record.key is None for record in _records(one))]
         if large or keyless:
@@ -202,4 +175,9 @@ class MemorySink:
 
 
 def _records(batch: Batch) -> list[MemoryRecord]:
-    return cast(MemoryBuilder, batch.builder).records
+    """As a consumer reads them from the batch's bytes."""
+    log = MemoryRecords(batch.data.encode((-1, -1), -1, None, False, calc_crc32c))
+    found = log.next_batch()
+    if found is None or not found.validate_crc() or log.has_next():
+        raise AssertionError("not one whole record batch")
+    return [MemoryRecord(one.timestamp, one.key, one.value, dict(one.headers)) for one in found]

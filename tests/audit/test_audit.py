@@ -70,7 +70,7 @@ def plant(kafka: KafkaBroker, new_topic: Callable[..., str]) -> Plant:
 
 
 async def test_a_removed_and_a_repeated_record_are_found_and_a_drop_is_explained(plant: Plant) -> None:
-    plant.say("topics", topics=[plant.topic], from_seq=1)
+    plant.say("topics", topics={plant.topic: 1}, from_seq=1)
     plant.say("dropped", first=31, last=40, reason="queue full: oldest dropped", records=10)
     plant.deliver([*range(1, 17), *range(18, 31), *range(41, 51)])
     plant.deliver([23, *range(51, 61)], partition=1)
@@ -89,8 +89,8 @@ async def test_a_removed_and_a_repeated_record_are_found_and_a_drop_is_explained
 
 
 async def test_a_complete_lane_of_several_topics(plant: Plant, topic: str) -> None:
-    plant.say("topics", topics=[plant.topic], from_seq=1)
-    plant.say("topics", topics=[topic], from_seq=11)
+    plant.say("topics", topics={plant.topic: 1}, from_seq=1)
+    plant.say("topics", topics={topic: 1}, from_seq=11)
     plant.deliver(range(1, 11))
     plant.topic = topic
     plant.deliver(range(11, 21))
@@ -103,7 +103,7 @@ async def test_a_complete_lane_of_several_topics(plant: Plant, topic: str) -> No
 
 async def test_what_retention_deleted_is_no_fault(plant: Plant, new_topic: Callable[..., str]) -> None:
     plant.topic = new_topic(2, retention_ms="3600000")
-    plant.say("topics", topics=[plant.topic], from_seq=1)
+    plant.say("topics", topics={plant.topic: 1}, from_seq=1)
     plant.deliver(range(1, 11), age_s=7000)
     plant.deliver([11, 12, 14])
     plant.position(14)
@@ -117,7 +117,7 @@ async def test_what_retention_deleted_is_no_fault(plant: Plant, new_topic: Calla
 
 
 async def test_deleting_what_retention_would_keep_is_a_fault(plant: Plant) -> None:
-    plant.say("topics", topics=[plant.topic], from_seq=1)
+    plant.say("topics", topics={plant.topic: 1}, from_seq=1)
     plant.deliver(range(1, 11))
     plant.position(10)
     deleted = TopicPartition(plant.topic, 0, 4)
@@ -128,7 +128,7 @@ async def test_deleting_what_retention_would_keep_is_a_fault(plant: Plant) -> No
 
 async def test_a_transaction_that_is_still_open_is_waited_for(plant: Plant) -> None:
     """Somebody else's: it hides our records behind it from read_committed consumers."""
-    plant.say("topics", topics=[plant.topic], from_seq=1)
+    plant.say("topics", topics={plant.topic: 1}, from_seq=1)
     other = Producer({"bootstrap.servers": plant.kafka.bootstrap, "transactional.id": f"other-{plant.topic}"})
     other.init_transactions(10)
     other.begin_transaction()
@@ -146,7 +146,7 @@ async def test_a_transaction_that_is_still_open_is_waited_for(plant: Plant) -> N
 
 
 async def test_an_announced_topic_that_is_gone_is_a_problem(plant: Plant) -> None:
-    plant.say("topics", topics=["gone"], from_seq=1)
+    plant.say("topics", topics={"gone": 1}, from_seq=1)
     plant.position(5)
     report = await plant.audit()
     assert "topic gone can't be read" in report.problems[0]

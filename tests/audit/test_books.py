@@ -3,6 +3,7 @@
 import json
 import random
 from collections.abc import Iterable
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -41,7 +42,7 @@ def lane(report: Report, queue: str = "q") -> Lane:
     return next(lane for lane in report.lanes if (lane.queue, lane.lane) == (queue, "main"))
 
 
-def numbers_of(ranges: Iterable[tuple[int, ...]]) -> list[int]:
+def numbers_of(ranges: Iterable[tuple[Any, ...]]) -> list[int]:
     return [number for first, last, *_ in ranges for number in range(first, last + 1)]
 
 
@@ -106,7 +107,7 @@ def test_without_a_position_the_highest_number_counts() -> None:
 def test_a_beginning_deleted_by_retention() -> None:
     books = Books("tidegate-ledger")
     position(books, 9)
-    say(books, "topics", topics=["t"], from_seq=1)
+    say(books, "topics", topics={"t": 1}, from_seq=1)
     books.lost_beginning(("t", 0), NOW_MS - 1)
     feed(books, [4, 5, 7, 8, 9])
     found = lane(books.findings())
@@ -140,17 +141,29 @@ def test_a_partition_that_lost_its_beginning_excuses_nothing_young() -> None:
 def test_a_topic_excuses_only_lanes_that_went_there() -> None:
     books = Books("tidegate-ledger")
     position(books, 3)
-    say(books, "topics", topics=["t"], from_seq=1)
+    say(books, "topics", topics={"t": 1}, from_seq=1)
     books.lost_beginning(("other", 0), NOW_MS)
     books.compacted("third")
     feed(books, [1, 3])
     assert lane(books.findings()).counts == {Cause.UNEXPLAINED: 1}
 
 
+def test_a_topic_that_grew_is_worth_a_note() -> None:
+    books = Books("tidegate-ledger")
+    position(books, 3)
+    say(books, "topics", topics={"t": 6, "u": 1}, from_seq=1)
+    say(books, "topics", topics={"t": 12}, from_seq=3)
+    feed(books, range(1, 4))
+    found = lane(books.findings())
+    assert found.complete
+    (note,) = found.notes
+    assert note.startswith("topic t has 12 partitions from record 3 on, and had 6")
+
+
 def test_a_compacted_topic_may_have_lost_any_record() -> None:
     books = Books("tidegate-ledger")
     position(books, 3)
-    say(books, "topics", topics=["t"], from_seq=1)
+    say(books, "topics", topics={"t": 1}, from_seq=1)
     books.compacted("t")
     feed(books, [1, 3])
     assert lane(books.findings()).counts == {Cause.EXPIRED: 1}
@@ -173,6 +186,62 @@ def test_a_salvaged_queue_goes_on_where_the_damaged_one_ended() -> None:
         (1, 2, Cause.SALVAGED),
         (4, 4, Cause.UNEXPLAINED),
     ]
+
+
+def part(books: Books, queue: str, of: str, through: int, **frontiers: int) -> None:
+    say(books, "parted", queue=queue, of=queue, queue_id=of, through={"main": through}, frontiers=frontiers)
+
+
+def test_a_queue_that_went_on_from_another_is_judged_from_where_they_parted() -> None:
+    """An image was put back that held 1 to 6; the first life had delivered 1 to 8."""
+    books = Books("tidegate-ledger")
+    position(books, 8, "q")
+    position(books, 10, "q.b")
+    part(books, "q.b", "q", 6)
+    feed(books, range(1, 9))
+    feed(books, [7, 8, 10], queue="q.b")
+    report = books.findings()
+    assert lane(report).complete
+    assert "goes on behind 6 as queue q.b" in lane(report).notes
+    assert numbers_of(lane(report, "q.b").missing) == [9]
+
+
+def test_beyond_a_closed_topic_each_record_is_in_one_of_the_two_queues() -> None:
+    books = Books("tidegate-ledger")
+    position(books, 4, "q")
+    position(books, 12, "q.b")
+    part(books, "q.b", "q", 4, main=8)
+    feed(books, [1, 2, 3, 4, 6, 8, 9])
+    feed(books, [5, 10, 11, 12], queue="q.b")
+    assert numbers_of(lane(books.findings(), "q.b").missing) == [7, 9]
+
+
+def test_what_the_new_queue_says_of_numbers_of_the_old_one_counts_there() -> None:
+    books = Books("tidegate-ledger")
+    for queue, last in (("q", 10), ("q.b", 12), ("q.c", 14)):
+        position(books, last, queue)
+    part(books, "q.c", "q.b", 11)
+    part(books, "q.b", "q", 8)
+    say(books, "dropped", queue="q.c", first=2, last=12, reason="queue full")
+    feed(books, [1])
+    feed(books, [13, 14], queue="q.c")
+    report = books.findings()
+    assert [numbers_of(one.missing) for one in report.lanes if one.lane == "main"] == [
+        [*range(2, 11)],
+        [9, 10, 11, 12],
+        [12],
+    ]
+    assert lane(report).counts == {Cause.DROPPED: 7, Cause.UNEXPLAINED: 2}
+    assert lane(report, "q.b").counts == {Cause.DROPPED: 3, Cause.UNEXPLAINED: 1}
+    assert lane(report, "q.c").counts == {Cause.DROPPED: 1}
+
+
+def test_queues_that_claim_to_go_on_from_each_other_end_the_search() -> None:
+    books = Books("tidegate-ledger")
+    part(books, "a", "b", 3)
+    part(books, "b", "a", 3)
+    say(books, "dead", queue="a", first=2, last=2, reason="poison")
+    assert books.findings().exit_code == 0
 
 
 def test_a_lost_database_is_told() -> None:

@@ -17,12 +17,12 @@ from rich.table import Table
 
 import gateway
 from gateway.testing.kafka import KafkaBroker
-from tests.bench import modbus
+from tests.bench import fleet, modbus
 from tests.bench.row import Row
 from tests.bench.scenarios import Bench
 
-SCENARIOS = ("start", "full_way", "slow_disk", "drain", "visible", "wear", "coap")
-WITHOUT_KAFKA = {"modbus": modbus.rows}
+SCENARIOS = ("start", "full_way", "slow_disk", "drain", "visible", "wear", "coap", "registers")
+WITHOUT_KAFKA = {"modbus": modbus.rows, "fleet": fleet.rows}
 
 
 def facts(folder: Path) -> str:

@@ -54,7 +54,8 @@ class Cost(NamedTuple):
 
 
 class Gateway:
-    """A context manager. `around` is put before the command, such as strace with its options."""
+    """A context manager. `around` is put before the command, such as strace with its options; `extra` is TOML for [kafka],
+    `drivers` for more drivers than the MQTT one."""
 
     def __init__(
         self,
@@ -66,6 +67,7 @@ class Gateway:
         id: str = "bench",
         around: Sequence[str] = (),
         extra: str = "",
+        drivers: str = "",
     ) -> None:
         self.port = port
         self._folder = folder
@@ -76,7 +78,7 @@ class Gateway:
         text = CONFIG.format(
             id=id, data_dir=folder / "data", kafka=kafka, topic=topic, port=port, kafka_extra=extra
         )
-        self._config.write_text(text)
+        self._config.write_text(text + drivers)
 
     def __enter__(self) -> Self:
         self.start()

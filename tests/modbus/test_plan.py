@@ -4,6 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drivers.modbus.plan import Block, Limits, Plan, Point, blocks
+from drivers.modbus.register import NoValue, Register
+from drivers.modbus.unit import Unit
 
 LIMITS = Limits(125, 15)
 
@@ -84,3 +86,35 @@ def test_what_a_unit_has_is_read_in_every_poll_and_in_the_end_without_detours(
     assert device.read_all(again) == (names, requests)
     if code_for_size and device.there.issuperset(range(max(wanted) + 1)):
         assert requests == len(blocks(points, Limits(registers_max, 15), ()))
+
+
+@given(
+    st.lists(
+        st.builds(
+            Register,
+            at=st.integers(0, 20),
+            type=st.sampled_from(("uint16", "int16", "uint32", "int64", "float32", "bcd")),
+            scale=st.sampled_from((1.0, 0.1, 0.001, 10.0, 0.25)),
+            offset=st.sampled_from((0.0, 5.0)),
+            word_order=st.sampled_from(("big", "little")),
+            invalid=st.sampled_from((None, 7)),
+        ),
+        min_size=1,
+        max_size=8,
+    ),
+    st.binary(min_size=60, max_size=60),
+)
+def test_values_unpacked_at_once_are_those_of_their_decoders(registers: list[Register], data: bytes) -> None:
+    unit = Unit(address=1, device="one", registers={str(number): one for number, one in enumerate(registers)})
+    ((_, points),) = unit.classes().items()
+    (block,) = blocks(points, Limits(125, 20), ())
+    data = data[2 * block.at :]
+    values, quality = block.values(data)
+    assert values.keys() | quality.keys() == unit.registers.keys()
+    for point in points:
+        try:
+            expected = point.decode(data, 2 * (point.at - block.at))
+        except NoValue as error:
+            assert quality[point.name] == str(error)
+        else:
+            assert values[point.name] == expected

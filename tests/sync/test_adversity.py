@@ -1,6 +1,5 @@
 """What was once lost, doubled or stuck, each alone; the sync's model found it or should have."""
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -204,26 +203,27 @@ async def test_a_cluster_that_is_an_older_copy_is_noticed(tmp_path: Path) -> Non
     await world.stop()
 
 
-async def test_an_older_image_of_the_disk_is_noticed_and_sends_nothing(tmp_path: Path) -> None:
+async def test_an_older_image_goes_on_with_what_was_not_delivered_and_says_so(tmp_path: Path) -> None:
     world = World(tmp_path)
     await world.start()
     await world.emit(SMALL)
     await world.quiet()
-    await world.stop()
-    shutil.copytree(world.folder, tmp_path / "1")
-    await world.start()
+    await world.disconnect()
     await world.emit(SMALL, SMALL)
-    await world.quiet()
-    await world.stop()
-    world.lives = 1
-    transactions = world.cluster.transactions
-    await world.start()
-    world.stored.clear()
+    older = await world.image()
+    world.connect()
     await world.emit(SMALL)
-    await world.until(lambda: world.held)
-    assert "the database is an older copy" in (world.sync.status().alarm or "")
-    assert world.cluster.transactions == transactions
-    await world.stop()
+    await world.quiet()
+    first_life = world.queue.queue_id
+    await world.put_back(older)
+    await world.start(connect=False)
+    await world.emit(SMALL, SMALL)
+    world.connect()
+    await world.quiet()
+    assert "an older image of it was put back" in (world.sync.status().alarm or "")
+    assert world.queue.queue_id.startswith(f"{first_life}.")
+    await world.balance()
+    assert len(world.found()) == 6
 
 
 async def test_another_gateway_with_our_id_holds_us_until_an_operator_speaks(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
-"""Topics that can't be written, and more of them than a position can name."""
+"""Topics that can't be written or that grow, and more of them than a position can name."""
 
 import asyncio
+import json
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,27 @@ async def test_delivery_stops_where_too_many_topics_are_missing(
     await delivered(queue)
     assert arrived("telemetry") == list(range(len(missing)))
     assert all(arrived(name) == [number] for number, name in enumerate(missing))
+    task.cancel()
+    await asyncio.wait([task])
+    await queue.close()
+
+
+async def test_a_topic_that_grows_is_told_in_the_ledger(tmp_path: Path) -> None:
+    queue = await open_queue(tmp_path)
+    cluster = MemoryCluster()
+    cluster.topics |= {"tidegate-ledger": MemoryTopic(), "telemetry": MemoryTopic(partitions=2)}
+    settings = KafkaSettings(bootstrap_servers=["memory:1"], linger=0.0)
+    sync = Sync(queue, MemorySink(cluster, "gw"), settings, "gw", SystemClock(), partition_of)
+    task = asyncio.create_task(sync.run())
+    for number, partitions in enumerate((2, 2, 3)):
+        cluster.topics["telemetry"].partitions = partitions
+        await queue.put(entries("telemetry", number))
+        await delivered(queue)
+    told = [json.loads(record.value or b"") for record in cluster.topics["tidegate-ledger"].records()]
+    assert [(one["topics"], one["from_seq"]) for one in told if one["kind"] == "topics"] == [
+        ({"telemetry": 2}, 1),
+        ({"telemetry": 3}, 3),
+    ]
     task.cancel()
     await asyncio.wait([task])
     await queue.close()

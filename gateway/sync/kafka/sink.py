@@ -11,6 +11,7 @@ from aiokafka.partitioner import murmur2
 from aiokafka.producer.message_accumulator import BatchBuilder
 
 from gateway.errors import SinkRefused, SinkUnavailable
+from gateway.sync.kafka.batch import ProducerBatch
 from gateway.sync.kafka.connection import FencedByNewer, InvalidRecord, options, preflight
 from gateway.sync.kafka.positions import read_positions
 from gateway.sync.kafka.producer import Producer
@@ -18,7 +19,6 @@ from gateway.sync.kafka.topics import describe, ensure, own_topics
 from gateway.sync.settings import KafkaSettings
 from gateway.sync.sink import (
     Batch,
-    Builder,
     Fenced,
     InvalidTimestamp,
     PositionRecord,
@@ -43,8 +43,6 @@ POSITIONS_BYTES_MAX = 1_000_000
 KEYS_MAX = 20_000
 """Keys whose partition is remembered: murmur2 in Python costs more than all the rest of a record."""
 
-CODECS = {"none": 0, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
-
 _log = logging.getLogger(__name__)
 
 
@@ -56,7 +54,7 @@ def partition_of(key: bytes, partitions: int) -> int:
 
 def position_batch(positions: Sequence[tuple[bytes, bytes]], transactional: bool) -> BatchBuilder:
     """All of them, or SinkRefused: records must never be committed without the position behind them."""
-    batch = BatchBuilder(POSITIONS_BYTES_MAX, CODECS["none"], is_transactional=transactional)
+    batch = BatchBuilder(POSITIONS_BYTES_MAX, 0, is_transactional=transactional)
     for key, value in positions:
         appended = batch.append(timestamp=None, key=key, value=value)
         if appended is None or batch.size() > POSITIONS_BYTES_MAX:
@@ -72,7 +70,6 @@ class KafkaSink:
         self._producer: Producer | None = None
         self._topics: dict[str, tuple[float, Topic]] = {}
         self._place = (settings.positions_topic, 0)
-        self._codec = CODECS[settings.compression]
         self._transactional = settings.delivery == "exactly_once"
 
     async def open(self) -> str:
@@ -114,9 +111,6 @@ class KafkaSink:
             raise self._translate(error, f"asking for topic {name}") from error
         self._topics[name] = (now + TOPIC_AGE_MAX_S, topic)
         return topic
-
-    def builder(self, max_bytes: int) -> Builder:
-        return cast(Builder, BatchBuilder(max_bytes, self._codec, is_transactional=self._transactional))
 
     async def deliver(self, batches: Sequence[Batch], positions: Sequence[tuple[bytes, bytes]]) -> Receipt:
         producer = self._running()
@@ -169,12 +163,15 @@ class KafkaSink:
     ) -> Receipt:
         kafka = producer.kafka
         note = position_batch(positions, self._transactional)
+        sent = [
+            ProducerBatch(batch.data, self._settings.compression, self._transactional) for batch in batches
+        ]
         if self._transactional:
             await kafka.begin_transaction()
         answers = []
         try:
-            for batch in batches:
-                answers.append(await kafka.send_batch(batch.builder, batch.topic, partition=batch.partition))
+            for batch, data in zip(batches, sent, strict=True):
+                answers.append(await kafka.send_batch(data, batch.topic, partition=batch.partition))
             if not self._transactional:
                 await self._settle(producer, batches, answers)
             answers.append(await kafka.send_batch(note, self._place[0], partition=self._place[1]))
@@ -193,12 +190,12 @@ class KafkaSink:
             )
         delivered: dict[str, int] = {}
         for batch in batches:
-            delivered[batch.lane] = delivered.get(batch.lane, 0) + batch.records
+            delivered[batch.lane] = delivered.get(batch.lane, 0) + batch.data.records
         return Receipt(
             delivered,
             written.timestamp,
             PositionRecord(written.offset, *positions[0]),
-            sum(batch.builder.size() for batch in batches) + note.size(),
+            sum(batch.size() for batch in sent) + note.size(),
         )
 
     async def _settle(

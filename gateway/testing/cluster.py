@@ -1,0 +1,119 @@
+"""A real Apache Kafka of several KRaft nodes, for what happens when leaders and coordinators go."""
+
+import asyncio
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from confluent_kafka import ElectionType, KafkaException, TopicPartition
+
+from gateway.testing.kafka import Delivered, KafkaBroker, free_ports, new_cluster_id, wait_until
+
+TRANSACTION_LOG = "__transaction_state"
+REPLICATED = {
+    "default.replication.factor": "3",
+    "min.insync.replicas": "2",
+    "offsets.topic.replication.factor": "3",
+    "transaction.state.log.replication.factor": "3",
+    "transaction.state.log.min.isr": "2",
+    "auto.leader.rebalance.enable": "false",
+}
+
+
+class KafkaCluster:
+    """Three nodes, each of them broker and controller: with two of them all works on."""
+
+    def __init__(self, directory: Path) -> None:
+        controllers, cluster_id = free_ports(3), new_cluster_id()
+        self.nodes = {
+            node: KafkaBroker(
+                directory / str(node),
+                node=node,
+                controllers=controllers,
+                cluster_id=cluster_id,
+                settings=REPLICATED,
+            )
+            for node in (1, 2, 3)
+        }
+
+    @property
+    def bootstrap(self) -> list[str]:
+        return [node.bootstrap for node in self.nodes.values()]
+
+    def start(self) -> None:
+        asyncio.run(self.revive())
+
+    async def revive(self) -> None:
+        """Start all that are down, side by side: one alone has no controller."""
+        down = [node for node in self.nodes.values() if not node.running]
+        await asyncio.gather(*(asyncio.to_thread(node.prepare) for node in down))
+        for node in down:
+            node.launch()  # here, because it ends with its thread
+        await asyncio.gather(*(asyncio.to_thread(node.wait_until_served) for node in down))
+        await asyncio.to_thread(wait_until, self._all_know_all, "not all nodes know each other")
+
+    def _all_know_all(self) -> bool:
+        nodes = self.nodes.values()
+        return all(len(node.admin.list_topics(timeout=10).brokers) == len(nodes) for node in nodes)
+
+    def kill(self) -> None:
+        for node in self.nodes.values():
+            node.kill()
+
+    def move(self) -> None:
+        """While all are down."""
+        for node in self.nodes.values():
+            node.move()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.kill()
+
+    @property
+    def any(self) -> KafkaBroker:
+        """A node that runs."""
+        return next(node for node in self.nodes.values() if node.running)
+
+    def create_topic(self, name: str, partitions: int = 1, **config: str) -> str:
+        return self.any.create_topic(name, partitions, **config)
+
+    def read(self, topic: str) -> list[Delivered]:
+        return self.any.read(topic)
+
+    def leader(self, topic: str, partition: int = 0) -> KafkaBroker:
+        """Raises KafkaException while there is none."""
+        found = self.any.admin.list_topics(topic, timeout=10).topics[topic].partitions
+        if partition not in found or found[partition].leader not in self.nodes:
+            raise KafkaException(f"{topic}, partition {partition} has no leader")
+        return self.nodes[found[partition].leader]
+
+    def coordinator(self, transactional_id: str) -> KafkaBroker:
+        """Of its transactions: the leader of the partition of Kafka's own log that the id is hashed to."""
+        partitions = (
+            self.any.admin.list_topics(TRANSACTION_LOG, timeout=10).topics[TRANSACTION_LOG].partitions
+        )
+        return self.leader(TRANSACTION_LOG, _java_hash(transactional_id) % len(partitions))
+
+    def elect(self, topic: str, partition: int = 0) -> None:
+        """Leadership goes back to the node that had it first, once that is in sync again."""
+        wanted = TopicPartition(topic, partition)
+        first = self.any.admin.list_topics(topic, timeout=10).topics[topic].partitions[partition].replicas[0]
+
+        def is_back() -> bool:
+            self.any.admin.elect_leaders(ElectionType.PREFERRED, [wanted]).result(30)
+            return self.leader(topic, partition) is self.nodes[first]
+
+        wait_until(is_back, f"{topic}, partition {partition}: the leadership did not go back")
+
+
+def _java_hash(text: str) -> int:
+    """Of an ASCII text, as Kafka uses it: without the sign."""
+    number = 0
+    for character in text:
+        number = (31 * number + ord(character)) & 0xFFFFFFFF
+    return number & 0x7FFFFFFF
