@@ -81,7 +81,7 @@ class Sync:
             queue.pin(MAIN, queue.next_seq(MAIN) - 1)
         self._lanes = {name: Lane(name, queue) for name in LANES}
         self._topics = Topics(sink, clock)
-        self._pace = Pace(settings.linger, settings.max_rate)
+        self._pace = Pace(settings.linger, settings.max_rate, settings.transaction_timeout / 2)
         self._batch_bytes: dict[str, int] = {}
         self._backoff = Backoff(gateway_id, *BACKOFF_S)
         self._refused_backoff = Backoff(gateway_id, *REFUSED_BACKOFF_S, floor_s=1.0)
