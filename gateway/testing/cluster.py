@@ -21,7 +21,8 @@ REPLICATED = {
 
 
 class KafkaCluster:
-    """Three nodes, each of them broker and controller: with two of them all works on."""
+    """Three nodes, each of them broker and controller: with two of them all works on. Their listeners "proxied" are
+    advertised where proxies are to wait."""
 
     def __init__(self, directory: Path) -> None:
         controllers, cluster_id = free_ports(3), new_cluster_id()
@@ -32,8 +33,10 @@ class KafkaCluster:
                 controllers=controllers,
                 cluster_id=cluster_id,
                 settings=REPLICATED,
+                listeners=("plain", "proxied"),
+                advertised={"proxied": port},
             )
-            for node in (1, 2, 3)
+            for node, port in zip((1, 2, 3), free_ports(3), strict=True)
         }
 
     @property
