@@ -65,7 +65,8 @@ class KafkaBroker:
     """`users` have these passwords with PLAIN and, by `add_scram_user`, with SCRAM. With `authorize`, whoever has
     a name (from SASL or a client certificate) may do only what ACLs grant; the nameless may do everything.
 
-    Of a cluster of several, `controllers` are the ports of all nodes' controllers; this one's is number `node`, and topics lie on all.
+    Of a cluster of several, `controllers` are the ports of all nodes' controllers; this one's is number `node`, and topics
+    lie on all. `java` are options of the virtual machine.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class KafkaBroker:
         node: int = 1,
         controllers: Sequence[int] | None = None,
         cluster_id: str | None = None,
+        java: Sequence[str] = ("-Xmx512m",),
     ) -> None:
         self._directory = directory
         self._listeners = ("plain", *(name for name in listeners if name != "plain"))
@@ -90,6 +92,7 @@ class KafkaBroker:
         self._authorize = authorize
         self._settings = dict(settings or {})
         self._node = node
+        self._java = java
         self._process: subprocess.Popen[bytes] | None = None
         self._admin: AdminClient | None = None
         self._ports = dict(zip(self._listeners, free_ports(len(self._listeners)), strict=True))
@@ -138,7 +141,7 @@ class KafkaBroker:
     def launch(self) -> None:
         """The process ends with the thread that calls this."""
         command = [
-            *("setpriv", "--pdeathsig", "KILL", "java", "-Xmx512m", "-XX:+UseSerialGC"),
+            *("setpriv", "--pdeathsig", "KILL", "java", *self._java, "-XX:+UseSerialGC"),
             *("-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", str(jars() / "*")),
             *("kafka.Kafka", str(self._properties_file)),
         ]
@@ -164,8 +167,9 @@ class KafkaBroker:
         self.kill()
 
     def move(self) -> None:
-        """While it is down: clients find it at other ports from the next start on."""
+        """While it is down: clients find it, or the proxies before it, at other ports from the next start on."""
         self._ports = dict(zip(self._ports, free_ports(len(self._ports)), strict=True))
+        self._advertised = dict(zip(self._advertised, free_ports(len(self._advertised)), strict=True))
         self._admin = None
 
     def kill(self) -> None:
