@@ -82,7 +82,7 @@ class Queue:
         self._last_settled = float("-inf")
         self._unsettled: dict[str, list[tuple[int, int]]] = {lane: [] for lane in LANES}
         self._closing = False
-        self._retrying = asyncio.Lock()
+        self._exhuming = asyncio.Lock()
         self.run_id = secrets.token_hex(4)
         self.failed: asyncio.Future[StorageFailing] = self._loop.create_future()
 
@@ -293,18 +293,20 @@ class Queue:
     async def bury(self, lane: str, seq: int, entry: Entry, reason: str) -> None:
         """A dead letter, on disk when this returns; the position may then pass it. Beyond the caps the oldest go."""
         letter = Segment.of(lane, seq, self.run_id, (entry,))
-        forgotten = await self._call(self._store.bury, letter, self._clock.wall_ms(), reason)
+        await self._call(self._store.bury, letter, self._clock.wall_ms(), reason)
         if seq not in self._buried[lane]:
             self._buried[lane].append(seq)
-        if forgotten:
-            numbers = ", ".join(f"{one.lane}/{one.seq}" for one in forgotten)
-            text = f"the oldest dead letters made room for newer ones: {numbers}"
-            _log.warning("%s", text)
-            await self._tell({"kind": "note", "lane": lane, "text": text})
-
-    async def _tell(self, body: dict[str, object]) -> None:
-        now = self._clock.wall_ms()
-        await self.put([Entry(self._ledger, now, json.dumps({"time": now, **body}).encode())], lane="ledger")
+        async with self._exhuming:
+            surplus = await self._call(self._store.surplus)
+            if surplus:
+                numbers = ", ".join(f"{one.lane}/{one.seq}" for one in surplus)
+                text = f"the oldest dead letters made room for newer ones: {numbers}"
+                _log.warning("%s", text)
+                now = self._clock.wall_ms()
+                note = {"time": now, "kind": "note", "lane": lane, "text": text}
+                future = self.put([Entry(self._ledger, now, json.dumps(note).encode())], lane="ledger")
+                self._group.exhume += [one.id for one in surplus]
+                await future
 
     def buried(self, lane: str) -> Sequence[int]:
         """Numbers of dead letters that the position has not passed yet."""
@@ -320,7 +322,7 @@ class Queue:
     async def retry(self, ids: Sequence[int]) -> int:
         """Dead letters become new records that name the old one; returns how many were found. One that the position
         has not passed yet stays: it is still the record itself."""
-        async with self._retrying:
+        async with self._exhuming:
             found = await self.dead(ids)
             letters = [letter for letter in found if letter.seq <= self.position(letter.lane)]
             entries = []
@@ -503,6 +505,10 @@ class Queue:
             self._apply(commit.result(), group)
         elif isinstance(error, QueueFull):
             self._disk_full = str(error)
+            # stored now, what came meanwhile would lie before what failed and is sent again
+            if self._group.entries.get("main"):
+                waiters += self._waiters
+                self._group, self._waiters = Group(), []
             self._commit_at(self._last_commit + LOOK_AGAIN_S)
         else:
             self._fail(error if isinstance(error, StorageFailing) else StorageFailing(repr(error)))

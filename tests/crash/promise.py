@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 from gateway.codec import Entry, Shape
 from gateway.queue import LANES, Queue
+from gateway.sync.lineage import Seen
 from gateway.sync.position import Key, Progress, position_at
-from gateway.sync.reconcile import Local, Seen, reconcile
+from gateway.sync.reconcile import Local, reconcile
 
 GATEWAY = "plant"
 SHAPE = Shape("telemetry", b"dev-1", (("tg.device", b"dev-1"),))
