@@ -73,7 +73,7 @@ cuts: setup tools
 	@$(BIN)/python -m tests.brokers.cuts $(if $(N),--n $(N)) $(if $(SEED),--seed $(SEED)) $(if $(FAULT),--fault $(FAULT))
 
 brokers: setup tools
-	@$(BIN)/python -m tests.brokers.cuts --each --full $(if $(SEED),--seed $(SEED))
+	@$(BIN)/python -m tests.brokers.cuts --full $(if $(SEED),--seed $(SEED))
 
 soak: setup tools
 	@$(BIN)/python -m tests.soak.soak $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED))

@@ -8,7 +8,6 @@ from typing import Self
 from aiokafka.client import AIOKafkaClient
 from aiokafka.protocol.admin import AlterPartitionReassignmentsRequest
 from confluent_kafka import ElectionType, KafkaException, TopicPartition
-from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource
 
 from gateway.testing.kafka import Delivered, KafkaBroker, free_ports, new_cluster_id, wait_until
 
@@ -20,7 +19,6 @@ REPLICATED = {
     "transaction.state.log.replication.factor": "3",
     "transaction.state.log.min.isr": "2",
     "auto.leader.rebalance.enable": "false",
-    "transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000",
 }
 SMALL = ("-Xmx320m", "-XX:TieredStopAtLevel=1")
 """Starting is most of what a node that is killed again and again does."""
@@ -94,12 +92,6 @@ class KafkaCluster:
 
     def read(self, topic: str) -> list[Delivered]:
         return self.any.read(topic)
-
-    def configure(self, topic: str, name: str, value: str) -> None:
-        """A setting of a topic, changed."""
-        change = ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
-        resource = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=[change])
-        self.any.admin.incremental_alter_configs([resource])[resource].result(30)
 
     def leader(self, topic: str, partition: int = 0) -> KafkaBroker:
         """Raises KafkaException while there is none."""

@@ -26,7 +26,11 @@ from typing import NamedTuple, Self, cast
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import (
     AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
     NewTopic,
+    ResourceType,
     ScramCredentialInfo,
     ScramMechanism,
     UserScramCredentialUpsertion,
@@ -218,6 +222,17 @@ class KafkaBroker:
         self.admin.delete_topics([name])[name].result(30)
         wait_until(lambda: name not in self.admin.list_topics(timeout=10).topics, f"topic {name} did not go")
 
+    def configure(self, kind: ResourceType, name: str, setting: str, value: str) -> None:
+        """A setting of a topic or of the broker, changed while it runs."""
+        change = ConfigEntry(setting, value, incremental_operation=AlterConfigOpType.SET)
+        resource = ConfigResource(kind, name, incremental_configs=[change])
+        self.admin.incremental_alter_configs([resource])[resource].result(30)
+
+    def show(self, listener: str, certificate: Certificate) -> None:
+        """To those who connect from now on."""
+        setting = f"listener.name.{listener}.ssl.keystore.location"
+        self.configure(ConfigResource.Type.BROKER, str(self._node), setting, str(certificate.chain))
+
     def add_scram_user(self, user: str, password: str) -> None:
         """Also changes the password of one who is there."""
         for mechanism in (ScramMechanism.SCRAM_SHA_256, ScramMechanism.SCRAM_SHA_512):
@@ -273,6 +288,7 @@ class KafkaBroker:
             "transaction.state.log.replication.factor": "1",
             "transaction.state.log.min.isr": "1",
             "transaction.state.log.num.partitions": "4",
+            "transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000",
             "broker.heartbeat.interval.ms": "500",
             "broker.session.timeout.ms": "3000",
             "group.initial.rebalance.delay.ms": "0",

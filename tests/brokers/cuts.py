@@ -1,6 +1,6 @@
 """`make cuts`: a cluster and the links to it suffer by seed while a gateway delivers; then every record is counted.
 
-`--each` takes every fault once instead, `--full` with outages of ten minutes (`make brokers`); `--fault` only that one.
+`--full` takes every fault once instead, with outages of ten minutes (`make brokers`); `--fault` only that one.
 """
 
 import argparse
@@ -56,14 +56,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Faults of a cluster and its links, and the count.")
     parser.add_argument("--n", type=int, default=200)
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 16))
-    parser.add_argument("--each", action="store_true")
     parser.add_argument("--full", action="store_true")
     parser.add_argument("--fault", choices=[fault.__name__ for fault in FAULTS])
     options = parser.parse_args()
     dice = random.Random(options.seed)
-    command = "make brokers" if options.each else f"make cuts N={options.n} SEED={options.seed}"
-    deck = list(FAULTS) if options.each else list(dealt(dice, options.n))
-    if options.fault:
+    command = f"make cuts N={options.n} SEED={options.seed}"
+    deck = list(dealt(dice, options.n))
+    if options.full:
+        command = f"make brokers SEED={options.seed}"
+        deck = list(FAULTS)
+    elif options.fault:
         command += f" FAULT={options.fault}"
         deck = [fault for fault in FAULTS if fault.__name__ == options.fault] * options.n
     print(command)

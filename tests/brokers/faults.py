@@ -6,6 +6,8 @@ import random
 from collections.abc import Awaitable, Callable, Mapping
 from typing import NamedTuple
 
+from confluent_kafka.admin import ConfigResource
+
 from gateway.sync import LinkState
 from gateway.sync.kafka import partition_of
 from gateway.testing.cluster import KafkaCluster
@@ -163,14 +165,19 @@ async def all_gone_and_elsewhere(site: Site) -> None:
 async def too_few_in_sync(site: Site) -> None:
     """Of the records' replicas; what the position and the transaction need is there."""
     topic, partition = records(site)
-    await asyncio.to_thread(site.cluster.configure, topic, "min.insync.replicas", "3")
+    await asyncio.to_thread(needs_in_sync, site, 3)
     leader = await asyncio.to_thread(site.cluster.leader, topic, partition)
     node = site.dice.choice([node for node in site.cluster.nodes.values() if node is not leader])
     await asyncio.to_thread(node.kill)
     await until(site.down, WAIT_S)
     await site.cluster.revive()
     await site.load.flows()
-    await asyncio.to_thread(site.cluster.configure, topic, "min.insync.replicas", "2")
+    await asyncio.to_thread(needs_in_sync, site, 2)
+
+
+def needs_in_sync(site: Site, replicas: int) -> None:
+    topic, setting = site.load.topic, "min.insync.replicas"
+    site.cluster.any.configure(ConfigResource.Type.TOPIC, topic, setting, str(replicas))
 
 
 FAULTS: Mapping[Fault, tuple[str, str]] = {
