@@ -10,6 +10,8 @@
 #               DEMO_SECONDS=40 DEMO_DEVICES=40 DEMO_RATE=20; SABOTAGE=ack-early breaks the promise on purpose
 # make kills    a gateway under load is killed with -9 at random times, and judged; N=50 SEED=
 # make sweep    a kill, an error, a full disk or a delay at the n-th system call of a gateway at work; N=40 SEED=, N=0 for all, CASE=
+# make cuts     a cluster of three and the links to it suffer by seed while a gateway delivers, then the count; N=200 SEED= FAULT=
+# make brokers  each of those faults once, with outages of ten minutes
 # make soak     all drivers, one fault after the other, then the verdict and what memory and descriptors did; MINUTES=30 SEED=
 # make bench    the design's figures, on this machine; BENCH_COUNT=100000 and BENCH="drain wear" make it smaller
 # make lock     newest versions that pyproject.toml allows, with hashes
@@ -19,7 +21,7 @@ BIN := .venv/bin
 DONE := .venv/.done
 LOCKED = $(BIN)/uv pip compile pyproject.toml -q --universal --python-version 3.11 --generate-hashes --no-header
 
-.PHONY: setup check fix test faults proof kills sweep soak bench demo tools lock fuzz crash
+.PHONY: setup check fix test faults proof kills cuts brokers sweep soak bench demo tools lock fuzz crash
 .DEFAULT_GOAL := check
 
 setup: $(DONE)
@@ -66,6 +68,12 @@ kills: setup tools
 
 sweep: setup tools
 	@$(BIN)/python -m tests.whole.sweep $(if $(N),--n $(N)) $(if $(SEED),--seed $(SEED)) $(if $(CASE),--case $(CASE))
+
+cuts: setup tools
+	@$(BIN)/python -m tests.brokers.cuts $(if $(N),--n $(N)) $(if $(SEED),--seed $(SEED)) $(if $(FAULT),--fault $(FAULT))
+
+brokers: setup tools
+	@$(BIN)/python -m tests.brokers.cuts --full $(if $(SEED),--seed $(SEED))
 
 soak: setup tools
 	@$(BIN)/python -m tests.soak.soak $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED))

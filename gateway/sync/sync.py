@@ -38,7 +38,9 @@ from gateway.sync.standing import Standing
 from gateway.sync.status import LinkState, SyncStatus
 from gateway.sync.topics import PARKED_S, Topics
 
-BACKOFF_S = (1.0, 300.0)
+BACKOFF_S = (1.0, 30.0)
+"""The most that an outage lasts longer for us: a try that fails costs a few packets, and 1,000 gateways are spread over it."""
+
 REFUSED_BACKOFF_S = (5.0, 300.0)
 HELD_S = 600.0
 """A held sync looks again so often: a rival may have gone."""

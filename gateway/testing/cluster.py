@@ -5,6 +5,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from aiokafka.client import AIOKafkaClient
+from aiokafka.protocol.admin import AlterPartitionReassignmentsRequest
 from confluent_kafka import ElectionType, KafkaException, TopicPartition
 
 from gateway.testing.kafka import Delivered, KafkaBroker, free_ports, new_cluster_id, wait_until
@@ -18,10 +20,13 @@ REPLICATED = {
     "transaction.state.log.min.isr": "2",
     "auto.leader.rebalance.enable": "false",
 }
+SMALL = ("-Xmx320m", "-XX:TieredStopAtLevel=1")
+"""Starting is most of what a node that is killed again and again does."""
 
 
 class KafkaCluster:
-    """Three nodes, each of them broker and controller: with two of them all works on."""
+    """Three nodes, each of them broker and controller: with two of them all works on. Their listeners "proxied" are
+    advertised where proxies are to wait."""
 
     def __init__(self, directory: Path) -> None:
         controllers, cluster_id = free_ports(3), new_cluster_id()
@@ -32,8 +37,11 @@ class KafkaCluster:
                 controllers=controllers,
                 cluster_id=cluster_id,
                 settings=REPLICATED,
+                listeners=("plain", "proxied"),
+                advertised={"proxied": port},
+                java=SMALL,
             )
-            for node in (1, 2, 3)
+            for node, port in zip((1, 2, 3), free_ports(3), strict=True)
         }
 
     @property
@@ -92,23 +100,37 @@ class KafkaCluster:
             raise KafkaException(f"{topic}, partition {partition} has no leader")
         return self.nodes[found[partition].leader]
 
-    def coordinator(self, transactional_id: str) -> KafkaBroker:
-        """Of its transactions: the leader of the partition of Kafka's own log that the id is hashed to."""
-        partitions = (
-            self.any.admin.list_topics(TRANSACTION_LOG, timeout=10).topics[TRANSACTION_LOG].partitions
-        )
-        return self.leader(TRANSACTION_LOG, _java_hash(transactional_id) % len(partitions))
+    def transaction_log(self, transactional_id: str) -> tuple[str, int]:
+        """The partition of Kafka's own log that the id is hashed to: its leader is the coordinator."""
+        topics = self.any.admin.list_topics(TRANSACTION_LOG, timeout=10).topics
+        return TRANSACTION_LOG, _java_hash(transactional_id) % len(topics[TRANSACTION_LOG].partitions)
 
     def elect(self, topic: str, partition: int = 0) -> None:
-        """Leadership goes back to the node that had it first, once that is in sync again."""
+        """Leadership goes (back) to the first of the partition's replicas, once that is in sync."""
         wanted = TopicPartition(topic, partition)
-        first = self.any.admin.list_topics(topic, timeout=10).topics[topic].partitions[partition].replicas[0]
 
-        def is_back() -> bool:
+        def is_there() -> bool:
             self.any.admin.elect_leaders(ElectionType.PREFERRED, [wanted]).result(30)
-            return self.leader(topic, partition) is self.nodes[first]
+            return self.leader(topic, partition) is self.nodes[self._replicas(topic, partition)[0]]
 
-        wait_until(is_back, f"{topic}, partition {partition}: the leadership did not go back")
+        wait_until(is_there, f"{topic}, partition {partition}: the leadership did not go where it belongs")
+
+    async def reassign(self, topic: str, partition: int = 0) -> None:
+        """Another of the partition's replicas is now the first one: `elect` makes it the leader."""
+        first, *others = await asyncio.to_thread(self._replicas, topic, partition)
+        client = AIOKafkaClient(bootstrap_servers=self.any.bootstrap)
+        await client.bootstrap()
+        try:
+            move: tuple[int, list[int], dict[int, bytes]] = (partition, [*others, first], {})
+            request = AlterPartitionReassignmentsRequest(30_000, [(topic, [move], {})], {})
+            await client.send(client.get_random_node(), request)
+        finally:
+            await client.close()
+
+    def _replicas(self, topic: str, partition: int) -> list[int]:
+        return list(
+            self.any.admin.list_topics(topic, timeout=10).topics[topic].partitions[partition].replicas
+        )
 
 
 def _java_hash(text: str) -> int:

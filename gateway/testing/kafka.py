@@ -26,7 +26,11 @@ from typing import NamedTuple, Self, cast
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import (
     AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
     NewTopic,
+    ResourceType,
     ScramCredentialInfo,
     ScramMechanism,
     UserScramCredentialUpsertion,
@@ -65,7 +69,8 @@ class KafkaBroker:
     """`users` have these passwords with PLAIN and, by `add_scram_user`, with SCRAM. With `authorize`, whoever has
     a name (from SASL or a client certificate) may do only what ACLs grant; the nameless may do everything.
 
-    Of a cluster of several, `controllers` are the ports of all nodes' controllers; this one's is number `node`, and topics lie on all.
+    Of a cluster of several, `controllers` are the ports of all nodes' controllers; this one's is number `node`, and topics
+    lie on all. `java` are options of the virtual machine.
     """
 
     def __init__(
@@ -82,6 +87,7 @@ class KafkaBroker:
         node: int = 1,
         controllers: Sequence[int] | None = None,
         cluster_id: str | None = None,
+        java: Sequence[str] = ("-Xmx512m",),
     ) -> None:
         self._directory = directory
         self._listeners = ("plain", *(name for name in listeners if name != "plain"))
@@ -90,6 +96,7 @@ class KafkaBroker:
         self._authorize = authorize
         self._settings = dict(settings or {})
         self._node = node
+        self._java = java
         self._process: subprocess.Popen[bytes] | None = None
         self._admin: AdminClient | None = None
         self._ports = dict(zip(self._listeners, free_ports(len(self._listeners)), strict=True))
@@ -138,7 +145,7 @@ class KafkaBroker:
     def launch(self) -> None:
         """The process ends with the thread that calls this."""
         command = [
-            *("setpriv", "--pdeathsig", "KILL", "java", "-Xmx512m", "-XX:+UseSerialGC"),
+            *("setpriv", "--pdeathsig", "KILL", "java", *self._java, "-XX:+UseSerialGC"),
             *("-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", str(jars() / "*")),
             *("kafka.Kafka", str(self._properties_file)),
         ]
@@ -164,8 +171,9 @@ class KafkaBroker:
         self.kill()
 
     def move(self) -> None:
-        """While it is down: clients find it at other ports from the next start on."""
+        """While it is down: clients find it, or the proxies before it, at other ports from the next start on."""
         self._ports = dict(zip(self._ports, free_ports(len(self._ports)), strict=True))
+        self._advertised = dict(zip(self._advertised, free_ports(len(self._advertised)), strict=True))
         self._admin = None
 
     def kill(self) -> None:
@@ -213,6 +221,17 @@ class KafkaBroker:
     def delete_topic(self, name: str) -> None:
         self.admin.delete_topics([name])[name].result(30)
         wait_until(lambda: name not in self.admin.list_topics(timeout=10).topics, f"topic {name} did not go")
+
+    def configure(self, kind: ResourceType, name: str, setting: str, value: str) -> None:
+        """A setting of a topic or of the broker, changed while it runs."""
+        change = ConfigEntry(setting, value, incremental_operation=AlterConfigOpType.SET)
+        resource = ConfigResource(kind, name, incremental_configs=[change])
+        self.admin.incremental_alter_configs([resource])[resource].result(30)
+
+    def show(self, listener: str, certificate: Certificate) -> None:
+        """To those who connect from now on."""
+        setting = f"listener.name.{listener}.ssl.keystore.location"
+        self.configure(ConfigResource.Type.BROKER, str(self._node), setting, str(certificate.chain))
 
     def add_scram_user(self, user: str, password: str) -> None:
         """Also changes the password of one who is there."""
@@ -269,6 +288,7 @@ class KafkaBroker:
             "transaction.state.log.replication.factor": "1",
             "transaction.state.log.min.isr": "1",
             "transaction.state.log.num.partitions": "4",
+            "transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000",
             "broker.heartbeat.interval.ms": "500",
             "broker.session.timeout.ms": "3000",
             "group.initial.rebalance.delay.ms": "0",
