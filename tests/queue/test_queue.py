@@ -17,7 +17,7 @@ from gateway.codec import Entry
 from gateway.driver import Mark, MarkKey
 from gateway.errors import QueueFull, StorageError, TooLarge
 from gateway.limits import RECORD_BYTES_MAX
-from gateway.queue import Segment
+from gateway.queue import Queue, Segment
 from gateway.queue.recent import Recent
 from gateway.queue.store import RUNS_MAX
 from tests.queue.rig import copy_as_killed, damaged, dead_letters, drain, entries, open_queue, settings
