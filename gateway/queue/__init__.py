@@ -10,8 +10,9 @@ lies behind it is counted from the segments, so a number is never given twice. `
 delivered, dead-lettered or dropped. WAL with synchronous=FULL: what a commit returned survives a power cut.
 
 Commits. Whoever waits shares a group: it is committed at once if the last commit is older than commit_interval, else
-at the interval's end. Records that nobody waits for ride along, or are committed after unacked_interval. A delivered
-position is confirmed with a later commit, at most 5 s after; losing it is harmless, Kafka knows it better.
+at the interval's end. Records that nobody waits for ride along, or are committed after unacked_interval. A group that
+finds the disk full fails, and with it what came meanwhile: sent again, it would lie behind that. A delivered position
+is confirmed with a later commit, at most 5 s after; losing it is harmless, Kafka knows it better.
 
 Space. used = live pages + write-ahead log. At the cap devices are refused, or the oldest undelivered segments behind
 the pin (what is in flight or in doubt) are deleted; what the sync reads is pinned before a commit can delete it. Gaps

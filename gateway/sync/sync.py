@@ -38,7 +38,9 @@ from gateway.sync.standing import Standing
 from gateway.sync.status import LinkState, SyncStatus
 from gateway.sync.topics import PARKED_S, Topics
 
-BACKOFF_S = (1.0, 300.0)
+BACKOFF_S = (1.0, 30.0)
+"""The most that an outage lasts longer for us: a try that fails costs a few packets, and 1,000 gateways are spread over it."""
+
 REFUSED_BACKOFF_S = (5.0, 300.0)
 HELD_S = 600.0
 """A held sync looks again so often: a rival may have gone."""
@@ -81,7 +83,7 @@ class Sync:
             queue.pin(MAIN, queue.next_seq(MAIN) - 1)
         self._lanes = {name: Lane(name, queue) for name in LANES}
         self._topics = Topics(sink, clock)
-        self._pace = Pace(settings.linger, settings.max_rate)
+        self._pace = Pace(settings.linger, settings.max_rate, settings.transaction_timeout / 2)
         self._batch_bytes: dict[str, int] = {}
         self._backoff = Backoff(gateway_id, *BACKOFF_S)
         self._refused_backoff = Backoff(gateway_id, *REFUSED_BACKOFF_S, floor_s=1.0)
@@ -90,7 +92,7 @@ class Sync:
         self._broker_offset_ms = 0.0
         self._latest: PositionRecord | None = None
         self._hint_stored = float("-inf")
-        self._reconciled = self._in_doubt = False
+        self._reconciled = self._in_doubt = self._told_delivering = False
         self._state, self._since_ms = LinkState.CONNECTING, clock.wall_ms()
         self._error: str | None = None
         self._alarm: str | None = None
@@ -426,7 +428,8 @@ class Sync:
                 await self._memory.set_settled({name: lane.progress for name, lane in self._lanes.items()})
 
     def _recovered(self) -> None:
-        if self._error is not None or self._transactions <= 1:
+        if self._error is not None or not self._told_delivering:
+            self._told_delivering = True
             _log.info("Kafka: records are delivered to %s", ", ".join(self._settings.bootstrap_servers))
         self._error = self._alarm = None
         self._backoff.reset()

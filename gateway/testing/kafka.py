@@ -26,7 +26,11 @@ from typing import NamedTuple, Self, cast
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import (
     AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
     NewTopic,
+    ResourceType,
     ScramCredentialInfo,
     ScramMechanism,
     UserScramCredentialUpsertion,
@@ -63,7 +67,11 @@ class Delivered(NamedTuple):
 
 class KafkaBroker:
     """`users` have these passwords with PLAIN and, by `add_scram_user`, with SCRAM. With `authorize`, whoever has
-    a name (from SASL or a client certificate) may do only what ACLs grant; the nameless may do everything."""
+    a name (from SASL or a client certificate) may do only what ACLs grant; the nameless may do everything.
+
+    Of a cluster of several, `controllers` are the ports of all nodes' controllers; this one's is number `node`, and topics
+    lie on all. `java` are options of the virtual machine.
+    """
 
     def __init__(
         self,
@@ -76,6 +84,10 @@ class KafkaBroker:
         certificate: Certificate | None = None,
         authorize: bool = False,
         settings: Mapping[str, str] | None = None,
+        node: int = 1,
+        controllers: Sequence[int] | None = None,
+        cluster_id: str | None = None,
+        java: Sequence[str] = ("-Xmx512m",),
     ) -> None:
         self._directory = directory
         self._listeners = ("plain", *(name for name in listeners if name != "plain"))
@@ -83,12 +95,13 @@ class KafkaBroker:
         self._users = dict(users or {})
         self._authorize = authorize
         self._settings = dict(settings or {})
+        self._node = node
+        self._java = java
         self._process: subprocess.Popen[bytes] | None = None
         self._admin: AdminClient | None = None
-        self._ports = dict(
-            zip((*self._listeners, "controller"), free_ports(len(self._listeners) + 1), strict=True)
-        )
-        self.cluster_id = urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
+        self._ports = dict(zip(self._listeners, free_ports(len(self._listeners)), strict=True))
+        self._controllers = controllers or free_ports(1)
+        self.cluster_id = cluster_id or new_cluster_id()
         needs_tls = any(PROTOCOLS[name].endswith("SSL") for name in self._listeners)
         self.authority = authority or (Authority(directory / "tls") if needs_tls else None)
         self._certificate = certificate
@@ -108,31 +121,40 @@ class KafkaBroker:
         return self._advertised.get(listener, self._ports[listener])
 
     @property
+    def _properties_file(self) -> Path:
+        return self._directory / "server.properties"
+
+    @property
     def log(self) -> Path:
         return self._directory / "broker.log"
 
     def start(self) -> None:
         """Start, or start again on the same ports and the same data; returns when clients are served."""
-        classpath = str(jars() / "*")
+        self.prepare()
+        self.launch()
+        self.wait_until_served()
+
+    def prepare(self) -> None:
         self._directory.mkdir(parents=True, exist_ok=True)
-        properties = self._directory / "server.properties"
-        properties.write_text("".join(f"{key}={value}\n" for key, value in self._properties().items()))
+        self._properties_file.write_text(
+            "".join(f"{key}={value}\n" for key, value in self._properties().items())
+        )
         if not (self._directory / "data").exists():
-            self._format(classpath, properties)
+            self._format()
+
+    def launch(self) -> None:
+        """The process ends with the thread that calls this."""
         command = [
-            *("setpriv", "--pdeathsig", "KILL", "java", "-Xmx512m", "-XX:+UseSerialGC"),
-            *(
-                "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
-                "-cp",
-                classpath,
-                "kafka.Kafka",
-                str(properties),
-            ),
+            *("setpriv", "--pdeathsig", "KILL", "java", *self._java, "-XX:+UseSerialGC"),
+            *("-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", str(jars() / "*")),
+            *("kafka.Kafka", str(self._properties_file)),
         ]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
+
+    def wait_until_served(self) -> None:
         try:
             self._wait_until_served()
         except BaseException:
@@ -147,6 +169,12 @@ class KafkaBroker:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(20)
         self.kill()
+
+    def move(self) -> None:
+        """While it is down: clients find it, or the proxies before it, at other ports from the next start on."""
+        self._ports = dict(zip(self._ports, free_ports(len(self._ports)), strict=True))
+        self._advertised = dict(zip(self._advertised, free_ports(len(self._advertised)), strict=True))
+        self._admin = None
 
     def kill(self) -> None:
         if self._process:
@@ -183,14 +211,27 @@ class KafkaBroker:
     def create_topic(self, name: str, partitions: int = 1, **config: str) -> str:
         """Config names are written with underscores: `max_message_bytes="2000"`. Returns the name."""
         settings = {key.replace("_", "."): value for key, value in config.items()}
-        topic = NewTopic(name, num_partitions=partitions, replication_factor=1, config=settings)
+        topic = NewTopic(
+            name, num_partitions=partitions, replication_factor=len(self._controllers), config=settings
+        )
         self.admin.create_topics([topic])[name].result(30)
-        _until(lambda: name in self.admin.list_topics(timeout=10).topics, f"topic {name} did not appear")
+        wait_until(lambda: name in self.admin.list_topics(timeout=10).topics, f"topic {name} did not appear")
         return name
 
     def delete_topic(self, name: str) -> None:
         self.admin.delete_topics([name])[name].result(30)
-        _until(lambda: name not in self.admin.list_topics(timeout=10).topics, f"topic {name} did not go")
+        wait_until(lambda: name not in self.admin.list_topics(timeout=10).topics, f"topic {name} did not go")
+
+    def configure(self, kind: ResourceType, name: str, setting: str, value: str) -> None:
+        """A setting of a topic or of the broker, changed while it runs."""
+        change = ConfigEntry(setting, value, incremental_operation=AlterConfigOpType.SET)
+        resource = ConfigResource(kind, name, incremental_configs=[change])
+        self.admin.incremental_alter_configs([resource])[resource].result(30)
+
+    def show(self, listener: str, certificate: Certificate) -> None:
+        """To those who connect from now on."""
+        setting = f"listener.name.{listener}.ssl.keystore.location"
+        self.configure(ConfigResource.Type.BROKER, str(self._node), setting, str(certificate.chain))
 
     def add_scram_user(self, user: str, password: str) -> None:
         """Also changes the password of one who is there."""
@@ -224,11 +265,16 @@ class KafkaBroker:
         advertised = {name: self.advertised_port(name) for name in names}
         properties = {
             "process.roles": "broker,controller",
-            "node.id": "1",
-            "controller.quorum.voters": f"1@127.0.0.1:{self._ports['controller']}",
+            "node.id": str(self._node),
+            "controller.quorum.voters": _join(
+                f"{node}@127.0.0.1:{port}" for node, port in enumerate(self._controllers, 1)
+            ),
             "controller.listener.names": "CONTROLLER",
             "inter.broker.listener.name": "PLAIN",
-            "listeners": _join(f"{name.upper()}://127.0.0.1:{port}" for name, port in self._ports.items()),
+            "listeners": _join(
+                f"{name.upper()}://127.0.0.1:{port}"
+                for name, port in {**self._ports, "controller": self._controllers[self._node - 1]}.items()
+            ),
             "advertised.listeners": _join(
                 f"{names[name]}://127.0.0.1:{port}" for name, port in advertised.items()
             ),
@@ -242,6 +288,7 @@ class KafkaBroker:
             "transaction.state.log.replication.factor": "1",
             "transaction.state.log.min.isr": "1",
             "transaction.state.log.num.partitions": "4",
+            "transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000",
             "broker.heartbeat.interval.ms": "500",
             "broker.session.timeout.ms": "3000",
             "group.initial.rebalance.delay.ms": "0",
@@ -280,11 +327,12 @@ class KafkaBroker:
             }
         return properties
 
-    def _format(self, classpath: str, properties: Path) -> None:
+    def _format(self) -> None:
         command = [
-            *("java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", classpath),
+            *("java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", str(jars() / "*")),
             # With "=", because an id may begin with "-".
-            *("kafka.tools.StorageTool", "format", f"--cluster-id={self.cluster_id}", "-c", str(properties)),
+            *("kafka.tools.StorageTool", "format", f"--cluster-id={self.cluster_id}"),
+            *("-c", str(self._properties_file)),
         ]
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
         if done.returncode:
@@ -307,6 +355,10 @@ class KafkaBroker:
     def _signal(self, number: int) -> None:
         if self._process and self.running:
             os.killpg(self._process.pid, number)
+
+
+def new_cluster_id() -> str:
+    return urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
 
 
 def jars() -> Path:
@@ -383,8 +435,8 @@ def _read_to_end(consumer: Consumer, topics: Sequence[str]) -> Iterator[Delivere
         )
 
 
-def _until(condition: Callable[[], bool], complaint: str) -> None:
-    deadline = time.monotonic() + 10
+def wait_until(condition: Callable[[], bool], complaint: str) -> None:
+    deadline = time.monotonic() + START_S
     while not condition():
         if time.monotonic() > deadline:
             raise BrokerError(complaint)

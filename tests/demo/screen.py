@@ -47,7 +47,8 @@ class Counts(NamedTuple):
 
 
 class Screen:
-    def __init__(self) -> None:
+    def __init__(self, plain_interval_s: float = PLAIN_INTERVAL_S) -> None:
+        self._plain_interval_s = plain_interval_s
         self._console = Console(highlight=False)
         if not self._console.is_terminal:
             self._console = Console(width=PLAIN_WIDTH, highlight=False)
@@ -63,7 +64,7 @@ class Screen:
     def show(self, state: str, drivers: Mapping[str, Counts]) -> None:
         if self._console.is_terminal:
             self._live.update(self._table(state, drivers), refresh=True)
-        elif time.monotonic() - self._shown >= PLAIN_INTERVAL_S:
+        elif time.monotonic() - self._shown >= self._plain_interval_s:
             self._shown = time.monotonic()
             parts = (f"{name} {one}" for name, one in drivers.items())
             self._console.print(f"{self._elapsed():5.1f} s  {state}: {'; '.join(parts)}", soft_wrap=True)

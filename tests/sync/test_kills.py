@@ -3,14 +3,18 @@
 import asyncio
 import signal
 import sys
+import time
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
+from confluent_kafka import IsolationLevel, TopicPartition
+from confluent_kafka.admin import OffsetSpec
 
-from gateway.testing.kafka import KafkaBroker
+from gateway.testing.kafka import Delivered, KafkaBroker
 from gateway.testing.proxy import Api, Direction, Proxy
+from tests import proof
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -80,7 +84,51 @@ async def test_killed_at(
     async with asyncio.timeout(60):
         await read(process, told)
         assert await process.wait() == 0
+    check(kafka.read(topic), told)
+
+
+@pytest.mark.proof
+async def test_stopped_until_its_transaction_has_timed_out(
+    kafka: KafkaBroker, link: Proxy, topic: str, tmp_path: Path
+) -> None:
+    told: list[str] = []
+    trap = link.hold(Api.PRODUCE, Direction.DOWN, skip=2)
+    process = await start(tmp_path, link, topic, "00", RECORDS)
+    reader = asyncio.ensure_future(read(process, told))
+    async with asyncio.timeout(40):
+        await trap.reached.wait()
+    process.send_signal(signal.SIGSTOP)
+    assert await asyncio.to_thread(open_transaction, kafka, topic)
+    trap.release()
+    async with asyncio.timeout(60):
+        while await asyncio.to_thread(open_transaction, kafka, topic):  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+    since, began = len(link.frames), time.monotonic()
+    process.send_signal(signal.SIGCONT)
+    await link.seen(Api.INIT_PRODUCER_ID, Direction.DOWN, since=since)
+    recovery_s = time.monotonic() - began
+    async with asyncio.timeout(60):
+        await reader
+        assert await process.wait() == 0
     records = kafka.read(topic)
+    check(records, told)
+    what = "SIGSTOP of a gateway until the broker has given its transaction up"
+    command = "pytest tests/sync/test_kills.py -k timed_out"
+    proof.tell(proof.Row("20", what, 1, len(told), 0, 0, recovery_s, command))
+
+
+def open_transaction(kafka: KafkaBroker, topic: str) -> bool:
+    """Whether the topic has records of one: who reads what is committed doesn't come to the end."""
+    partition = TopicPartition(topic, 0)
+    latest: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+    committed, end = (
+        kafka.admin.list_offsets({partition: latest}, isolation_level=level)[partition].result(10)
+        for level in (IsolationLevel.READ_COMMITTED, IsolationLevel.READ_UNCOMMITTED)
+    )
+    return bool(committed.offset < end.offset)
+
+
+def check(records: list[Delivered], told: list[str]) -> None:
     found = [record.value.decode() for record in records]
     assert len(found) == len(set(found)), "delivered twice"
     assert set(told) <= set(found), "told as stored, and lost"
