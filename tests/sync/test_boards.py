@@ -90,6 +90,24 @@ async def test_a_copy_becomes_a_gateway_of_its_own_and_leaves_to_the_original_wh
     world.audit()
 
 
+async def test_the_power_goes_between_a_fork_and_its_first_transaction(world: World, tmp_path: Path) -> None:
+    copy = world.copied(tmp_path / "b", "soc:b")
+    copy.gateway = "plant-b"
+    await copy.start()
+    await held(copy)
+    await copy.emit(RECORD)
+    copy.cluster.pause()
+    await copy.sync.adopt("fork")
+    await copy.until(lambda: copy.queue.load("sync.adoption") == "null")
+    assert copy.queue.position("main") == 3
+    await copy.kill()
+    copy.cluster.resume()
+    await copy.start()
+    await copy.until(lambda: copy.drained)
+    assert sorted(number for number, _ in copy.found()) == [1, 4]
+    await copy.stop()
+
+
 async def test_a_rival_that_an_operator_has_dealt_with_is_forgotten(world: World) -> None:
     await world.start()
     await world.quiet()
