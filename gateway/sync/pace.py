@@ -3,9 +3,12 @@
 from gateway.limits import RECORD_OVERHEAD_BYTES
 
 BYTES_FIRST = 64 << 10
-"""The first transaction after a reconnect: nobody knows yet what the link can do."""
+"""The most in the first transaction after a reconnect: nobody knows yet what the link can do."""
 
 BYTES_MIN = 16 << 10
+BYTES_LEAST = 1 << 10
+"""Where even BYTES_MIN was not carried in time."""
+
 BYTES_MAX = 4 << 20
 SLOW_S = 1.0
 """An open transaction holds back everybody who reads the same partitions: aim below this."""
@@ -14,21 +17,24 @@ RATE_WINDOW_S = 10.0
 
 
 class Pace:
-    """Times are monotonic seconds, bytes are payload except where sent bytes are meant."""
+    """Times are monotonic seconds, bytes are payload except where sent bytes are meant. A transaction that takes longer
+    than `timeout_s` fails."""
 
-    def __init__(self, linger_s: float, max_rate: int | None) -> None:
+    def __init__(self, linger_s: float, max_rate: int | None, timeout_s: float) -> None:
         self._linger_s = linger_s
+        self._timeout_s = timeout_s
         self._max_rate = max_rate
         self._began = float("-inf")
         self._credit_until = 0.0
         self._recent: list[tuple[float, int]] = []
-        self.reconnected()
-
-    def reconnected(self) -> None:
         self.bytes = BYTES_FIRST
 
-    def halve(self) -> None:
-        self.bytes = max(BYTES_MIN, self.bytes // 2)
+    def reconnected(self) -> None:
+        self.bytes = min(self.bytes, BYTES_FIRST)
+
+    def failed(self) -> None:
+        """What the link did not carry in time must not be tried again as it was: it would fail for ever."""
+        self.bytes = max(BYTES_LEAST, self.bytes // 2)
 
     @property
     def records(self) -> int:
@@ -45,9 +51,10 @@ class Pace:
     def ended(self, now: float, payload_bytes: int, records: int, sent_bytes: int) -> None:
         took = now - self._began
         size = max(payload_bytes, records * RECORD_OVERHEAD_BYTES)
-        if took > SLOW_S:
+        quick_s = SLOW_S / 2 if self.bytes >= BYTES_MIN else self._timeout_s / 3
+        if took > SLOW_S and self.bytes >= BYTES_MIN:
             self.bytes = max(BYTES_MIN, min(self.bytes, int(size / took * SLOW_S)))
-        elif took < SLOW_S / 2 and size >= self.bytes // 2:
+        elif took < quick_s and size >= self.bytes // 2:
             self.bytes = min(BYTES_MAX, self.bytes * 2)
         if self._max_rate is not None:
             self.bytes = min(self.bytes, max(BYTES_MIN, self._max_rate))
