@@ -72,6 +72,9 @@ class Store:
         self.commits = 0
         with _translated():
             self._db = connect(path, PAGE_BYTES, vfs)
+            # Overwritten in place, or each checkpoint would cost metadata; but a log as large as one large commit
+            # would fill a small queue for good.
+            self._db.execute(f"PRAGMA journal_size_limit={2 * self._log_bytes_max}").fetchall()
         self._wal_pages = 0
         self._db.set_wal_hook(self._wal_grew)
         self._segments = Segments(self._db)

@@ -35,6 +35,9 @@ T = TypeVar("T")
 
 MEMORY = Path("/dev/shm")
 STEPS = 60
+FAILURES_MAX = 5
+"""Of one workload: more say nothing new."""
+
 DRAWS = {Fate.LOST: 1, Fate.KEPT: 1, Fate.REORDERED: 3, Fate.TORN: 3}
 
 
@@ -145,17 +148,21 @@ def cuts(number: int, disk: Disk) -> Iterator[Cut]:
     return (Cut(number, fate, draw) for fate, draws in fates.items() for draw in range(draws))
 
 
-def run(seed: int, images_max: int) -> Found:
-    """One workload, and so many images of it at most. An image is looked at again once more was promised."""
+def cut_power(trace: Trace, seed: int, images_max: int) -> Found:
+    """So many images at most, from all over the trace. An image is looked at again once more was promised."""
     found = Found()
     seen: dict[int, set[int]] = {}
-    trace = record(seed, {}, Promise(), STEPS)
+    chance, rng = images_max / len(trace.operations), random.Random(seed)
     with one_thread(), asyncio.Runner() as runner:
         for number, disk, promise in moments(trace):
+            if rng.random() > chance:
+                continue
             for cut in cuts(number, disk):
                 image = image_of(seed, disk, cut)
                 content = fingerprint(image)
-                if found.images.total() >= images_max or promise.version in seen.get(content, ()):
+                if found.images.total() >= images_max or len(found.failures) >= FAILURES_MAX:
+                    return found
+                if promise.version in seen.get(content, ()):
                     continue
                 if content not in seen:
                     found.images[cut.fate] += 1
@@ -166,6 +173,10 @@ def run(seed: int, images_max: int) -> Found:
                 except (Broken, TidegateError) as error:
                     found.failures.append(Failure(seed, cut, f"{type(error).__name__}: {error}"))
     return found
+
+
+def run(seed: int, images_max: int) -> Found:
+    return cut_power(record(seed, {}, Promise(), STEPS), seed, images_max)
 
 
 def sweep(images: int, seed: int, processes: int) -> Found:

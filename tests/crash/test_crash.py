@@ -3,6 +3,7 @@
 import pytest
 
 from tests.crash import crash
+from tests.crash.mutants import MUTANTS
 from tests.crash.promise import Promise
 
 IMAGES = 1500
@@ -29,3 +30,16 @@ def test_power_cuts_at_every_operation() -> None:
     assert found.failures == []
     assert found.images.total() == IMAGES
     crash.tell_rows(found, f"make crash N={IMAGES} SEED={SEED}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_broken_queue_is_found(name: str) -> None:
+    """The recording is of the broken queue; the start afterwards is of a sound one."""
+    for seed in range(1, 20):
+        with pytest.MonkeyPatch.context() as patch:
+            MUTANTS[name](patch)
+            trace = crash.record(seed, {}, Promise(), crash.STEPS)
+        if crash.cut_power(trace, seed, 150).failures:
+            return
+    pytest.fail("no power cut shows it")

@@ -48,6 +48,7 @@ class Workload:
         self._when_full: Literal["reject", "drop_oldest"] = rng.choice(["reject", "drop_oldest"])
         self._offered = 0
         self._waiting: list[tuple[Step, asyncio.Future[None]]] = []
+        self._waited: list[asyncio.Future[None]] = []
 
     async def run(self, steps: int) -> None:
         await self._open()
@@ -55,7 +56,8 @@ class Workload:
             [self._emit] * 12
             + [self._deliver] * 6
             + [self._trickle, self._flood, self._retry, self._retry, self._reopen]
-            + [self._store, self._tell, self._forget, self._wait, self._wait]
+            + [self._store, self._tell, self._wait, self._wait]
+            + [self._forget] * 3
         )
         for _ in range(steps):
             await self._rng.choice(actions)()
@@ -97,10 +99,20 @@ class Workload:
             return
         self._say(Begun(step))
         self._waiting.append((step, future))
+        if waits:
+            self._waited.append(future)
 
     async def _stored(self) -> None:
-        """All that was put."""
+        """All that was put, also what nobody waits for."""
         await self._queue.put([])
+        self._tell_devices()
+
+    async def _answered(self) -> None:
+        """Those who wait are told; what nobody waits for may be in memory still."""
+        pending = [future for future in self._waited if not future.done()]
+        if pending:
+            await asyncio.wait(pending)
+        self._waited = []
         self._tell_devices()
 
     def _tell_devices(self) -> None:
@@ -119,15 +131,14 @@ class Workload:
                 step.marks[b"%d" % self._rng.randint(0, 3)] = bodies[0]
             waits = self._rng.random() < 0.8
             self._put(step, [Entry(SHAPE, self._clock.wall_ms(), body) for body in bodies], waits=waits)
-        if self._rng.random() < 0.9:
-            await self._stored()
+        await self._answered()
 
     async def _trickle(self) -> None:
         """One small record a commit, as in a quiet outage: what merging is for."""
         for _ in range(70):
             body = self._body(10)
             self._put(Step([body]), [Entry(SHAPE, self._clock.wall_ms(), body)])
-            await self._stored()
+            await self._answered()
 
     async def _flood(self) -> None:
         """More than the queue may hold."""
@@ -136,12 +147,12 @@ class Workload:
 
     async def _forget(self) -> None:
         self._put(Step(marks={b"%d" % self._rng.randint(0, 3): None}), [])
-        await self._stored()
+        await self._answered()
 
     async def _tell(self) -> None:
         body = self._body(50)
         self._put(Step(ledger=[body]), [Entry(SHAPE, self._clock.wall_ms(), body)], lane="ledger")
-        await self._stored()
+        await self._answered()
 
     async def _wait(self) -> None:
         """Long enough for a confirmation, or for what was dropped to be told."""
@@ -159,7 +170,7 @@ class Workload:
     async def _deliver(self) -> None:
         """A transaction that is committed, or fails, or whose answer is lost; its last record may be poison."""
         if not self._connected:
-            return
+            await self._connect()
         lane = self._rng.choice(["main", "main", "main", "ledger"])
         queue, after = self._queue, self._queue.position(lane)
         segments = await queue.peek(lane, after, self._rng.choice([1, 5, 50, 1000]), 1 << 20, pin=True)
@@ -177,8 +188,7 @@ class Workload:
         if segments and fate != "failed":
             run = run_of(position, queue.runs(lane))
             self._say(Transaction(lane, records, position, run))
-            if self._rng.random() < 0.3:
-                await self._emit()
+            await self._meanwhile()
             if fate == "committed":
                 queue.advance(lane, position, len(records))
             else:
@@ -186,6 +196,14 @@ class Workload:
         queue.unpin(lane)
         if self._rng.random() < 0.5:
             await self._stored()
+
+    async def _meanwhile(self) -> None:
+        """Kafka has the transaction, and the queue does not know it yet."""
+        match self._rng.choice(["quiet", "devices", "many devices"]):
+            case "devices":
+                await self._emit()
+            case "many devices":
+                await self._flood()
 
     async def _bury(self, number: int, records: dict[int, Entry]) -> None:
         await self._stored()

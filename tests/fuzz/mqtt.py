@@ -76,13 +76,8 @@ def seeds() -> list[bytes]:
 
 
 def run(data: bytes, chance: random.Random) -> bool:
-    packets: list[bytes] = []
-    try:
-        found, used = mqtt.split(data, LIMIT)
-        packets, rest = [data[start:end] for _, start, end in found], data[used:]
-    except Malformed:
-        rest = None
-    assert _in_pieces(pieces(data, chance)) == (packets, rest) or rest is None
+    packets, rest = _split([data])
+    assert _split(pieces(data, chance)) == (packets, rest) or rest is None
     accepted = False
     for version in (V311, V5):
         values = parse(data, version)
@@ -90,21 +85,22 @@ def run(data: bytes, chance: random.Random) -> bool:
         for value in values:
             _written_again(value, version)
         if rest is not None:
-            _short_way(data, found, version)
+            _short_way(data, mqtt.split(data, LIMIT)[0], version)
     return accepted
 
 
-def _in_pieces(parts: list[bytes]) -> tuple[list[bytes], bytes | None]:
+def _split(parts: list[bytes]) -> tuple[list[bytes], bytes | None]:
+    """Packets and what is left; None behind a malformed length."""
     packets: list[bytes] = []
     rest = b""
     for part in parts:
         rest += part
         try:
-            found, used = mqtt.split(rest, LIMIT)
+            while (found := mqtt.split(rest, LIMIT))[0]:
+                packets += [rest[start:end] for _, start, end in found[0]]
+                rest = rest[found[1] :]
         except Malformed:
             return packets, None
-        packets += [rest[start:end] for _, start, end in found]
-        rest = rest[used:]
     return packets, rest
 
 

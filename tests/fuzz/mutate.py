@@ -88,7 +88,9 @@ def _repeat(data: bytearray, by: Mutator) -> None:
     piece = by.piece(data)
     copy = data[piece]
     if copy:
-        times = by.chance.choice((1, 1, 1, 2, 3, 17, BYTES_MAX // 64 // len(copy)))
+        times = (
+            BYTES_MAX // 64 // len(copy) if by.chance.random() < 0.03 else by.chance.choice((1, 1, 2, 3, 17))
+        )
         data[piece.start : piece.start] = copy * times
 
 

@@ -20,7 +20,7 @@ from gateway.limits import RECORD_BYTES_MAX
 from gateway.queue import Queue, Segment
 from gateway.queue.recent import Recent
 from gateway.queue.store import RUNS_MAX
-from tests.queue.rig import copy_as_killed, dead_letters, drain, entries, open_queue, settings
+from tests.queue.rig import copy_as_killed, damaged, dead_letters, drain, entries, open_queue, settings
 
 
 async def test_what_was_put_comes_back_in_order_after_a_kill(tmp_path: Path) -> None:
@@ -367,14 +367,6 @@ async def test_runs_are_known_as_long_as_their_records_wait_and_only_so_many_bey
     await queue.close()
 
 
-async def damaged(folder: Path, offset: int, size: int) -> Queue:
-    with (folder / "queue.db").open("r+b") as file:
-        file.seek(offset)
-        file.write(os.urandom(size))
-    (folder / "queue.db-wal").write_bytes(b"an unclean stop")
-    return await open_queue(folder)
-
-
 @pytest.mark.parametrize(("offset", "size"), [(0, 100), (8192, 4096), (60_000, 30_000)])
 async def test_what_is_damaged_is_set_aside_and_the_rest_saved(
     tmp_path: Path, offset: int, size: int
@@ -458,4 +450,17 @@ async def test_what_came_after_a_record_that_found_no_room_is_not_stored_before_
         except QueueFull:
             await asyncio.sleep(0.05)
     assert [value for _, value in await drain(queue)] == [b"first", b"second"]
+    await queue.close()
+
+
+async def test_one_large_commit_does_not_fill_a_small_queue_for_good(tmp_path: Path) -> None:
+    """The log grew to the size of the commit; it counts as used space, and it must shrink again."""
+    queue = await open_queue(tmp_path, max_bytes=4 << 20)
+    queue.advance("ledger", 0)
+    for _ in range(3):
+        await asyncio.gather(*(queue.put(entries(os.urandom(500_000))) for _ in range(4)))
+        await drain(queue)
+        await queue.put([])
+        await queue.put([])
+    assert queue.stats().used_bytes < 2 << 20
     await queue.close()

@@ -16,6 +16,7 @@ HOUR_S = 3600.0
 @pytest.mark.kafka
 @pytest.mark.slow
 @pytest.mark.proof
+@pytest.mark.timeout(300)
 @needs_root
 def test_nothing_is_lost_and_nothing_is_there_twice() -> None:
     command = [sys.executable, "-m", "tests.soak.soak", "--minutes", "0.1"]

@@ -89,6 +89,29 @@ async def test_a_copy_becomes_a_gateway_of_its_own_and_leaves_to_the_original_wh
     world.audit()
 
 
+async def test_a_rival_that_an_operator_has_dealt_with_is_forgotten(world: World) -> None:
+    await world.start()
+    await world.quiet()
+    world.rival()
+    await world.emit(RECORD)
+    await held(world)
+    older = await world.image()
+    await world.sync.adopt(None)
+    await world.until(lambda: world.drained)
+    again = await world.image()
+    await world.emit(RECORD)
+    await world.quiet()
+    await world.put_back(again)
+    await world.start()
+    await world.emit(RECORD)
+    await world.until(lambda: world.drained)
+    assert not world.held
+    await world.put_back(older)
+    await world.start()
+    assert "another gateway" in await held(world)
+    await world.balance()
+
+
 async def test_a_board_s_own_database_is_no_copy(world: World) -> None:
     world.cluster.refusals.clear()
     world.gateway = "renamed"

@@ -1,13 +1,14 @@
 """The system calls of a running process, and faults at the n-th of them (strace)."""
 
 import asyncio
+import os
 import re
 import shutil
 import signal
 import time
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -97,8 +98,10 @@ async def _strace(file: Path, *arguments: str) -> AsyncIterator[Process]:
         assert b"attached" in said, said
         yield process
     finally:
-        if process.returncode is None:
-            process.send_signal(signal.SIGINT)
+        with suppress(
+            ProcessLookupError
+        ):  # Process.send_signal would take its exit code away from whoever waits for it
+            os.kill(process.pid, signal.SIGINT)
         async with asyncio.timeout(WITHIN_S):
             await process.communicate()
 

@@ -27,7 +27,7 @@ from gateway.runtime.process import EXIT_DISK
 from gateway.testing.kafka import KafkaBroker
 from tests import proof
 from tests.whole.calls import Call, Ports, inject, injected, parse, record, threads
-from tests.whole.rig import Audited, Devices, Gateway, at_work, settle
+from tests.whole.rig import WITHIN_S, Audited, Devices, Gateway, at_work, settle
 
 CYCLE_S = 6.0
 """More than the time between two confirmations, and several checkpoints of a log of 512 KiB."""
@@ -36,6 +36,8 @@ PADDING = 8000
 FULL_S = 2.0
 AT_ONCE = 4
 CASE_S = 120.0
+ENDS_S = 1.0
+"""A process that should run on is watched for so long."""
 
 
 class Kind(Enum):
@@ -69,6 +71,15 @@ class Case(NamedTuple):
     def named(cls, text: str) -> "Case":
         kind, thread, syscall, n = text.split("/")
         return cls(Kind[kind], thread, syscall, int(n))
+
+
+def endings(kind: Kind, syscall: str) -> set[int | None]:
+    """Exit codes that may follow; None: it runs on."""
+    if kind is Kind.KILL:
+        return {-signal.SIGKILL}
+    if kind is Kind.EIO:
+        return {EXIT_DISK} if syscall in FATAL else {None, EXIT_DISK}
+    return {None}
 
 
 class Failed(Exception):
@@ -140,17 +151,14 @@ class Sweep:
 
     async def _recover(self, case: Case, hit: Call, gateway: Gateway, devices: Devices) -> float:
         began = time.monotonic()
-        if case.kind is Kind.KILL or (case.kind is Kind.EIO and hit.syscall in FATAL):
-            code, due = await gateway.ended(), -signal.SIGKILL if case.kind is Kind.KILL else EXIT_DISK
-            if code != due:
-                raise Failed(f"exit code {code}, not {due}")
-        elif case.kind is Kind.EIO:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(1):
-                    await gateway.process.wait()
-        if gateway.process.returncode not in (None, -signal.SIGKILL, EXIT_DISK):
-            raise Failed(f"exit code {gateway.process.returncode}")
-        if gateway.process.returncode is not None:
+        ends = endings(case.kind, hit.syscall)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(ENDS_S if None in ends else WITHIN_S):
+                await gateway.process.wait()
+        code = gateway.process.returncode
+        if code not in ends:
+            raise Failed(f"exit code {code}, not one of {ends}")
+        if code is not None:
             began = time.monotonic()
             await gateway.start()
         await devices.told_more(gateway.said)

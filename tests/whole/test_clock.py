@@ -9,7 +9,7 @@ from gateway.testing.kafka import KafkaBroker
 from tests.soak.false_clock import FalseClock
 from tests.whole.rig import Gateway, at_work, settle, tell
 
-pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.proof]
+pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.proof, pytest.mark.timeout(300)]
 
 TOLERANCE_MS = 600_000
 RETENTION_MS = 7 * 24 * 3600 * 1000

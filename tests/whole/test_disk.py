@@ -14,7 +14,7 @@ from tests.queue.full_disk import fill, needs_root, small_disk
 from tests.whole.calls import inject, needs_strace, threads
 from tests.whole.rig import Gateway, at_work, settle, tell, until
 
-pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.proof]
+pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.proof, pytest.mark.timeout(300)]
 
 FULL_S = 3.0
 SLOW_S = 7.0

@@ -16,7 +16,7 @@ from tests.whole.calls import inject, needs_strace, threads
 from tests.whole.rig import Gateway, at_work, settle, tell
 from tests.whole.watchdog import Watchdog
 
-pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.proof]
+pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.proof, pytest.mark.timeout(300)]
 
 CROWD = 20
 SHORT_S = 5.0

@@ -17,6 +17,7 @@ PORTS = Ports(device=1883, kafka=9092)
 @pytest.mark.kafka
 @pytest.mark.slow
 @pytest.mark.proof
+@pytest.mark.timeout(300)
 @needs_strace
 async def test_a_gateway_survives_faults_at_its_system_calls(kafka: KafkaBroker, tmp_path: Path) -> None:
     """What fails prints how it is repeated."""
