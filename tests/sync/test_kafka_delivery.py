@@ -13,11 +13,13 @@ from gateway.errors import CommandError
 from gateway.sync import LinkState
 from gateway.testing.kafka import KafkaBroker
 from gateway.testing.proxy import Direction, Proxy
+from tests import proof
 from tests.queue.rig import dead_letters
 from tests.sync.rig import delivered, entries, numbers, open_queue, running, until
 
 pytestmark = pytest.mark.kafka
 
+COMMAND = "pytest tests/sync/test_kafka_delivery.py"
 HOUR_MS = 3_600_000
 
 
@@ -66,6 +68,7 @@ async def test_a_broker_that_hangs_delays_and_nothing_else(
     await queue.close()
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("size", [1000, 1 << 20])
 async def test_a_record_that_kafka_never_takes_is_put_aside_and_the_others_pass(
     size: int, kafka: KafkaBroker, new_topic: Callable[..., str], tmp_path: Path
@@ -86,6 +89,7 @@ async def test_a_record_that_kafka_never_takes_is_put_aside_and_the_others_pass(
     stats = queue.stats().lanes["main"]
     assert (stats.stored, stats.delivered, stats.dead, stats.pending) == (4, 3, 1, 0)
     await queue.close()
+    proof.tell(proof.Row("26", f"{size:,} bytes, to the dead letters", 1, 4, 0, 0, None, COMMAND))
 
 
 async def test_a_compacted_topic_refuses_records_without_a_key_and_only_those(
@@ -102,6 +106,7 @@ async def test_a_compacted_topic_refuses_records_without_a_key_and_only_those(
     await queue.close()
 
 
+@pytest.mark.proof
 async def test_a_missing_topic_parks_its_own_records_only_and_they_follow_in_order(
     kafka: KafkaBroker, new_topic: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -132,6 +137,7 @@ async def test_a_missing_topic_parks_its_own_records_only_and_they_follow_in_ord
     stats = queue.stats().lanes["main"]
     assert (stats.stored, stats.delivered, stats.pending, stats.dropped) == (32, 32, 0, 0)
     await queue.close()
+    proof.tell(proof.Row("25", "made later; the others' records flow", 1, 32, 0, 0, None, COMMAND))
 
 
 @pytest.mark.parametrize(("days", "retention_ms"), [(10, 7 * 24 * HOUR_MS), (-2 / 24, 7 * 24 * HOUR_MS)])
