@@ -3,10 +3,13 @@
 # make fix      what the tools can put right by themselves
 # make test     every test, with a real Apache Kafka (Java 17 and Maven); 50 examples of the model
 # make faults   the tests that send drivers bad input over bad lines, and the page of them in drivers/README.md
+# make fuzz     hostile input for every parser: N=1000000 inputs each, SEED=1, TARGET="mqtt http" for some of them
 # make proof    the tests that inject faults into the whole gateway, and the page of them, tests/PROOF.md
+# make crash    power cuts at every operation of the queue on a simulated disk: N=100000 images, from SEED=1
 # make demo     devices -> gateway -> Kafka through a cut link and a killed gateway, and the verdict
 #               DEMO_SECONDS=40 DEMO_DEVICES=40 DEMO_RATE=20; SABOTAGE=ack-early breaks the promise on purpose
 # make kills    a gateway under load is killed with -9 at random times, and judged; N=50 SEED=
+# make sweep    a kill, an error, a full disk or a delay at the n-th system call of a gateway at work; N=40 SEED=, N=0 for all, CASE=
 # make cuts     a cluster of three and the links to it suffer by seed while a gateway delivers, then the count; N=200 SEED= FAULT=
 # make brokers  each of those faults once, with outages of ten minutes
 # make soak     all drivers, one fault after the other, then the verdict and what memory and descriptors did; MINUTES=30 SEED=
@@ -18,7 +21,7 @@ BIN := .venv/bin
 DONE := .venv/.done
 LOCKED = $(BIN)/uv pip compile pyproject.toml -q --universal --python-version 3.11 --generate-hashes --no-header
 
-.PHONY: setup check fix test faults proof kills cuts brokers soak bench demo tools lock
+.PHONY: setup check fix test faults proof kills cuts brokers sweep soak bench demo tools lock fuzz crash
 .DEFAULT_GOAL := check
 
 setup: $(DONE)
@@ -47,8 +50,14 @@ test: setup tools
 faults: setup
 	$(BIN)/python -m pytest -q -p tests.faults tests/mqtt tests/http tests/modbus tests/serial tests/coap
 
+fuzz: setup
+	@$(BIN)/python -m tests.fuzz.fuzz $(if $(N),--count $(N)) $(if $(SEED),--seed $(SEED)) $(TARGET)
+
 proof: setup tools
 	@rm -f .proof && PROOF=.proof $(BIN)/pytest -q -m proof && $(BIN)/python -m tests.proof .proof
+
+crash: setup
+	$(BIN)/python -m tests.crash.crash --images $(or $(N),100000) --seed $(or $(SEED),1)
 
 demo: setup tools
 	@$(BIN)/python -m tests.demo.demo $(if $(DEMO_SECONDS),--seconds $(DEMO_SECONDS)) $(if $(DEMO_DEVICES),--devices $(DEMO_DEVICES)) \
@@ -56,6 +65,9 @@ demo: setup tools
 
 kills: setup tools
 	@$(BIN)/python -m tests.kills.kills $(if $(N),--n $(N)) $(if $(SEED),--seed $(SEED))
+
+sweep: setup tools
+	@$(BIN)/python -m tests.whole.sweep $(if $(N),--n $(N)) $(if $(SEED),--seed $(SEED)) $(if $(CASE),--case $(CASE))
 
 cuts: setup tools
 	@$(BIN)/python -m tests.brokers.cuts $(if $(N),--n $(N)) $(if $(SEED),--seed $(SEED)) $(if $(FAULT),--fault $(FAULT))

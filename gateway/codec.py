@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import msgpack
-from cramjam import zstd
+from cramjam import DecompressionError, zstd
 
 from gateway.errors import StorageError
 
@@ -66,11 +66,33 @@ def decode(data: bytes) -> list[Entry]:
     body = memoryview(data)[5:]
     if zlib.crc32(body) != int.from_bytes(data[1:5], "big"):
         raise DecodeError("checksum of a segment does not match")
-    rows, which, times, values = msgpack.unpackb(zstd.decompress(body), use_list=False)
-    shapes = [Shape(*row) for row in rows]
-    entries = []
-    time_ms = 0
-    for index, step, value in zip(which, times, values, strict=True):
-        time_ms += step
-        entries.append(Entry(shapes[index], time_ms, value))
+    try:
+        rows, which, times, values = msgpack.unpackb(zstd.decompress(body), use_list=False)
+        shapes = [_shape(*row) for row in rows]
+        # A negative index would name a shape from the end, and a time may be what can't be added.
+        if not (_all(int, which, times) and _all(bytes, values) and min(which, default=0) >= 0):
+            raise ValueError("a record is not what it should be")
+        entries = []
+        time_ms = 0
+        for index, step, value in zip(which, times, values, strict=True):
+            time_ms += step
+            entries.append(Entry(shapes[index], time_ms, value))
+    except (DecompressionError, msgpack.UnpackException, ValueError, TypeError, IndexError) as error:
+        raise DecodeError(f"a segment with a good checksum is none: {error}") from error
     return entries
+
+
+def _shape(topic: object, key: object, headers: object) -> Shape:
+    """Raises ValueError."""
+    if not (
+        isinstance(topic, str) and (key is None or isinstance(key, bytes)) and isinstance(headers, tuple)
+    ):
+        raise ValueError("a shape is not what it should be")
+    for name, value in headers:
+        if not (isinstance(name, str) and isinstance(value, bytes)):
+            raise ValueError("a header is not what it should be")
+    return Shape(topic, key, headers)
+
+
+def _all(kind: type, *columns: Sequence[object]) -> bool:
+    return all({*map(type, column)} <= {kind} for column in columns)

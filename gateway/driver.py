@@ -39,9 +39,9 @@ class Emit(Protocol):
         """Store records and marks in one transaction; the awaitable resolves once they are on disk.
 
         Admission is synchronous: QueueFull, TooLarge or StorageFailing is raised at once, before anything joined a
-        group; after that only a failing disk can fail the awaitable (StorageFailing). Each call has its own
-        awaitable, which may be left unawaited. `waits` says whether a device waits for the acknowledgement: if not,
-        the records ride along with others or are committed after `unacked_interval`.
+        group; after that only a failing or a full disk can fail the awaitable (StorageFailing, QueueFull). Each call
+        has its own awaitable, which may be left unawaited. `waits` says whether a device waits for the
+        acknowledgement: if not, the records ride along with others or are committed after `unacked_interval`.
         """
 
     def recall(self, scope: str) -> Mapping[bytes, bytes]:

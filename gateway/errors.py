@@ -8,6 +8,7 @@ TidegateError
 │   ├── TooLarge           this record can never fit
 │   └── StorageFailing     the disk failed: nothing is acknowledged any more, the process ends and restarts
 ├── StorageError           the queue's file can't be opened or used
+│   └── StorageReadOnly    its file system takes no writes: wait until somebody has mended it
 ├── SinkUnavailable        Kafka can't be reached or used now: keep everything, try again
 │   └── SinkRefused        Kafka said no (credentials, certificate, ACL): slow back-off, alarm
 ├── SinkHeld               only an operator may decide: collect, send nothing, alarm
@@ -52,6 +53,10 @@ class StorageFailing(Refused):
 
 
 class StorageError(TidegateError):
+    pass
+
+
+class StorageReadOnly(StorageError):
     pass
 
 

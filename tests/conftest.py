@@ -2,19 +2,49 @@
 
 import itertools
 import re
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 
 import pytest
 from hypothesis import settings
 
 from gateway.testing.kafka import KafkaBroker, free_ports
 from gateway.testing.proxy import Proxy
+from tests.proof import Row, tell
 
 # How long an example takes says something of the machine, not of the code.
 settings.register_profile("tidegate", deadline=None)
 settings.load_profile("tidegate")
 
 _numbers = itertools.count(1)
+
+STORED_ONCE = ("31", "34")
+"""Faults whose tests compare all that is stored with all that was acknowledged."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if _fault(item):
+            item.add_marker(pytest.mark.proof)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.when == "call" and report.passed and (fault := _fault(item)):
+        _, what, number = fault
+        none = 0 if number in STORED_ONCE else None
+        command = f"pytest {item.nodeid.partition('[')[0]}"
+        tell(Row(number, f"{item.path.parent.name}: {what}", 1, None, none, none, None, command))
+    return report
+
+
+def _fault(item: pytest.Item) -> tuple[str, str, str] | None:
+    """Kind, what and number of a fault that has a row in tests/PROOF.md."""
+    mark = item.get_closest_marker("fault")
+    return mark.args if mark is not None and len(mark.args) == 3 else None
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,17 @@ from typing import Any
 from amqtt.adapters import ReaderAdapter, WriterAdapter
 from amqtt.broker import Broker
 
-from drivers.mqtt.protocol import V5, V311, Packet, Subscribe, Unsubscribe, encode_suback, packet, text
+from drivers.mqtt.protocol import (
+    V5,
+    V311,
+    Packet,
+    Subscribe,
+    Unsubscribe,
+    encode_ack,
+    encode_suback,
+    packet,
+    text,
+)
 
 LISTENER = "front-door"
 REFUSED = 0x80
@@ -34,22 +44,34 @@ async def start(session_expiry_s: int) -> Broker:
     return broker
 
 
+async def forget(broker: Broker, client_id: str) -> None:
+    """amqtt has no other word for it than a clean CONNECT, whose session would not last."""
+    await broker._delete_session(client_id)  # noqa: SLF001
+
+
 class _Reader(ReaderAdapter):  # type: ignore[misc]
     def __init__(self) -> None:
         self.stream = asyncio.StreamReader()
+        self.unread_bytes = 0
+
+    def feed(self, data: bytes) -> None:
+        self.unread_bytes += len(data)
+        self.stream.feed_data(data)
 
     async def read(self, n: int = -1) -> bytes:
         try:
-            return await (self.stream.readexactly(n) if n > 0 else self.stream.read(n))
+            data = await (self.stream.readexactly(n) if n > 0 else self.stream.read(n))
         except asyncio.IncompleteReadError as error:
             return error.partial
+        self.unread_bytes -= len(data)
+        return data
 
     def feed_eof(self) -> None:
         self.stream.feed_eof()
 
 
 class Link(WriterAdapter):  # type: ignore[misc]
-    """One client's way to and from amqtt. `write_out` writes to its socket."""
+    """One client's way to and from amqtt. `write_out` writes to its socket; so many requests are `waiting` for an answer."""
 
     def __init__(self, version: int, write_out: Callable[[bytes], None], ended: Callable[[], None]) -> None:
         self._version = version
@@ -58,6 +80,8 @@ class Link(WriterAdapter):  # type: ignore[misc]
         self._reader = _Reader()
         self._refused: dict[int, list[bool]] = {}
         self._unsubscribed: dict[int, int] = {}
+        self._sent: set[int] = set()
+        self.waiting = 0
 
     def open(self, broker: Broker, client_id: str, clean: bool) -> asyncio.Task[None]:
         flags = USER_NAME | (CLEAN_SESSION if clean else 0)
@@ -67,16 +91,28 @@ class Link(WriterAdapter):  # type: ignore[misc]
         task.add_done_callback(self._done)
         return task
 
+    @property
+    def unread_bytes(self) -> int:
+        return self._reader.unread_bytes
+
     def feed(self, data: bytes) -> None:
-        self._reader.stream.feed_data(data)
+        self._reader.feed(data)
+
+    def acknowledged(self, number: int) -> None:
+        """amqtt is told of its own messages only: the others would cost it 60 us and a line in the log, each."""
+        if number in self._sent:
+            self._sent.discard(number)
+            self.feed(encode_ack(Packet.PUBACK, number))
 
     def subscribe(self, asked: Subscribe, allowed: list[bool]) -> None:
+        self.waiting += 1
         self._refused[asked.packet_id] = allowed
         kept = [one for one, may in zip(asked.filters, allowed, strict=True) if may]
         body = b"".join(text(topic) + bytes((min(qos, SUBSCRIBER_QOS_MAX),)) for topic, qos in kept)
         self.feed(packet(Packet.SUBSCRIBE << 4 | 2, asked.packet_id.to_bytes(2, "big") + body))
 
     def unsubscribe(self, asked: Unsubscribe) -> None:
+        self.waiting += 1
         self._unsubscribed[asked.packet_id] = len(asked.filters)
         body = b"".join(text(topic) for topic in asked.filters)
         self.feed(packet(Packet.UNSUBSCRIBE << 4 | 2, asked.packet_id.to_bytes(2, "big") + body))
@@ -89,6 +125,8 @@ class Link(WriterAdapter):  # type: ignore[misc]
         kind = data[0] >> 4
         if kind == Packet.CONNACK:
             return
+        if kind in (Packet.SUBACK, Packet.UNSUBACK):
+            self.waiting -= 1
         if kind == Packet.SUBACK:
             body = _body(data)
             granted = iter(body[2:])
@@ -99,8 +137,13 @@ class Link(WriterAdapter):  # type: ignore[misc]
             number = int.from_bytes(data[2:4], "big")
             body = data[2:4] + b"\0" + bytes(self._unsubscribed.pop(number, 1))
             data = packet(Packet.UNSUBACK << 4, body)
-        elif self._version == V5 and kind == Packet.PUBLISH:
-            data = _with_properties(data)
+        elif kind == Packet.PUBLISH:
+            if data[0] & 6:
+                body = _body(data)
+                at = 2 + int.from_bytes(body[:2], "big")
+                self._sent.add(int.from_bytes(body[at : at + 2], "big"))
+            if self._version == V5:
+                data = _with_properties(data)
         self._write_out(data)
 
     async def drain(self) -> None:

@@ -2,10 +2,10 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from drivers.mqtt import protocol as mqtt
 from drivers.mqtt.access import Rights
@@ -13,18 +13,14 @@ from drivers.mqtt.batch import DUP, RETAINED, WILL, Batch, headers_of, refused_a
 from drivers.mqtt.door import Door
 from drivers.mqtt.protocol import V5, Connect, Malformed, Packet, Property, Publish, Reason, Will
 from drivers.mqtt.sessions import CLIENT_ID_BYTES_MAX, packet_id
+from drivers.mqtt.subscriber import Subscriber
 from drivers.mqtt.subscribers import Message
 from gateway.errors import Refused
 from gateway.limits import RECORD_OVERHEAD_BYTES
 from gateway.record import Record
 
-if TYPE_CHECKING:
-    from drivers.mqtt.broker import Link
-
 DISCONNECT_WITH_WILL = 0x04
 PINGRESP = b"\xd0\0"
-REQUESTS_MAX = 100
-"""SUBSCRIBE and UNSUBSCRIBE packets that wait while the broker for subscribers starts."""
 
 
 class Connection(asyncio.Protocol):
@@ -39,9 +35,7 @@ class Connection(asyncio.Protocol):
         self._rights: Rights | None = None
         self._will: Will | None = None
         self._admission: asyncio.Task[None] | None = None
-        self._link: Link | None = None
-        self._linking: asyncio.Task[None] | None = None
-        self._requests: list[Callable[[Link], None]] = []
+        self._subscriber: Subscriber | None = None
         self._expiry_s = 0.0
         self._unfinished: set[int] = set()
         self._batches: deque[Batch] = deque()
@@ -50,6 +44,7 @@ class Connection(asyncio.Protocol):
         self._pings = 0
         self._farewell = b""
         self._silent_reads = False
+        self._waits_for_turn = False
         self.client_id = ""
         self.keep_alive_s = 0.0
         self.heard = True
@@ -84,14 +79,38 @@ class Connection(asyncio.Protocol):
             else:
                 self._begin(data)
             return
-        try:
-            packets, used = mqtt.split(data, self._door.config.packet_bytes_max)
-            self._take(data, packets)
-        except Malformed as error:
-            self.fail(error.reason, str(error))
-            return
-        if not self._ending and (self._rest or used < len(data)):
-            self._keep(data[used:])
+        packets: Sequence[tuple[int, int, int]] = ()
+        while not self._ending:
+            try:
+                packets, used = mqtt.split(data, self._door.config.packet_bytes_max)
+                self._take(data, packets)
+            except Malformed as error:
+                self.fail(error.reason, str(error))
+                return
+            data = data[used:]
+            if len(packets) < mqtt.SPLIT_MAX:
+                break
+            if self._wait_for_turn(data):
+                return
+        if not self._ending and (self._rest or data):
+            self._keep(data)
+
+    def _wait_for_turn(self, rest: bytes) -> bool:
+        """Let the others be served before the rest of a read that brought many packets; not if there is no room for it."""
+        if not self._door.room.change(len(self._rest), len(rest)):
+            self._door.room.change(len(rest), len(self._rest))
+            return False
+        self._rest = rest
+        self._waits_for_turn = True
+        self._transport.pause_reading()
+        asyncio.get_running_loop().call_soon(self._next_turn)
+        return True
+
+    def _next_turn(self) -> None:
+        self._waits_for_turn = False
+        self.data_received(b"")
+        if self._waiting_bytes <= self._door.config.in_flight_bytes_max:
+            self._resume_reading()
 
     def eof_received(self) -> None:
         return None
@@ -101,10 +120,8 @@ class Connection(asyncio.Protocol):
         self._keep(b"")
         if self._admission is not None:
             self._admission.cancel()
-        if self._linking is not None:
-            self._linking.cancel()
-        if self._link is not None:
-            self._link.end()
+        if self._subscriber is not None:
+            self._subscriber.end()
         sessions = self._door.sessions
         if sessions.connected.get(self.client_id) is self:
             del sessions.connected[self.client_id]
@@ -260,8 +277,11 @@ class Connection(asyncio.Protocol):
         self._transport.write(
             mqtt.encode_connack(version, present and not connect.clean, Reason.SUCCESS, properties)
         )
+        self._subscriber = Subscriber(
+            door, client_id, version, rights, self.lasting, self._write_out, self._given_up
+        )
         if self.lasting and door.subscribers.has_session(client_id):
-            await self._attach()
+            await self._subscriber.attach()
         self._admission = None
         self._resume_reading()
         if self._rest:
@@ -291,6 +311,7 @@ class Connection(asyncio.Protocol):
         await sessions.settled(client_id)
         if connect.clean or sessions.ended(client_id, door.clock.monotonic()):
             await sessions.clear(client_id)
+            await door.subscribers.forget(client_id)
         self._unfinished = sessions.resume(client_id)
 
     # Packets of a client that was let in
@@ -383,7 +404,7 @@ class Connection(asyncio.Protocol):
         return batch
 
     def _take_other(self, data: bytes, first: int, start: int, end: int, batch: Batch) -> Batch:
-        kind = first >> 4
+        kind, subscriber = first >> 4, cast(Subscriber, self._subscriber)
         if kind == Packet.PUBREL:
             number = mqtt.packet_id(data, first, start, end, self._version)
             known = number in self._unfinished
@@ -405,13 +426,13 @@ class Connection(asyncio.Protocol):
             self._leave(b"")
             return Batch()
         elif kind == Packet.SUBSCRIBE:
-            self._subscribe(mqtt.subscribe(data, first, start, end, self._version))
+            subscriber.subscribe(mqtt.subscribe(data, first, start, end, self._version))
         elif kind == Packet.UNSUBSCRIBE:
-            self._unsubscribe(mqtt.unsubscribe(data, first, start, end, self._version))
+            subscriber.unsubscribe(mqtt.unsubscribe(data, first, start, end, self._version))
         elif kind in (Packet.PUBACK, Packet.PUBREC, Packet.PUBCOMP):
             number = mqtt.packet_id(data, first, start, end, self._version)
-            if self._link is not None:
-                self._link.feed(bytes((first, 2)) + number.to_bytes(2, "big"))
+            if kind == Packet.PUBACK:
+                subscriber.acknowledged(number)
         else:
             raise Malformed(f"a {Packet(kind).name if kind else 'packet of type 0'}", Reason.PROTOCOL_ERROR)
         return batch
@@ -422,8 +443,7 @@ class Connection(asyncio.Protocol):
         self._expiry_s = min(asked_s, self._door.config.session_expiry)
 
     def _answer_pings(self) -> None:
-        """Those of one read in one write: 131,072 of them fit in, and a system call for each held the others up for a
-        second."""
+        """Those of one turn in one write."""
         pings, self._pings = self._pings, 0
         if pings and not self._transport.is_closing():
             self._transport.write(PINGRESP * pings)
@@ -509,7 +529,8 @@ class Connection(asyncio.Protocol):
             self._resume_reading()
 
     def _resume_reading(self) -> None:
-        if not (self._ending or self._silent_reads or self._transport.is_closing()):
+        waits = self._ending or self._silent_reads or self._waits_for_turn
+        if not (waits or self._transport.is_closing()):
             self._transport.resume_reading()
 
     def _publish_will(self) -> None:
@@ -535,46 +556,6 @@ class Connection(asyncio.Protocol):
         if not stored.cancelled() and stored.exception() is None:
             self._door.emit.accepted(1)
             self._door.subscribers.tell(message)
-
-    # Subscribing
-
-    def _subscribe(self, asked: mqtt.Subscribe) -> None:
-        rights = cast(Rights, self._rights)
-        allowed = [
-            not topic.startswith("$share/") and rights.may_subscribe(topic) for topic, _ in asked.filters
-        ]
-        if not any(allowed):
-            codes = bytes(Reason.NOT_AUTHORIZED if self._version == V5 else 0x80 for _ in allowed)
-            self._transport.write(mqtt.encode_suback(self._version, asked.packet_id, codes))
-            return
-        if self.lasting:
-            marks = self._door.sessions.subscribed(self.client_id)
-            if marks:
-                self._door.emit((), remember=marks, waits=False)
-        self._linked(lambda link: link.subscribe(asked, allowed))
-
-    def _unsubscribe(self, asked: mqtt.Unsubscribe) -> None:
-        self._linked(lambda link: link.unsubscribe(asked))
-
-    def _linked(self, request: "Callable[[Link], None]") -> None:
-        """Now, or once the client is known to the broker for subscribers, which the first request starts. Raises
-        Malformed."""
-        if self._link is not None:
-            request(self._link)
-            return
-        if len(self._requests) >= REQUESTS_MAX:
-            raise Malformed("too many subscriptions at once", Reason.QUOTA_EXCEEDED)
-        self._requests.append(request)
-        if self._linking is None:
-            self._linking = asyncio.create_task(self._attach())
-
-    async def _attach(self) -> None:
-        self._link = await self._door.subscribers.connect(
-            self.client_id, not self.lasting, self._version, self._write_out, self._given_up
-        )
-        requests, self._requests = self._requests, []
-        for request in requests:
-            request(self._link)
 
     def _write_out(self, data: bytes) -> None:
         if not self._transport.is_closing():

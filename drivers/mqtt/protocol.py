@@ -75,6 +75,8 @@ _SUBSCRIPTION_ID = 0x0B
 _LENGTH_BYTES_MAX = 4
 ACK_BYTES = 4
 USER_PROPERTIES_MAX = 64
+SPLIT_MAX = 2000
+"""Packets that are split off at a time: of the smallest, one read brings 131,072."""
 
 V31, V311, V5 = 3, 4, 5
 _NAMES = {b"MQTT": (V311, V5), b"MQIsdp": (V31,)}
@@ -142,10 +144,11 @@ class Unsubscribe(NamedTuple):
 
 
 def split(data: bytes, packet_max: int) -> tuple[list[tuple[int, int, int]], int]:
-    """Complete packets as (first byte, start, end of what follows the length), and where the rest begins."""
+    """The first SPLIT_MAX complete packets as (first byte, start, end of what follows the length), and where the rest
+    begins."""
     packets: list[tuple[int, int, int]] = []
     begin, size = 0, len(data)
-    while size - begin >= 2:
+    while size - begin >= 2 and len(packets) < SPLIT_MAX:
         length = data[begin + 1]
         start = begin + 2
         if length & 0x80:

@@ -85,7 +85,6 @@ class Sessions:
     def _cleared(self, client_id: str, gone: "asyncio.Future[None]") -> None:
         if not gone.cancelled() and gone.exception() is None:
             self._unfinished.pop(client_id, None)
-            self._ends.pop(client_id, None)
             self._had_subscriptions.discard(client_id)
 
     def subscribed(self, client_id: str) -> list[Mark]:
@@ -105,7 +104,8 @@ class Sessions:
         """Its session ends then (monotonic seconds), if it does not come back before. So many are remembered as marks
         are, the oldest go first."""
         self._ends.pop(client_id, None)
-        if not (self._unfinished.get(client_id) or client_id in self._under_way):
+        known = self._unfinished.get(client_id) or client_id in self._under_way
+        if not known and client_id not in self._had_subscriptions:
             self._unfinished.pop(client_id, None)
             return
         self._ends[client_id] = ends_at

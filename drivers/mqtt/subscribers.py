@@ -20,6 +20,9 @@ MESSAGES_MAX = 10_000
 """Messages that wait to be delivered; the newest are dropped beyond it: subscribers are served, Kafka is promised."""
 
 OFFLINE_MESSAGES_MAX = 1000
+SUBSCRIPTIONS_MAX = 10_000
+"""Topic filters of all clients: each is matched with every message."""
+
 STOP_S = 1.0
 
 _log = logging.getLogger(__name__)
@@ -49,6 +52,21 @@ class Subscribers:
 
     def has_session(self, client_id: str) -> bool:
         return self._broker is not None and client_id in self._broker.sessions
+
+    async def forget(self, client_id: str) -> None:
+        """The client's session is over, and its subscriptions with it."""
+        if self._broker is not None and self.has_session(client_id):
+            from drivers.mqtt.broker import forget
+
+            await forget(self._broker, client_id)
+
+    def has_room(self, count: int) -> bool:
+        """Whether so many more topic filters may be subscribed to. amqtt keeps those that nobody has any more."""
+        filters = {} if self._broker is None else self._broker.subscriptions
+        if len(filters) + count > SUBSCRIPTIONS_MAX:
+            for unused in [topic for topic, sessions in filters.items() if not sessions]:
+                del filters[unused]
+        return len(filters) + count <= SUBSCRIPTIONS_MAX
 
     @property
     def wanted(self) -> bool:

@@ -261,7 +261,7 @@ def _layout(path: str, layout: Layout) -> Iterator[tuple[str, str]]:
     if layout.pattern is not None:
         try:
             groups = set(re.compile(layout.pattern).groupindex)
-        except re.error as error:
+        except (re.error, OverflowError, RecursionError) as error:
             yield f"{path}pattern", f"is no regular expression: {error}"
             return
     for name in sorted(groups - layout.fields.keys()):

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from drivers.serial import WRITTEN, Field, Layout
+from drivers.serial.expression import Expression, TookTooLong
 from gateway.record import Value
 
 NUMBER = re.compile(
@@ -45,7 +46,7 @@ def reader(layout: Layout, encoding: str) -> Reader:
     """The way in which a layout reads a frame."""
     fields = layout.fields
     if layout.pattern is not None:
-        pattern = re.compile(layout.pattern, re.DOTALL)
+        pattern = Expression(layout.pattern)
         return lambda frame, content: _by_pattern(pattern, fields, text(content, encoding))
     if layout.separator is not None:
         separator = layout.separator
@@ -79,8 +80,11 @@ def finite(value: float) -> float:
     return value
 
 
-def _by_pattern(pattern: "re.Pattern[str]", fields: Mapping[str, Field], content: str) -> Reading:
-    match = pattern.fullmatch(content)
+def _by_pattern(pattern: Expression, fields: Mapping[str, Field], content: str) -> Reading:
+    try:
+        match = pattern.match(content)
+    except TookTooLong:
+        raise Undescribed("frames that the pattern takes too long for") from None
     if match is None:
         raise Undescribed("frames that the pattern doesn't match")
     return _read(fields, lambda name, field: match[name])

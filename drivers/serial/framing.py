@@ -12,6 +12,9 @@ WRONG_CHECK = "frames with a wrong check"
 WRONG_LENGTH = "frames of a wrong length"
 HALF = "half frames"
 
+WORK_PER_BYTE = 64
+"""Bytes that may be read again in search of a frame, for each that came; else a long frame costs its length squared."""
+
 LENGTH_BYTES = {"u8": 1, "u16": 2, "u32": 4}
 NOT_YET = None
 NEVER = 0
@@ -22,7 +25,8 @@ class Framer:
 
     A frame that fails is given up byte by byte where something else tells where the next begins (`start`, or the
     check of frames that tell their length): a broken head must not swallow the good frame behind it. Lines without
-    a start are given up whole, because the rest of a broken line looks like a line.
+    a start are given up whole, because the rest of a broken line looks like a line. What costs too much to search
+    byte by byte (a long frame, and everything in it looks like a start) is given up whole too.
     """
 
     def __init__(self, frame: Frame, check: Check | None) -> None:
@@ -37,20 +41,22 @@ class Framer:
         self._anchored = bool(self._start) or not self._end
         self._in_step = self._anchored or check is not None
         self._hunting = False
+        self._credit = 0
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Whole frames without their escapes. The iterator must be used up."""
         self._buffer += data
+        self._credit = min(self._credit + WORK_PER_BYTE * len(data), WORK_PER_BYTE * self._frame.bytes_max)
         while self._find_start():
             size = self._size()
             if size is NOT_YET:
                 return
             if size == NEVER:
-                self._give_up(WRONG_LENGTH)
+                self._give_up(WRONG_LENGTH, min(len(self._buffer), self._frame.bytes_max) if self._end else 1)
                 continue
             frame = self._plain(bytes(self._buffer[:size]))
             if self._check is not None and not self._check.holds(frame):
-                self._give_up(WRONG_CHECK)
+                self._give_up(WRONG_CHECK, size)
                 continue
             del self._buffer[:size]
             self._hunting = False
@@ -64,7 +70,7 @@ class Framer:
     def pause(self) -> Iterator[bytes]:
         """The line was silent for so long that nothing more belongs to what came; the next byte begins a frame."""
         while self._buffer:
-            self._give_up(HALF)
+            self._give_up(HALF, len(self._buffer) if self._end else 1)
             yield from self.feed(b"")
         self._in_step = True
 
@@ -114,7 +120,9 @@ class Framer:
 
     def _find_end(self) -> int:
         """Where the end of the frame at the head of the buffer stands, -1 before it is there."""
-        found = self._until_end.match(self._buffer, len(self._start))
+        # Behind bytes_max an end comes too late, but the rest of a line without a start goes up to it.
+        behind = self._frame.bytes_max if self._anchored else len(self._buffer)
+        found = self._until_end.match(self._buffer, len(self._start), behind)
         return -1 if found is None else found.end() - len(self._end)
 
     def _plain(self, frame: bytes) -> bytes:
@@ -146,13 +154,16 @@ class Framer:
         self._skip(at)
         return at
 
-    def _give_up(self, reason: str) -> None:
+    def _give_up(self, reason: str, read: int) -> None:
+        """`read` bytes were looked at in vain."""
         if not self._hunting:
             self.events[reason] += 1
         if self._anchored:
             # Without a start every byte may begin a frame, and one fault is to be counted once.
             self._hunting = not self._start
-            self._skip(1)
+            self._credit -= read
+            self._skip(1 if self._credit >= 0 else read)
+            self._credit = max(self._credit, 0)
             return
         end = self._find_end()
         if end < 0 or reason == HALF:

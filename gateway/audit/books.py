@@ -2,9 +2,10 @@
 
 A lane's numbers are judged from 1 to the position that Kafka held when the audit began: all up to it was committed
 before the records were read, so what isn't among them is missing. Records behind the position count only if they are
-there twice. A number may be missing for a reason that the ledger tells, or because Kafka deleted it: a partition that
-lost its beginning to retention can only have held numbers below the first that it still has of this lane, and below
-the first number anywhere in the lane whose record is too young to be deleted.
+there twice. A queue that went on from another is judged from where the two parted. A number may be missing for a reason
+that the ledger tells, or because Kafka deleted it: a partition that lost its beginning to retention can only have held
+numbers below the first that it still has of this lane, and below the first number anywhere in the lane whose record is
+too young to be deleted.
 """
 
 import json
@@ -39,6 +40,14 @@ class _Reason(NamedTuple):
     text: str
 
 
+class _Parting(NamedTuple):
+    """A queue went on from `queue` behind `through`; of what lies up to `frontier` some was delivered there, too."""
+
+    queue: str
+    through: int
+    frontier: int
+
+
 @dataclass
 class _Account:
     """What is known of one lane of one queue."""
@@ -53,6 +62,8 @@ class _Account:
     young: dict[str, int] = field(default_factory=dict)
     reasons: dict[_Reason, list[Range]] = field(default_factory=dict)
     parked: list[str] = field(default_factory=list)
+    parting: _Parting | None = None
+    saved_through: int = 0
     notes: list[str] = field(default_factory=list)
 
     def explain(self, cause: Cause, text: str, numbers: Range) -> None:
@@ -128,6 +139,8 @@ class Books:
                 self._salvaged(queue, body)
             elif kind == "lost":
                 self._lost(body["lane"], body["queues"])
+            elif kind == "parted":
+                self._parted(queue, body)
             else:
                 self._told(self._account(queue, body["lane"]), kind, body)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -164,6 +177,8 @@ class Books:
 
     def findings(self) -> Report:
         self._look_at_memory()
+        for (queue, lane), account in [*self._accounts.items()]:
+            self._hand_back(queue, lane, account)
         lanes = [self._judge(queue, lane, account) for (queue, lane), account in self._accounts.items()]
         return Report(
             lanes=sorted(lanes, key=lambda lane: (lane.gateway, lane.queue, lane.lane)),
@@ -193,6 +208,8 @@ class Books:
             start = int(body["from_seq"])
             for topic, partitions in body["topics"].items():
                 account.goes_to(topic, start, int(partitions))
+        elif kind == "salvaged":
+            account.saved_through = int(body["through"])
         elif kind == "note":
             account.note(body["text"])
         else:
@@ -216,6 +233,15 @@ class Books:
                 f"its database was damaged ({story['damage']}); {records} of its records {first} to {last} go on as "
                 f"1 to {records} of queue {queue}"
             )
+
+    def _parted(self, queue: str, story: Mapping[str, Any]) -> None:
+        for lane, told in story["lanes"].items():
+            parting = _Parting(str(told["queue_id"]), int(told["through"]), int(told["frontier"]))
+            self._account(queue, lane).parting = parting
+            self._account(queue, lane).note(
+                f"its numbers up to {parting.through} are of queue {parting.queue}"
+            )
+            self._account(parting.queue, lane).note(f"goes on behind {parting.through} as queue {queue}")
 
     def _lost(self, lane: str, queues: Mapping[str, int]) -> None:
         for queue, last in queues.items():
@@ -247,11 +273,22 @@ class Books:
                 EX_DATAERR,
             )
 
+    def _hand_back(self, queue: str, lane: str, account: _Account) -> None:
+        """A queue that went on from another takes what is told of that one's last numbers along."""
+        parting, seen = account.parting, {queue}
+        while parting is not None and parting.queue not in seen:
+            former = self._account(parting.queue, lane)
+            for reason, told in [*account.reasons.items()]:
+                for numbers in within(joined(told), [Range(1, parting.through)]):
+                    former.explain(*reason, numbers)
+            seen.add(parting.queue)
+            parting = former.parting
+
     def _judge(self, queue: str, lane: str, account: _Account) -> Lane:
         judged = max(account.positions.values(), default=account.seen.highest)
         if not account.positions:
             account.note("no position in Kafka: judged up to the highest number that is there")
-        missing = sorted(self._missing(account, judged))
+        missing = sorted(self._missing(account, lane, judged))
         counts: dict[Cause, int] = {}
         for first, last, cause, _ in missing:
             counts[cause] = counts.get(cause, 0) + last - first + 1
@@ -270,10 +307,19 @@ class Books:
             notes=(*account.notes, *account.parked),
         )
 
-    def _missing(self, account: _Account, judged: int) -> Iterator[Missing]:
+    def _before_parting(self, account: _Account, lane: str) -> list[Range]:
+        """Numbers of the queue that this one went on from: judged there."""
+        if account.parting is None:
+            return []
+        queue, through, frontier = account.parting
+        ahead = within(self._account(queue, lane).seen.ranges(), [Range(through + 1, frontier)])
+        return [Range(1, through), *ahead]
+
+    def _missing(self, account: _Account, lane: str, judged: int) -> Iterator[Missing]:
         seen = account.seen.ranges()
-        rest = list(without([Range(1, judged)], seen))
-        beginning = [Range(1, seen[0].first - 1 if seen else judged)]
+        elsewhere = self._before_parting(account, lane)
+        rest = list(without([Range(1, judged)], joined([*seen, *elsewhere])))
+        beginning = joined([Range(1, seen[0].first - 1 if seen else judged), Range(1, account.saved_through)])
         for reason, told in [*account.reasons.items(), *self._expired(account, judged)]:
             numbers = joined(told)
             if reason.cause is Cause.SALVAGED:

@@ -1,4 +1,4 @@
-"""`adopt`: an operator decides what the gateway may not decide by itself."""
+"""`adopt` and `fork`: an operator decides what the gateway may not decide by itself."""
 
 from typing import Annotated, Literal
 
@@ -6,6 +6,7 @@ import typer
 
 from gateway.cli.options import Configuration, configured, queue_of
 from gateway.control.client import Client
+from gateway.control.local import LocalQueue
 
 Choice = Literal["delivered", "lost"]
 
@@ -25,9 +26,24 @@ def adopt(
     """
     with queue_of(configured(config)) as queue:
         queue.adopt(assume)
-        when = "now" if isinstance(queue, Client) else "when the gateway runs again"
-        typer.echo(f"Agreed; it counts {when}.")
+        typer.echo(f"Agreed; it counts {_when(queue)}.")
+
+
+def fork(config: Configuration = None) -> None:
+    """This card is a copy, the original runs on: let this board be a gateway of its own.
+
+    What waited when the card was copied is left to the original; what this board collected since is sent under its own
+    gateway.id, which must be set before.
+    """
+    with queue_of(configured(config)) as queue:
+        queue.adopt("fork")
+        typer.echo(f"This gateway is its own; it counts {_when(queue)}.")
+
+
+def _when(queue: Client | LocalQueue) -> str:
+    return "now" if isinstance(queue, Client) else "when the gateway runs again"
 
 
 def add_to(app: typer.Typer) -> None:
     app.command()(adopt)
+    app.command()(fork)

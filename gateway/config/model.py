@@ -34,6 +34,13 @@ class GatewaySettings:
         Path("/var/lib/tidegate"),
         doc="Folder of the queue and the control socket; on a disk that honours flush.",
     )
+    replaces: str | None = setting(
+        None,
+        doc="Board whose card this one takes over, as `tidegate status` or the log of the held gateway names it: "
+        "a planned swap then needs no `tidegate adopt`.",
+        pattern=r"(soc|balena):[A-Za-z0-9]{1,64}",
+        example='"soc:100000003d1a2b4c"',
+    )
     default_topic: str | None = setting(
         None,
         doc="Kafka topic of records that no route takes. Without it, every channel needs a route.",

@@ -10,7 +10,7 @@
     POST /queue/import        a part of such an export; ?file= &start=
     GET  /queue/dead          dead letters; ?limit=
     POST /queue/dead/retry    {"ids": [...]}
-    POST /adopt               {"assume": "delivered" | "lost" | null}
+    POST /adopt               {"assume": "delivered" | "lost" | "fork" | null}
 
 Errors are JSON {"error": "one sentence"}. Who may open the socket may do all of it: its mode and its folder are the
 permission. One request a connection; connections, sizes and times are limited, and a slow reader never holds the

@@ -17,7 +17,7 @@ from gateway.control.wire import StoredRecord, from_json, record_from_json
 from gateway.errors import CommandError
 from gateway.queue import Buried
 from gateway.runtime.status import Status, Verification
-from gateway.sync import Assume
+from gateway.sync import Answer
 
 T = TypeVar("T")
 
@@ -82,8 +82,8 @@ class Client:
         with self._request("POST", "/queue/dead/retry", body=json.dumps({"ids": ids}).encode()) as response:
             return int(json.loads(response.read())["retried"])
 
-    def adopt(self, assume: Assume | None) -> None:
-        with self._request("POST", "/adopt", body=json.dumps({"assume": assume}).encode()) as response:
+    def adopt(self, answer: Answer | None) -> None:
+        with self._request("POST", "/adopt", body=json.dumps({"assume": answer}).encode()) as response:
             response.read()
 
     def _typed(self, cls: type[T], path: str, timeout_s: float = TIMEOUT_S) -> T:

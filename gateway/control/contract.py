@@ -6,7 +6,7 @@ from gateway.metrics import Metrics
 from gateway.queue import Queue
 from gateway.runtime.status import Status, Verification
 from gateway.runtime.tap import Tap
-from gateway.sync import Assume
+from gateway.sync import Answer
 
 
 class Gateway(Protocol):
@@ -24,5 +24,5 @@ class Gateway(Protocol):
     async def verify(self) -> Verification:
         """Count every side of the conservation law from its own source; reads the whole queue."""
 
-    async def adopt(self, assume: Assume | None) -> None:
+    async def adopt(self, answer: Answer | None) -> None:
         """An operator's word: the place found now is right, and what was in doubt was delivered or lost."""

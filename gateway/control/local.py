@@ -16,7 +16,7 @@ from gateway.control.wire import StoredRecord
 from gateway.errors import CommandError, Refused, StorageError
 from gateway.queue import Buried, Queue
 from gateway.runtime.runtime import QUEUE_FILE
-from gateway.sync import Assume, adopt
+from gateway.sync import Answer, adopt
 
 T = TypeVar("T")
 
@@ -79,8 +79,8 @@ class LocalQueue:
     def retry(self, ids: list[int]) -> int:
         return self._run(self._queue.retry(ids))
 
-    def adopt(self, assume: Assume | None) -> None:
-        self._run(adopt(self._queue, assume))
+    def adopt(self, answer: Answer | None) -> None:
+        self._run(adopt(self._queue, answer))
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
         try:

@@ -5,7 +5,7 @@ import json
 import logging
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -82,7 +82,10 @@ class ControlServer:
         if self._connections:
             await asyncio.wait(self._connections)
         if self._path is not None:
-            _unlink(self._path)
+            with suppress(
+                OSError
+            ):  # on a disk that takes no writes; the next start looks whether somebody answers
+                self._path.unlink(missing_ok=True)
 
     def _accept(self, handler: Handler) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], None]:
         def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -173,10 +176,10 @@ class ControlServer:
         await exchange.reply_json({"retried": await self._gateway.queue.retry(ids)})
 
     async def _adopt(self, exchange: Exchange) -> None:
-        assume = (await _json(exchange)).get("assume")
-        if assume not in (None, "delivered", "lost"):
-            raise Problem(400, '"assume" must be "delivered", "lost" or null')
-        await self._gateway.adopt(assume)
+        answer = (await _json(exchange)).get("assume")
+        if answer not in (None, "delivered", "lost", "fork"):
+            raise Problem(400, '"assume" must be "delivered", "lost", "fork" or null')
+        await self._gateway.adopt(answer)
         await exchange.reply_json({"adopted": True})
 
 
@@ -231,7 +234,7 @@ def _number(exchange: Exchange, name: str, default: int | None = None) -> int:
 def _bind(path: Path) -> socket.socket:
     if address.answers(path):
         raise StorageError(f"{path}: another gateway answers here")
-    _unlink(path)
+    path.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX)
     try:
         with address.short(path) as name:
@@ -241,7 +244,3 @@ def _bind(path: Path) -> socket.socket:
         listener.close()
         raise
     return listener
-
-
-def _unlink(path: Path) -> None:
-    path.unlink(missing_ok=True)

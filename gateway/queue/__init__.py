@@ -10,8 +10,9 @@ lies behind it is counted from the segments, so a number is never given twice. `
 delivered, dead-lettered or dropped. WAL with synchronous=FULL: what a commit returned survives a power cut.
 
 Commits. Whoever waits shares a group: it is committed at once if the last commit is older than commit_interval, else
-at the interval's end. Records that nobody waits for ride along, or are committed after unacked_interval. A delivered
-position is confirmed with a later commit, at most 5 s after; losing it is harmless, Kafka knows it better.
+at the interval's end. Records that nobody waits for ride along, or are committed after unacked_interval. A group that
+finds the disk full fails, and with it what came meanwhile: sent again, it would lie behind that. A delivered position
+is confirmed with a later commit, at most 5 s after; losing it is harmless, Kafka knows it better.
 
 Space. used = live pages + write-ahead log. At the cap devices are refused, or the oldest undelivered segments behind
 the pin (what is in flight or in doubt) are deleted; what the sync reads is pinned before a commit can delete it. Gaps
@@ -21,6 +22,10 @@ What devices send leaves so much of the disk free that the log can be folded int
 same: queue.reserve takes up room that is given up then, so that what waits can still be delivered and trimmed. It is
 taken again once the disk has twice as much to spare.
 
+Identity. The queue_id is random. Where the disk has parted from what Kafka has (gateway.sync.lineage) the queue goes on
+as another one: one transaction changes the id and tells it in the ledger; records keep their numbers, and those up to
+meta "origin" count as the former queue's.
+
 Recovery. After an unclean stop the file is checked. A damaged one is set aside (quarantine/), what has a good
 checksum is saved under a new queue_id, and the story is told in status and in the ledger lane. Quarantines lie outside
 the cap, at most three, together no larger than it; where the disk gets near the floor the oldest goes first.
@@ -28,11 +33,11 @@ the cap, at most three, together no larger than it; where the disk gets near the
 
 from gateway.codec import Entry, Shape
 from gateway.queue.census import Count
-from gateway.queue.queue import Queue, Salvaged
+from gateway.queue.queue import Queue
 from gateway.queue.schema import LANES
 from gateway.queue.segments import Gap, Segment
 from gateway.queue.settings import QueueSettings
-from gateway.queue.state import Buried, DeadLetter, Run
+from gateway.queue.state import Buried, DeadLetter, Origin, Run, Salvaged
 from gateway.queue.stats import LaneStats, QueueStats
 
 __all__ = [
@@ -43,6 +48,7 @@ __all__ = [
     "Entry",
     "Gap",
     "LaneStats",
+    "Origin",
     "Queue",
     "QueueSettings",
     "QueueStats",

@@ -1,21 +1,28 @@
 """One process at a time has the queue open: two SQLite libraries on one file corrupt it."""
 
+import errno
 import fcntl
 import os
 from pathlib import Path
 
-from gateway.errors import StorageError
+from gateway.errors import StorageError, StorageReadOnly
+from gateway.queue.schema import make_directory
 
 
 class FileLock:
-    """An flock on `path`, held from creation until `release` or the end of the process. Raises StorageError."""
+    """An flock on `path`, held from creation until `release` or the end of the process.
+
+    Raises StorageError, StorageReadOnly where the file system takes no writes.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
+            make_directory(path.parent)
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
         except OSError as error:
-            raise StorageError(f"{path}: {error.strerror}") from error
+            kind = StorageReadOnly if error.errno == errno.EROFS else StorageError
+            raise kind(f"{path}: {error.strerror}") from error
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

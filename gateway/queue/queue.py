@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
 from gateway.clock import Clock, boot_id
 from gateway.codec import Entry, Shape
@@ -19,12 +19,13 @@ from gateway.limits import EMIT_RECORDS_MAX, RECORD_BYTES_MAX, RECORD_OVERHEAD_B
 from gateway.queue.census import Census, Count
 from gateway.queue.lock import FileLock
 from gateway.queue.marks import Marks
+from gateway.queue.ranges import include, overlap
 from gateway.queue.recent import Recent
 from gateway.queue.salvage import open_store
 from gateway.queue.schema import LANES
 from gateway.queue.segments import DROPPED, Gap, Segment, cut, payload_bytes
 from gateway.queue.settings import QueueSettings
-from gateway.queue.state import Buried, DeadLetter, Group, LaneState, Outcome, Run
+from gateway.queue.state import Buried, DeadLetter, Group, LaneState, Origin, Outcome, Run, Salvaged
 from gateway.queue.stats import LaneStats, QueueStats
 
 P = ParamSpec("P")
@@ -52,20 +53,10 @@ LEDGER = Shape("tidegate-ledger", b"", ())
 _log = logging.getLogger(__name__)
 
 
-class Salvaged(NamedTuple):
-    """Records that were brought over from a damaged database: they had `old_first`.. in queue `queue_id`."""
-
-    queue_id: str
-    old_first: int
-    records: int
-    first: int
-
-
 class Queue:
     """See the package's docstring. Made by `open`; used from one event loop."""
 
     def __init__(self, path: Path, settings: QueueSettings, clock: Clock, ledger: Shape) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = FileLock(path.with_suffix(".lock"))
         self._path = path
         self._settings = settings
@@ -92,7 +83,7 @@ class Queue:
         self._last_settled = float("-inf")
         self._unsettled: dict[str, list[tuple[int, int]]] = {lane: [] for lane in LANES}
         self._closing = False
-        self._retrying = asyncio.Lock()
+        self._exhuming = asyncio.Lock()
         self.run_id = secrets.token_hex(4)
         self.failed: asyncio.Future[StorageFailing] = self._loop.create_future()
 
@@ -135,7 +126,7 @@ class Queue:
         for gap in await self._call(self._store.gaps):
             self._gaps_open = True
             if gap.reason != DROPPED:
-                _include(self._unsettled[gap.lane], gap.first, gap.last)
+                include(self._unsettled[gap.lane], gap.first, gap.last)
         self._marks = Marks(loaded.marks, int(loaded.meta.get("age_s", "0")), self._clock)
         run = (self.run_id, boot_id(), *now)
         firsts = {lane: state.next_seq for lane, state in self._lanes.items()}
@@ -187,9 +178,9 @@ class Queue:
         state = self._lanes[lane]
         step = position - state.position
         first_time = lane not in self._known
-        held = _numbers(self._holes[lane], state.position, position)
+        held = overlap(self._holes[lane], state.position, position)
         if first_time:  # deleted while nobody knew that they were delivered: they were
-            held -= _numbers(self._unsettled[lane], state.position, position)
+            held -= overlap(self._unsettled[lane], state.position, position)
         dead = sum(seq <= position for seq in self._buried[lane])
         if step > 0:
             share = min(1.0, step / max(1, state.next_seq - 1 - state.position))
@@ -284,21 +275,39 @@ class Queue:
     async def salvaged(self, lane: str) -> list[Salvaged]:
         return [Salvaged(*row[1:]) for row in await self._call(self._store.salvaged) if row[0] == lane]
 
+    @property
+    def origin(self) -> Origin | None:
+        """Of which queue the first numbers are, if not of this one."""
+        stored = self._meta.get("origin")
+        origin = None if stored is None else Origin(*json.loads(stored))
+        return origin if origin is not None and origin.of == self.queue_id else None
+
+    async def part(self, origin: Origin, **told: object) -> None:
+        """Go on as queue `origin.of`, whose own numbers begin behind `origin.through`; the ledger tells it with `told`.
+        On disk when this returns; numbers, marks and counts stay. Raises Refused."""
+        now = self._clock.wall_ms()
+        body = {"kind": "parted", "lane": "main", "time": now, "queue_id": origin.queue_id, **told}
+        future = self.put([Entry(self._ledger, now, json.dumps(body).encode())], lane="ledger")
+        self._group.origin = origin
+        await future
+
     async def bury(self, lane: str, seq: int, entry: Entry, reason: str) -> None:
         """A dead letter, on disk when this returns; the position may then pass it. Beyond the caps the oldest go."""
         letter = Segment.of(lane, seq, self.run_id, (entry,))
-        forgotten = await self._call(self._store.bury, letter, self._clock.wall_ms(), reason)
+        await self._call(self._store.bury, letter, self._clock.wall_ms(), reason)
         if seq not in self._buried[lane]:
             self._buried[lane].append(seq)
-        if forgotten:
-            numbers = ", ".join(f"{one.lane}/{one.seq}" for one in forgotten)
-            text = f"the oldest dead letters made room for newer ones: {numbers}"
-            _log.warning("%s", text)
-            await self._tell({"kind": "note", "lane": lane, "text": text})
-
-    async def _tell(self, body: dict[str, object]) -> None:
-        now = self._clock.wall_ms()
-        await self.put([Entry(self._ledger, now, json.dumps({"time": now, **body}).encode())], lane="ledger")
+        async with self._exhuming:
+            surplus = await self._call(self._store.surplus)
+            if surplus:
+                numbers = ", ".join(f"{one.lane}/{one.seq}" for one in surplus)
+                text = f"the oldest dead letters made room for newer ones: {numbers}"
+                _log.warning("%s", text)
+                now = self._clock.wall_ms()
+                note = {"time": now, "kind": "note", "lane": lane, "text": text}
+                future = self.put([Entry(self._ledger, now, json.dumps(note).encode())], lane="ledger")
+                self._group.exhume += [one.id for one in surplus]
+                await future
 
     def buried(self, lane: str) -> Sequence[int]:
         """Numbers of dead letters that the position has not passed yet."""
@@ -314,7 +323,7 @@ class Queue:
     async def retry(self, ids: Sequence[int]) -> int:
         """Dead letters become new records that name the old one; returns how many were found. One that the position
         has not passed yet stays: it is still the record itself."""
-        async with self._retrying:
+        async with self._exhuming:
             found = await self.dead(ids)
             letters = [letter for letter in found if letter.seq <= self.position(letter.lane)]
             entries = []
@@ -327,6 +336,10 @@ class Queue:
                 self._group.exhume += [letter.id for letter in letters]
                 await future
             return len(entries)
+
+    def committing_s(self) -> float:
+        """How long the commit that is under way has taken."""
+        return 0.0 if self._committing is None else self._clock.monotonic() - self._last_commit
 
     def load(self, key: str) -> str | None:
         return self._meta.get(key)
@@ -493,6 +506,10 @@ class Queue:
             self._apply(commit.result(), group)
         elif isinstance(error, QueueFull):
             self._disk_full = str(error)
+            # stored now, what came meanwhile would lie before what failed and is sent again
+            if self._group.entries.get("main"):
+                waiters += self._waiters
+                self._group, self._waiters = Group(), []
             self._commit_at(self._last_commit + LOOK_AGAIN_S)
         else:
             self._fail(error if isinstance(error, StorageFailing) else StorageFailing(repr(error)))
@@ -511,6 +528,10 @@ class Queue:
         if outcome.ample:
             self._disk_full = None
         self._group.marks += self._marks.apply(group.marks)
+        if group.origin is not None:
+            self.queue_id = group.origin.of
+            self._meta["origin"] = json.dumps(group.origin)
+            self._lock.note(self.queue_id)
         for lane, state in group.confirm.items():
             self._confirmed[lane] = state.position
         for lane, records in outcome.dropped.items():
@@ -550,11 +571,11 @@ class Queue:
     def _lose(self, gap: Gap) -> None:
         self._gaps_open = True
         if gap.reason != DROPPED:
-            _include(self._unsettled[gap.lane], gap.first, gap.last)
+            include(self._unsettled[gap.lane], gap.first, gap.last)
             self._settle_at_once |= self._known.keys() >= set(LANES)
         elif not self._closing:
             self._commit_at(self._last_settled + SETTLE_INTERVAL_S)
-        _include(self._holes[gap.lane], gap.first, gap.last)
+        include(self._holes[gap.lane], gap.first, gap.last)
         self._recent.clear()
 
     async def _call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -565,17 +586,3 @@ class Queue:
             if not self.failed.done():
                 self._fail(error)
             raise
-
-
-def _include(ranges: list[tuple[int, int]], first: int, last: int) -> None:
-    """Adjacent ones become one: a queue that is full for weeks drops its oldest records with every commit."""
-    if ranges and ranges[-1][1] + 1 == first:
-        ranges[-1] = (ranges[-1][0], last)
-    else:
-        ranges.append((first, last))
-        ranges.sort()
-
-
-def _numbers(ranges: Sequence[tuple[int, int]], after: int, through: int) -> int:
-    """How many of `ranges` are > after and <= through."""
-    return sum(max(0, min(last, through) - max(first, after + 1) + 1) for first, last in ranges)

@@ -14,9 +14,6 @@ LANES = ("main", "ledger")
 LANE_IDS = {"ledger": 0, "main": 1}
 _LANE_SHIFT = 56
 
-WAL_BYTES_KEPT = 8 << 20
-"""The log file is overwritten in place after a checkpoint: no truncation, so fewer file system metadata writes."""
-
 # "id" of a segment is lane << 56 | first sequence number: a lane is one range of the primary key, no second index.
 TABLES = """
 CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -56,7 +53,6 @@ def connect(path: Path, page_bytes: int, vfs: str | None = None) -> apsw.Connect
             "synchronous=full",
             "secure_delete=off",
             "wal_autocheckpoint=0",
-            f"journal_size_limit={WAL_BYTES_KEPT}",
             "cache_size=-2048",
             "temp_store=memory",
         ):
@@ -75,6 +71,14 @@ def format_of(connection: apsw.Connection) -> int:
             f"the queue has format {version}, this tidegate knows {FORMAT}; install the newer one"
         )
     return version
+
+
+def make_directory(directory: Path) -> None:
+    """With those above it; durable when this returns."""
+    if not directory.is_dir():
+        make_directory(directory.parent)
+        directory.mkdir(exist_ok=True)
+        sync_directory(directory.parent)
 
 
 def sync_directory(directory: Path) -> None:

@@ -37,6 +37,23 @@ class Run(NamedTuple):
     first: int
 
 
+class Salvaged(NamedTuple):
+    """Records that were brought over from a damaged database: they had `old_first`.. in queue `queue_id`."""
+
+    queue_id: str
+    old_first: int
+    records: int
+    first: int
+
+
+class Origin(NamedTuple):
+    """Queue `of` went on from `queue_id`: numbers up to `through` {lane: number} are that queue's, not its own."""
+
+    of: str
+    queue_id: str
+    through: Mapping[str, int]
+
+
 class Buried(NamedTuple):
     """A dead letter but for its content. `size` is what it takes on the disk."""
 
@@ -76,6 +93,8 @@ class Group:
     room: int = 0
     """Bytes to make room for although they aren't here yet."""
     settle: bool = False
+    origin: Origin | None = None
+    """From this transaction on the queue is another one."""
 
     @property
     def full(self) -> bool:

@@ -72,6 +72,9 @@ class Store:
         self.commits = 0
         with _translated():
             self._db = connect(path, PAGE_BYTES, vfs)
+            # Overwritten in place, or each checkpoint would cost metadata; but a log as large as one large commit
+            # would fill a small queue for good.
+            self._db.execute(f"PRAGMA journal_size_limit={2 * self._log_bytes_max}").fetchall()
         self._wal_pages = 0
         self._db.set_wal_hook(self._wal_grew)
         self._segments = Segments(self._db)
@@ -207,6 +210,10 @@ class Store:
                 )
             for mark in group.marks:
                 self._mark(mark)
+            if group.origin is not None:
+                self._db.execute("UPDATE meta SET value=? WHERE key='queue_id'", (group.origin.of,))
+                origin = json.dumps(group.origin)
+                self._db.execute("INSERT OR REPLACE INTO meta VALUES('origin',?)", (origin,))
             for row_id in group.exhume:
                 self._db.execute("DELETE FROM dead WHERE id=?", (row_id,))
             self._segments.merge("main", group.confirm["main"].position if "main" in group.confirm else 0)
@@ -288,17 +295,18 @@ class Store:
             self._db.execute("INSERT OR REPLACE INTO meta VALUES(?,?)", (key, value))
 
     @_reserved
-    def bury(self, segment: Segment, time_ms: int, reason: str) -> list[Buried]:
-        """Returns the older ones that made room. One that the position has not passed stays: it is the record itself."""
+    def bury(self, segment: Segment, time_ms: int, reason: str) -> None:
         with self._transaction():
             self._db.execute(
                 "INSERT OR IGNORE INTO dead(lane,seq,time_ms,reason,body) VALUES(?,?,?,?,?)",
                 (segment.lane, segment.first, time_ms, reason, encode(segment.entries)),
             )
+
+    def surplus(self) -> list[Buried]:
+        """Those beyond the caps. One that the position has not passed stays: it is the record itself."""
+        with _translated():
             rows = self._rows(BURIED_TOO_MANY, (DEAD_MAX, int(self._max_bytes * DEAD_SHARE)))
-            forgotten = [Buried(*row) for row in rows]
-            self._db.executemany("DELETE FROM dead WHERE id=?", [(one.id,) for one in forgotten])
-        return forgotten
+        return [Buried(*row) for row in rows]
 
     def dead_list(self, limit: int) -> list[Buried]:
         """Oldest first."""

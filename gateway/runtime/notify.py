@@ -2,24 +2,29 @@
 
 import os
 import socket
+from contextlib import suppress
 
 
 class Notify:
-    """Datagrams to $NOTIFY_SOCKET. A message that can't be sent is given up: nobody is there to read it."""
+    """Datagrams to $NOTIFY_SOCKET. A message that can't be sent is given up: nobody is there to read it.
+
+    The socket is opened once: where descriptors run out, the watchdog must still be told that the loop turns.
+    """
 
     def __init__(self) -> None:
         address = os.environ.get("NOTIFY_SOCKET", "")
         self._address = "\0" + address[1:] if address.startswith("@") else address
+        self._sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+        self._sender.setblocking(False)
 
     def __call__(self, *assignments: str) -> None:
         if not self._address:
             return
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
-            sender.setblocking(False)
-            try:
-                sender.sendto("\n".join(assignments).encode(), self._address)
-            except OSError:
-                return
+        with suppress(OSError):
+            self._sender.sendto("\n".join(assignments).encode(), self._address)
+
+    def close(self) -> None:
+        self._sender.close()
 
 
 def watchdog_interval_s() -> float | None:

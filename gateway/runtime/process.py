@@ -7,13 +7,13 @@ import os
 import signal
 import threading
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, closing, suppress
 from pathlib import Path
 from typing import Any
 
 from gateway.clock import SystemClock
 from gateway.config import Config, load
-from gateway.errors import ConfigError, StorageError, StorageFailing
+from gateway.errors import ConfigError, StorageError, StorageFailing, StorageReadOnly
 from gateway.runtime.logs import configure
 from gateway.runtime.notify import Notify, watchdog_interval_s
 from gateway.runtime.runtime import Runtime
@@ -31,6 +31,9 @@ GC_ALLOCATIONS = 50_000
 """Between two looks for cycles. A record is a handful of objects and never a cycle: Python's 700 would cost 7 % of the
 time under load, and every look at all that lives takes milliseconds."""
 
+START_AGAIN_S = 60.0
+"""systemd lets the start take so much longer, each time that it is told that the disk is still read-only."""
+
 Attach = Callable[[Runtime, Config], AbstractAsyncContextManager[None]]
 """What is served beside the runtime while a configuration is in force: gateway.control."""
 
@@ -44,13 +47,36 @@ def run(path: Path, config: Config, attach: Attach) -> int:
 
 
 async def _run(path: Path, config: Config, attach: Attach) -> int:
-    notify, clock = Notify(), SystemClock()
     signals = _Signals()
-    try:
-        runtime = await Runtime.start(config, clock)
-    except (StorageError, StorageFailing) as error:
-        _log.critical("the queue can't be opened: %s", error)
-        return EXIT_DISK
+    with closing(Notify()) as notify:
+        try:
+            runtime = await _start(config, notify, signals)
+        except (StorageError, StorageFailing) as error:
+            _log.critical("the queue can't be opened: %s", error)
+            return EXIT_DISK
+        return EXIT_OK if runtime is None else await _serve(path, runtime, attach, notify, signals)
+
+
+async def _start(config: Config, notify: Notify, signals: "_Signals") -> Runtime | None:
+    """None if told to end meanwhile. On a disk that takes no writes a process that ends would be started again and again:
+    it waits instead, with no file open, so that the disk can be mended and mounted anew."""
+    told = False
+    while True:
+        try:
+            return await Runtime.start(config, SystemClock())
+        except StorageReadOnly as error:
+            if not told:
+                _log.critical("the queue can't be opened: %s; devices are refused until it can", error)
+            told = True
+            notify(f"EXTEND_TIMEOUT_USEC={START_AGAIN_S * 1e6:.0f}", f"STATUS=devices are refused: {error}")
+        with suppress(TimeoutError):
+            async with asyncio.timeout(STATUS_INTERVAL_S):
+                if await signals.next() != signal.SIGHUP:
+                    return None
+
+
+async def _serve(path: Path, runtime: Runtime, attach: Attach, notify: Notify, signals: "_Signals") -> int:
+    config = runtime.config
     _log.info("gateway %s runs; queue %s", config.gateway.id, runtime.queue.queue_id)
     gc.freeze()
     gc.set_threshold(GC_ALLOCATIONS)
@@ -59,7 +85,7 @@ async def _run(path: Path, config: Config, attach: Attach) -> int:
         served = await beside.enter_async_context(AsyncExitStack())
         await served.enter_async_context(attach(runtime, config))
         notify("READY=1", f"STATUS={runtime.summary()}")
-        while await signals.next(runtime.failed) == signal.SIGHUP:
+        while await _next(signals, runtime.failed) == signal.SIGHUP:
             new = _reload(path)
             if new is None:
                 continue
@@ -70,7 +96,7 @@ async def _run(path: Path, config: Config, attach: Attach) -> int:
                 await served.aclose()
                 await served.enter_async_context(attach(runtime, new))
         notify("STOPPING=1")
-        _end_by_force_after(STOP_S)
+        _end_by_force_after(STOP_S, EXIT_DISK if runtime.failed.done() else EXIT_OK)
         await beside.aclose()
         await runtime.stop()
     if runtime.failed.done():
@@ -95,25 +121,30 @@ class _Signals:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             loop.add_signal_handler(number, self._waiting.put_nowait, number)
 
-    async def next(self, failed: "asyncio.Future[StorageFailing]") -> int:
-        """The next signal, or SIGTERM once the queue has failed."""
-        arrival = asyncio.ensure_future(self._waiting.get())
-        either: list[asyncio.Future[Any]] = [arrival, failed]
-        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-        if failed.done():
-            arrival.cancel()
-            return signal.SIGTERM
-        return arrival.result()
+    async def next(self) -> int:
+        return await self._waiting.get()
+
+
+async def _next(signals: _Signals, failed: "asyncio.Future[StorageFailing]") -> int:
+    """The next signal, or SIGTERM once the queue has failed."""
+    arrival = asyncio.ensure_future(signals.next())
+    either: list[asyncio.Future[Any]] = [arrival, failed]
+    await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+    if failed.done():
+        arrival.cancel()
+        return signal.SIGTERM
+    return arrival.result()
 
 
 @asynccontextmanager
 async def _heartbeat(notify: Notify, runtime: Runtime) -> AsyncIterator[None]:
-    """Tells systemd that the loop turns, and how things are."""
+    """Tells systemd that the loop turns and that no commit takes as long as systemd waits, and how things are."""
 
     async def beat() -> None:
         interval = watchdog_interval_s()
         while True:
-            notify("WATCHDOG=1", f"STATUS={runtime.summary()}")
+            alive = interval is None or runtime.queue.committing_s() < 2 * interval
+            notify(*(["WATCHDOG=1"] if alive else []), f"STATUS={runtime.summary()}")
             await asyncio.sleep(min(STATUS_INTERVAL_S, interval or STATUS_INTERVAL_S))
 
     task = asyncio.create_task(beat(), name="heartbeat")
@@ -123,7 +154,7 @@ async def _heartbeat(notify: Notify, runtime: Runtime) -> AsyncIterator[None]:
         task.cancel()
 
 
-def _end_by_force_after(seconds: float) -> None:
-    timer = threading.Timer(seconds, os._exit, [EXIT_OK])
+def _end_by_force_after(seconds: float, exit_code: int) -> None:
+    timer = threading.Timer(seconds, os._exit, [exit_code])
     timer.daemon = True
     timer.start()

@@ -26,7 +26,7 @@ from gateway.runtime.status import (
 from gateway.runtime.supervisor import STOP_S, Supervisor
 from gateway.runtime.tap import Tap
 from gateway.runtime.wear import SAMPLE_INTERVAL_S, Wear
-from gateway.sync import Assume, Sync, SyncStatus, kafka_sync
+from gateway.sync import Answer, Sync, SyncStatus, kafka_sync
 
 QUEUE_FILE = "queue.db"
 SYNC_RESTART_S = 30.0
@@ -107,8 +107,8 @@ class Runtime:
         if self._needs_restart:
             _log.warning("changed, but only a restart brings it in: %s", ", ".join(self._needs_restart))
 
-    async def adopt(self, assume: Assume | None) -> None:
-        await self._sync.adopt(assume)
+    async def adopt(self, answer: Answer | None) -> None:
+        await self._sync.adopt(answer)
 
     async def status(self) -> Status:
         link, queue = self._sync.status(), self.queue.stats()
@@ -163,8 +163,12 @@ class Runtime:
         task = asyncio.create_task(supervisor.run(), name=f"supervisor {settings.name}")
         self._drivers[settings.name] = (supervisor, task)
 
+    def _new_sync(self) -> Sync:
+        gateway = self.config.gateway
+        return kafka_sync(self.queue, self.config.kafka, gateway.id, self._clock, gateway.replaces)
+
     def _start_sync(self) -> None:
-        self._sync: Sync = kafka_sync(self.queue, self.config.kafka, self.config.gateway.id, self._clock)
+        self._sync: Sync = self._new_sync()
         describe_link(self.metrics, self._sync)
         self._sync_task = asyncio.create_task(self._run_sync(), name="sync")
 
@@ -178,7 +182,7 @@ class Runtime:
             except Exception:
                 _log.exception("the sync ended unexpectedly; it starts again in %g s", SYNC_RESTART_S)
             await asyncio.sleep(SYNC_RESTART_S)
-            self._sync = kafka_sync(self.queue, self.config.kafka, self.config.gateway.id, self._clock)
+            self._sync = self._new_sync()
             describe_link(self.metrics, self._sync)
 
     async def _keep_house(self) -> None:

@@ -9,20 +9,21 @@ from gateway.clock import Clock
 from gateway.queue import Queue
 from gateway.sync.hardware import hardware_id
 from gateway.sync.memory import adopt
-from gateway.sync.reconcile import Assume
+from gateway.sync.reconcile import Answer, Assume
 from gateway.sync.settings import KafkaSettings
 from gateway.sync.status import LinkState, SyncStatus
 from gateway.sync.sync import Sync
 
-__all__ = ["Assume", "LinkState", "Sync", "SyncStatus", "adopt", "kafka_sync"]
+__all__ = ["Answer", "Assume", "LinkState", "Sync", "SyncStatus", "adopt", "kafka_sync"]
 
 
-def kafka_sync(queue: Queue, settings: KafkaSettings, gateway_id: str, clock: Clock) -> Sync:
+def kafka_sync(
+    queue: Queue, settings: KafkaSettings, gateway_id: str, clock: Clock, replaces: str | None = None
+) -> Sync:
     from gateway.sync.kafka import (
         KafkaSink,
         partition_of,
     )  # a gateway that only checks its file needn't wait for it
 
-    return Sync(
-        queue, KafkaSink(settings, gateway_id), settings, gateway_id, clock, partition_of, hardware_id()
-    )
+    sink = KafkaSink(settings, gateway_id)
+    return Sync(queue, sink, settings, gateway_id, clock, partition_of, hardware_id(), replaces)

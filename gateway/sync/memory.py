@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from gateway.queue import LANES, Queue
 from gateway.sync.position import Progress
-from gateway.sync.reconcile import Assume
+from gateway.sync.reconcile import Answer, Assume
 from gateway.sync.sink import PositionRecord
 
 
@@ -24,9 +24,14 @@ class Place(NamedTuple):
 
 
 class Adoption(NamedTuple):
-    """An operator's word: what is found now is right, and what was in doubt is delivered or lost."""
+    """An operator's word. "fork": this database is a copy, and its gateway a new one. Anything else: what is found now
+    is right, and what was in doubt is delivered or lost."""
 
-    assume: Assume | None
+    answer: Answer | None
+
+    @property
+    def assume(self) -> Assume | None:
+        return None if self.answer == "fork" else self.answer
 
 
 class Memory:
@@ -50,6 +55,16 @@ class Memory:
     async def set_hardware_id(self, hardware_id: str) -> None:
         if hardware_id != self.hardware_id:
             await self._store("hardware", hardware_id)
+
+    @property
+    def copied(self) -> Mapping[str, int] | None:
+        """The last number of each lane that another board gave, if this database is another board's."""
+        stored = self._load("copied")
+        return None if stored is None else dict(stored)
+
+    async def set_copied(self, copied: Mapping[str, int] | None) -> None:
+        if copied != self.copied:
+            await self._store("copied", copied)
 
     @property
     def settled(self) -> Mapping[str, Progress] | None:
@@ -106,6 +121,15 @@ class Memory:
             await self._store("parked", parked)
 
     @property
+    def rival(self) -> bool:
+        """Whether another gateway was seen to deliver as we do, and nobody has decided since."""
+        return bool(self._load("rival"))
+
+    async def set_rival(self, rival: bool) -> None:
+        if rival != self.rival:
+            await self._store("rival", rival)
+
+    @property
     def accepted_offset(self) -> int:
         stored = self._load("accepted_offset")
         return -1 if stored is None else int(stored)
@@ -130,6 +154,6 @@ class Memory:
         await self._queue.store(f"sync.{name}", json.dumps(value))
 
 
-async def adopt(queue: Queue, assume: Assume | None) -> None:
-    """`tidegate adopt` while no gateway runs; a running one is told through Sync.adopt."""
-    await Memory(queue).set_adoption(Adoption(assume))
+async def adopt(queue: Queue, answer: Answer | None) -> None:
+    """`tidegate adopt` and `fork` while no gateway runs; a running one is told through Sync.adopt."""
+    await Memory(queue).set_adoption(Adoption(answer))

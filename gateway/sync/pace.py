@@ -8,16 +8,22 @@ BYTES_FIRST = 64 << 10
 BYTES_MIN = 16 << 10
 BYTES_MAX = 4 << 20
 SLOW_S = 1.0
-"""An open transaction holds back everybody who reads the same partitions: aim below this."""
+"""An open transaction holds back everybody who reads the same partitions: what its bytes take should stay below this.
+The rest, round trips and a broker or a board that is busy, is the same for a small one: there would only be more of them."""
+
+PROBE_EVERY = 16
+"""So many slow ones of the least size, and one of twice that shows which part of the time is for the bytes."""
 
 RATE_WINDOW_S = 10.0
 
 
 class Pace:
-    """Times are monotonic seconds, bytes are payload except where sent bytes are meant."""
+    """Times are monotonic seconds, bytes are payload except where sent bytes are meant. Of the time that a transaction takes
+    however little it carries, at most `fixed_s_max` is granted."""
 
-    def __init__(self, linger_s: float, max_rate: int | None) -> None:
+    def __init__(self, linger_s: float, max_rate: int | None, fixed_s_max: float) -> None:
         self._linger_s = linger_s
+        self._fixed_s_max = fixed_s_max
         self._max_rate = max_rate
         self._began = float("-inf")
         self._credit_until = 0.0
@@ -26,6 +32,9 @@ class Pace:
 
     def reconnected(self) -> None:
         self.bytes = BYTES_FIRST
+        self._fixed_s = 0.0
+        self._measured: tuple[int, float] | None = None
+        self._slow = 0
 
     def halve(self) -> None:
         self.bytes = max(BYTES_MIN, self.bytes // 2)
@@ -45,15 +54,29 @@ class Pace:
     def ended(self, now: float, payload_bytes: int, records: int, sent_bytes: int) -> None:
         took = now - self._began
         size = max(payload_bytes, records * RECORD_OVERHEAD_BYTES)
-        if took > SLOW_S:
-            self.bytes = max(BYTES_MIN, min(self.bytes, int(size / took * SLOW_S)))
-        elif took < SLOW_S / 2 and size >= self.bytes // 2:
+        self._measure(size, took)
+        carrying = took - self._fixed_s
+        if carrying > SLOW_S:
+            self.bytes = max(BYTES_MIN, min(self.bytes, int(size / carrying * SLOW_S)))
+            self._slow += 1
+            if self.bytes == BYTES_MIN and self._slow % PROBE_EVERY == 0:
+                self.bytes = 2 * BYTES_MIN
+        elif carrying < SLOW_S / 2 and size >= self.bytes // 2:
             self.bytes = min(BYTES_MAX, self.bytes * 2)
         if self._max_rate is not None:
             self.bytes = min(self.bytes, max(BYTES_MIN, self._max_rate))
             self._credit_until = max(self._credit_until, self._began) + sent_bytes / self._max_rate
         self._recent.append((now, records))
         self._forget(now)
+
+    def _measure(self, size: int, took: float) -> None:
+        """Two transactions, one at least twice as large, tell apart what is fixed and what is for the bytes."""
+        before, self._measured = self._measured, (size, took)
+        if before is not None and 2 * min(size, before[0]) <= max(size, before[0]):
+            (small, less), (large, more) = sorted((before, (size, took)))
+            per_byte = max(0.0, (more - less) / (large - small)) if large > small else 0.0
+            self._fixed_s = min(max(0.0, less - per_byte * small), self._fixed_s_max)
+        self._fixed_s = min(self._fixed_s, took)
 
     def records_per_s(self, now: float) -> float:
         self._forget(now)

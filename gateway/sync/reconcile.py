@@ -1,16 +1,24 @@
 """After every connect: what Kafka says is delivered (K) against what the queue says (L). Pure.
 
 Kafka decides wherever the two can both be true; that settles every transaction whose outcome was unknown, both ways.
-What can't both be true is held: nothing is sent until an operator has decided.
+Where the disk has parted from what Kafka has, log matching says what of it is delivered (gateway.sync.lineage). What
+nobody can know is held: nothing is sent until an operator has decided.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from gateway.queue import Run, Salvaged
-from gateway.sync.position import Key, Position, Progress, run_of
+from gateway.sync.lineage import Seen, clipped, family, includes, relatives, shared
+from gateway.sync.position import UNCOUNTED, Key, Progress
 
 Assume = Literal["delivered", "lost"]
+Answer = Assume | Literal["fork"]
+
+LOST_BY_CLUSTER = (
+    ": the cluster lost what it had confirmed (restored from a copy, unclean leader election). `tidegate adopt --assume "
+    "lost` goes on behind them."
+)
 
 
 class Local(NamedTuple):
@@ -32,19 +40,16 @@ class Local(NamedTuple):
 
 class Verdict(NamedTuple):
     """Go on after `position`, or don't if `hold` says why. `note` is for the operator, and for the ledger.
-    `beyond` is what Kafka has behind the position although something before it is parked."""
+    `beyond` is what Kafka has behind the position although something before it is parked. `parted`: what the disk has
+    behind the position is not what Kafka has there, so it must go on as another queue."""
 
     position: int
     hold: str | None = None
     note: str | None = None
     beyond: Progress | None = None
-
-
-class Seen(NamedTuple):
-    """Kafka's latest position of one lane of one queue of this gateway id."""
-
-    offset: int
-    position: Position
+    parted: bool = False
+    by: str | None = None
+    """The queue that delivered what lies before the position, if another one."""
 
 
 def reconcile(
@@ -52,43 +57,79 @@ def reconcile(
 ) -> Verdict:
     """`assume` is what an operator said about records whose delivery nobody can know."""
     mine = seen.get(Key(gateway_id, local.queue_id, local.lane))
+    parting = _parting(local, mine, seen, assume)
+    if parting is not None:
+        return parting
     if mine is None:
         return _without(local, seen, gateway_id, assume)
-    seq, run = mine.position.seq, mine.position.run
-    highest = mine.position.progress.frontier
-    if highest > 0 and not any(known.run_id == run for known in local.runs):
-        return Verdict(
-            local.position,
-            f"lane {local.lane}: Kafka has this queue's records up to {highest}, given by a run ({run}) this disk knows "
-            "nothing of: the database is an older copy, or a copy of it runs elsewhere. Move the records with "
-            "`tidegate queue export` into a gateway with a new database.",
-        )
-    if highest >= local.next_seq or (highest > 0 and run_of(highest, local.runs) != run):
-        return Verdict(
-            local.position,
-            f"lane {local.lane}: Kafka has record {highest} of run {run}, the disk lost it after it was delivered: the "
-            "disk doesn't keep what it says it wrote. Replace it; move the records with `tidegate queue export` "
-            "into a gateway with a new database.",
-        )
+    seq = mine.position.seq
     if seq >= local.position or local.moved:
         progress = local.settled if local.moved else mine.position.progress
         return Verdict(max(seq, local.position), beyond=_beyond(progress))
-    verdict = Verdict(
-        local.position,
-        note=f"lane {local.lane}: records {seq + 1} to {local.position} were confirmed by Kafka, and Kafka knows "
-        "nothing of them now",
-    )
+    verdict = Verdict(local.position, note=_lost_by_cluster(local, seq))
     if assume is None:
-        return verdict._replace(
-            hold=f"{verdict.note}: the cluster lost what it had confirmed (restored from a copy, unclean leader "
-            "election). `tidegate adopt --assume lost` goes on behind them."
-        )
+        return verdict._replace(hold=f"{verdict.note}{LOST_BY_CLUSTER}")
     return verdict
+
+
+def _parting(
+    local: Local, mine: Seen | None, seen: Mapping[Key, Seen], assume: Assume | None
+) -> Verdict | None:
+    """None if our own position alone says what of the disk is delivered. Else the disk is an older image or a copy of
+    one that delivered more, or it lost its end after that was delivered."""
+    ours = None if mine is None else shared(local.runs, local.next_seq, mine.position)
+    parted = mine is not None and ours != mine.position.progress.frontier
+    own = None if mine is None or parted else mine.position.progress
+    known, unknown = {}, 0
+    for queue_id, (_, position) in relatives(seen, local.queue_id, local.lane):
+        through = shared(local.runs, local.next_seq, position)
+        if through is None:
+            unknown = max(unknown, position.runs[0][1] - 1)
+        else:
+            progress = position.progress
+            known[queue_id] = progress if progress is own else clipped(progress, through, local.position)
+    by = local.queue_id
+    for queue_id, progress in known.items():
+        if by not in known or (progress.frontier, progress.floor) > (known[by].frontier, known[by].floor):
+            by = queue_id
+    best = known.get(by, Progress(0, 0))
+    if best.frontier <= local.position:
+        best = Progress(local.position, local.position)
+    if not all(includes(best, other) for other in known.values()):
+        unknown = max(unknown, best.frontier)
+    unknown = min(unknown, local.next_seq - 1)
+    if not parted and unknown <= best.floor and (by == local.queue_id or best.frontier <= local.position):
+        return None
+    if unknown > best.floor and assume is None:
+        return Verdict(
+            local.position,
+            f"lane {local.lane}: this database is an older copy of one that delivered more, and how much of what waits "
+            f"here up to {unknown} was delivered nobody can know. `tidegate adopt --assume lost` sends what waits "
+            f"behind {best.floor} (some perhaps twice), `--assume delivered` skips what earlier runs stored (some "
+            "perhaps never sent).",
+        )
+    if parted and ours is not None and ours < local.position and not local.moved and assume is None:
+        return Verdict(local.position, _lost_by_cluster(local, ours) + LOST_BY_CLUSTER)
+    if assume == "delivered":
+        through = max(best.frontier, local.runs[-1].first - 1)
+        best = Progress(through, through)
+    return Verdict(
+        best.floor,
+        note=f"lane {local.lane}: Kafka has records that this disk lost after they were delivered, or never had: an older "
+        f"image of it was put back, or it doesn't keep what it says it wrote. What it has behind {best.floor} was never "
+        "delivered and goes on as a new queue",
+        beyond=_beyond(best),
+        parted=True,
+        by=by,
+    )
 
 
 def _without(local: Local, seen: Mapping[Key, Seen], gateway_id: str, assume: Assume | None) -> Verdict:
     if local.fresh and not local.moved:
-        return Verdict(_covered(local, seen, gateway_id))
+        saved, by = _saved(local, seen, gateway_id)
+        if saved.frontier <= local.position:
+            return Verdict(local.position)
+        return Verdict(max(local.position, saved.floor), beyond=_beyond(saved), by=by)
     if assume == "delivered":
         through = max(local.position, local.runs[-1].first - 1)
         return Verdict(
@@ -116,21 +157,42 @@ def _without(local: Local, seen: Mapping[Key, Seen], gateway_id: str, assume: As
     )
 
 
+def _lost_by_cluster(local: Local, through: int) -> str:
+    return (
+        f"lane {local.lane}: records {through + 1} to {local.position} were confirmed by Kafka, and Kafka knows "
+        "nothing of them now"
+    )
+
+
 def _beyond(progress: Progress | None) -> Progress | None:
     return progress if progress is not None and progress.parked else None
 
 
-def _covered(local: Local, seen: Mapping[Key, Seen], gateway_id: str) -> int:
-    """Records saved from a damaged database may be delivered already, under their old numbers: always a prefix."""
-    position = 0
-    for saved in sorted(local.salvaged, key=lambda saved: saved.first):
-        old = seen.get(Key(gateway_id, saved.queue_id, local.lane))
-        delivered = 0 if old is None else min(saved.records, old.position.seq - saved.old_first + 1)
-        if delivered > 0:
-            position = saved.first + delivered - 1
-        if delivered < saved.records:
-            break
-    return position
+def _saved(local: Local, seen: Mapping[Key, Seen], gateway_id: str) -> tuple[Progress, str | None]:
+    """What is delivered of records saved from a damaged database, under their old numbers; and by which queue."""
+    pieces = sorted(local.salvaged, key=lambda saved: saved.first)
+    old = next(
+        (seen[key] for saved in pieces if (key := Key(gateway_id, saved.queue_id, local.lane)) in seen), None
+    )
+    if old is None:
+        return Progress(0, 0), None
+    progress = old.position.progress
+    floor, frontier = (_saved_up_to(pieces, number) for number in progress[:2])
+    parked = {topic: 1 + _saved_up_to(pieces, first - 1) for topic, first in progress.parked.items()}
+    behind = {topic: first for topic, first in parked.items() if first <= frontier}
+    if not behind:
+        return Progress(frontier, frontier), pieces[0].queue_id
+    return Progress(floor, frontier, behind, UNCOUNTED), pieces[0].queue_id
+
+
+def _saved_up_to(pieces: Sequence[Salvaged], number: int) -> int:
+    """The last of the new numbers whose old one is not beyond `number`."""
+    through = 0
+    for saved in pieces:
+        count = min(saved.records, number - saved.old_first + 1)
+        if count > 0:
+            through = saved.first + count - 1
+    return through
 
 
 def predecessors(
@@ -138,9 +200,10 @@ def predecessors(
 ) -> dict[str, dict[str, int]]:
     """Queues that sent under this gateway id before ours did: {queue id: {lane: last number}}.
 
-    Empty if our own queue is known. Their databases are lost, unless salvaged; their numbers are never used again.
+    Empty if one of our own family is known. Their databases are lost, unless salvaged; their numbers are never used
+    again.
     """
-    if any(key.queue_id == queue_id for key in seen):
+    if any(family(key.queue_id) == family(queue_id) for key in seen):
         return {}
     saved = {record.queue_id for record in salvaged}
     lost: dict[str, dict[str, int]] = {}
@@ -150,8 +213,11 @@ def predecessors(
     return lost
 
 
-def rival(seen: Mapping[Key, Seen], queue_id: str, accepted_offset: int) -> str | None:
-    """Another queue that wrote a position after our last one: somebody else sends under our gateway id.
+def rival(
+    seen: Mapping[Key, Seen], queue_id: str, accepted_offset: int, stranger: Callable[[Seen], bool]
+) -> str | None:
+    """Another queue that wrote a position after our last one: somebody else sends under our gateway id. One of our own
+    family may be what this board did before an older image was put back, unless it is by a `stranger`.
 
     Positions up to `accepted_offset` an operator has seen and accepted.
     """
@@ -159,6 +225,10 @@ def rival(seen: Mapping[Key, Seen], queue_id: str, accepted_offset: int) -> str 
     if not ours:
         return None
     after = max(accepted_offset, *ours)
-    others = {latest.offset: key.queue_id for key, latest in seen.items() if key.queue_id != queue_id}
+    others = {
+        latest.offset: key.queue_id
+        for key, latest in seen.items()
+        if key.queue_id != queue_id and (family(key.queue_id) != family(queue_id) or stranger(latest))
+    }
     newest = max(others, default=-1)
     return others[newest] if newest > after else None

@@ -18,10 +18,11 @@ from gateway.queue import LANES, Queue
 from gateway.sync.batches import Batches, Identity, Partitioner
 from gateway.sync.lane import PARKED_MAX, Lane, Take, progressed, up_to
 from gateway.sync.ledger import ledger_entry, ledger_shape
+from gateway.sync.lineage import Seen
 from gateway.sync.memory import Adoption, Memory, Place
 from gateway.sync.pace import Pace
 from gateway.sync.position import Key, Progress, decode, decode_key, encode, encode_key, position_at
-from gateway.sync.reconcile import Assume, Local, Seen, predecessors, reconcile, rival
+from gateway.sync.reconcile import Answer, predecessors
 from gateway.sync.settings import KafkaSettings
 from gateway.sync.sink import (
     Batch,
@@ -33,10 +34,13 @@ from gateway.sync.sink import (
     Sink,
     TopicUnusable,
 )
+from gateway.sync.standing import Standing
 from gateway.sync.status import LinkState, SyncStatus
 from gateway.sync.topics import PARKED_S, Topics
 
-BACKOFF_S = (1.0, 300.0)
+BACKOFF_S = (1.0, 30.0)
+"""The most that an outage lasts longer for us: a try that fails costs a few packets, and 1,000 gateways are spread over it."""
+
 REFUSED_BACKOFF_S = (5.0, 300.0)
 HELD_S = 600.0
 """A held sync looks again so often: a rival may have gone."""
@@ -63,6 +67,7 @@ class Sync:
         clock: Clock,
         partition: Partitioner,
         hardware_id: str | None = None,
+        replaces: str | None = None,
     ) -> None:
         self._queue = queue
         self._sink = sink
@@ -72,12 +77,13 @@ class Sync:
         self._hardware_id = hardware_id
         self._identity = Identity(gateway_id, queue.queue_id)
         self._memory = Memory(queue)
+        self._standing = Standing(queue, self._memory, gateway_id, hardware_id, replaces)
         if self._memory.parked:
             # Of what earlier runs stored, nobody knows what is delivered until Kafka says it.
             queue.pin(MAIN, queue.next_seq(MAIN) - 1)
         self._lanes = {name: Lane(name, queue) for name in LANES}
         self._topics = Topics(sink, clock)
-        self._pace = Pace(settings.linger, settings.max_rate)
+        self._pace = Pace(settings.linger, settings.max_rate, settings.transaction_timeout / 2)
         self._batch_bytes: dict[str, int] = {}
         self._backoff = Backoff(gateway_id, *BACKOFF_S)
         self._refused_backoff = Backoff(gateway_id, *REFUSED_BACKOFF_S, floor_s=1.0)
@@ -86,7 +92,7 @@ class Sync:
         self._broker_offset_ms = 0.0
         self._latest: PositionRecord | None = None
         self._hint_stored = float("-inf")
-        self._reconciled = self._in_doubt = False
+        self._reconciled = self._in_doubt = self._told_delivering = False
         self._state, self._since_ms = LinkState.CONNECTING, clock.wall_ms()
         self._error: str | None = None
         self._alarm: str | None = None
@@ -99,7 +105,7 @@ class Sync:
             state=self._state,
             since_ms=self._since_ms,
             error=self._error,
-            alarm=self._alarm or next(iter(self._topics.parked.values()), None),
+            alarm=self._alarm or next(iter(self._topics.parked.values()), self._standing.parted),
             parked=dict(self._topics.parked),
             delivered=dict(self._delivered),
             records_per_s=self._pace.records_per_s(self._clock.monotonic()),
@@ -107,18 +113,23 @@ class Sync:
             transactions=self._transactions,
         )
 
-    async def adopt(self, assume: Assume | None) -> None:
-        """An operator's word: the place found now is right, and what was in doubt was delivered or lost.
+    async def adopt(self, answer: Answer | None) -> None:
+        """An operator's word: the place found now is right, and what was in doubt was delivered or lost; or "fork".
 
-        Raises CommandError while records are delivered: kept for later, it would decide what nobody has seen yet.
+        Raises CommandError while records are delivered: kept for later, it would decide what nobody has seen yet. So
+        does a fork of what is no copy.
         """
+        wrong = self._standing.why_no_fork() if answer == "fork" else None
         if self._state is LinkState.LIVE:
-            raise CommandError("records are being delivered: there is nothing to agree to", os.EX_DATAERR)
-        await self._memory.set_adoption(Adoption(assume))
+            wrong = "records are being delivered: there is nothing to agree to"
+        if wrong is not None:
+            raise CommandError(wrong, os.EX_DATAERR)
+        await self._memory.set_adoption(Adoption(answer))
         self._adopted.set()
 
     async def run(self) -> None:
         """Raises StorageFailing when the queue's disk fails; nothing else ends it but being cancelled."""
+        await self._standing.note_board()
         try:
             while True:
                 pause = await self._connect_and_deliver()
@@ -173,7 +184,7 @@ class Sync:
         self._topics.reconnected()
         cluster = await self._sink.open()
         adoption = self._memory.adoption
-        moved = self._check_place(cluster, adoption)
+        moved = self._standing.check_place(self._place(cluster), adoption)
         seen = await self._read_positions(moved)
         highest = max((latest.offset for latest in seen.values()), default=-1)
         if adoption is not None or moved:
@@ -182,12 +193,14 @@ class Sync:
         await self._memory.set_place(self._place(cluster))
         if self._hardware_id is not None:
             await self._memory.set_hardware_id(self._hardware_id)
+            await self._memory.set_copied(None)
         if not self._adopted.is_set():  # else an operator has just spoken again
             await self._memory.set_adoption(None)
         await self._memory.set_settled(None)
         self._pace.reconnected()
         await self._transact([])
         await self._memory.set_sent()
+        self._standing.sent = True
         self._change(LinkState.LIVE)
         if not any(lane.waiting_bytes for lane in self._lanes.values()):
             self._recovered()
@@ -196,24 +209,6 @@ class Sync:
         return Place(
             cluster, self._identity.gateway_id, self._settings.positions_topic, self._settings.delivery
         )
-
-    def _check_place(self, cluster: str, adoption: Adoption | None) -> bool:
-        """Whether what waits goes to another place than before, as was agreed to. Raises SinkHeld."""
-        before, now = self._memory.place, self._place(cluster)
-        empty = all(self._queue.pending(lane)[0] == 0 for lane in LANES) and self._memory.settled is not None
-        moved = before is not None and before[:3] != now[:3]
-        if before not in (None, now) and not empty and adoption is None:
-            raise SinkHeld(
-                f"records wait that were accepted for another place: {before.changes(now)}. Change it back until "
-                "they are delivered, or `tidegate adopt` sends them to the new one."
-            )
-        known = self._memory.hardware_id
-        if None not in (known, self._hardware_id) and known != self._hardware_id and adoption is None:
-            raise SinkHeld(
-                f"this database was written on another board ({known}, this is {self._hardware_id}): a moved or "
-                "a copied card. If the other one is out of service, `tidegate adopt` goes on here."
-            )
-        return moved
 
     async def _read_positions(self, moved: bool) -> dict[Key, Seen]:
         seen: dict[Key, Seen] = {}
@@ -225,35 +220,14 @@ class Sync:
 
     async def _reconcile(self, seen: dict[Key, Seen], moved: bool, adoption: Adoption | None) -> None:
         """Raises SinkHeld where Kafka and the disk can't both be right."""
-        other = rival(seen, self._queue.queue_id, self._memory.accepted_offset)
-        if other is not None:
-            raise SinkHeld(
-                f"another gateway delivers as {self._identity.gateway_id!r} (its queue is {other}): give one of "
-                "them another gateway.id, or, if that queue is gone for good, `tidegate adopt`"
-            )
-        verdicts = []
-        settled = self._memory.settled
-        for name, lane in self._lanes.items():
-            local = Local(
-                lane=name,
-                queue_id=self._queue.queue_id,
-                runs=self._queue.runs(name),
-                next_seq=self._queue.next_seq(name),
-                position=self._queue.position(name),
-                salvaged=await self._queue.salvaged(name),
-                settled=settled[name] if settled is not None else None,
-                fresh=self._queue.position(name) == 0 and not self._memory.sent,
-                moved=moved,
-            )
-            verdict = reconcile(
-                local, seen, self._identity.gateway_id, adoption.assume if adoption is not None else None
-            )
-            if verdict.hold is not None:
-                raise SinkHeld(verdict.hold)
-            verdicts.append((lane, verdict))
-        for lane, verdict in verdicts:
+        verdicts = await self._standing.judge(seen, moved, adoption)
+        self._identity = Identity(self._identity.gateway_id, self._queue.queue_id)
+        for name, verdict in verdicts.items():
+            lane = self._lanes[name]
             lane.resume(verdict.position, verdict.beyond)
-            if verdict.note is not None:
+            if verdict.by is not None and not verdict.parted:
+                await self._tell("salvaged", name, queue_id=verdict.by, through=lane.front)
+            if verdict.note is not None and not verdict.parted:
                 _log.warning("%s", verdict.note)
                 await self._tell("note", lane.name, text=verdict.note)
         await self._queue.put([])  # what was dropped unknowingly is judged before anything passes it
@@ -454,7 +428,8 @@ class Sync:
                 await self._memory.set_settled({name: lane.progress for name, lane in self._lanes.items()})
 
     def _recovered(self) -> None:
-        if self._error is not None or self._transactions <= 1:
+        if self._error is not None or not self._told_delivering:
+            self._told_delivering = True
             _log.info("Kafka: records are delivered to %s", ", ".join(self._settings.bootstrap_servers))
         self._error = self._alarm = None
         self._backoff.reset()

@@ -13,7 +13,7 @@ from gateway.routing import Router
 from gateway.runtime.status import DriverStatus, LaneLaw, LossWindows, Status, Verification
 from gateway.runtime.tap import Tap
 from gateway.runtime.wear import WearStatus
-from gateway.sync import Assume, LinkState, SyncStatus
+from gateway.sync import Answer, LinkState, SyncStatus
 
 DOWN = SyncStatus(
     state=LinkState.DOWN,
@@ -43,7 +43,7 @@ class FakeGateway:
         self.accepted = self.stored = 0
         self.lost = 0
         """Records that `verify` is to miss."""
-        self.adopted: list[Assume | None] = []
+        self.adopted: list[Answer | None] = []
         self._router = Router([], "telemetry")
         self._clock = SystemClock()
         self._started_ms = self._clock.wall_ms()
@@ -85,5 +85,5 @@ class FakeGateway:
         }
         return Verification(lanes, self.accepted, self.stored)
 
-    async def adopt(self, assume: Assume | None) -> None:
-        self.adopted.append(assume)
+    async def adopt(self, answer: Answer | None) -> None:
+        self.adopted.append(answer)

@@ -17,9 +17,10 @@ from gateway.driver import Mark, MarkKey
 from gateway.queue import queue
 from gateway.record import Record
 from gateway.runtime.emit import QueueEmit
-from gateway.sync import sync
+from gateway.sync import standing
+from gateway.sync.lineage import Seen
 from gateway.sync.position import Key
-from gateway.sync.reconcile import Assume, Local, Seen, Verdict
+from gateway.sync.reconcile import Assume, Local, Verdict
 
 NEVER = 1 << 60
 
@@ -69,7 +70,7 @@ def ignore_positions() -> None:
     ) -> Verdict:
         return Verdict(local.position)
 
-    sync.reconcile = believe_the_disk  # type: ignore[attr-defined]
+    standing.reconcile = believe_the_disk  # type: ignore[attr-defined]
     queue.CONFIRM_INTERVAL_S = queue.CONFIRM_RECORDS = NEVER
 
 

@@ -3,6 +3,7 @@
 import json
 import random
 from collections.abc import Iterable
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -41,7 +42,7 @@ def lane(report: Report, queue: str = "q") -> Lane:
     return next(lane for lane in report.lanes if (lane.queue, lane.lane) == (queue, "main"))
 
 
-def numbers_of(ranges: Iterable[tuple[int, ...]]) -> list[int]:
+def numbers_of(ranges: Iterable[tuple[Any, ...]]) -> list[int]:
     return [number for first, last, *_ in ranges for number in range(first, last + 1)]
 
 
@@ -185,6 +186,63 @@ def test_a_salvaged_queue_goes_on_where_the_damaged_one_ended() -> None:
         (1, 2, Cause.SALVAGED),
         (4, 4, Cause.UNEXPLAINED),
     ]
+
+
+def part(books: Books, queue: str, of: str, through: int, frontier: int | None = None) -> None:
+    told = {"queue_id": of, "through": through, "frontier": through if frontier is None else frontier}
+    say(books, "parted", queue=queue, lanes={"main": told})
+
+
+def test_a_queue_that_went_on_from_another_is_judged_from_where_they_parted() -> None:
+    """An image was put back that held 1 to 6; the first life had delivered 1 to 8."""
+    books = Books("tidegate-ledger")
+    position(books, 8, "q")
+    position(books, 10, "q.b")
+    part(books, "q.b", "q", 6)
+    feed(books, range(1, 9))
+    feed(books, [7, 8, 10], queue="q.b")
+    report = books.findings()
+    assert lane(report).complete
+    assert "goes on behind 6 as queue q.b" in lane(report).notes
+    assert numbers_of(lane(report, "q.b").missing) == [9]
+
+
+def test_beyond_a_closed_topic_each_record_is_in_one_of_the_two_queues() -> None:
+    books = Books("tidegate-ledger")
+    position(books, 4, "q")
+    position(books, 12, "q.b")
+    part(books, "q.b", "q", 4, 8)
+    feed(books, [1, 2, 3, 4, 6, 8, 9])
+    feed(books, [5, 10, 11, 12], queue="q.b")
+    assert numbers_of(lane(books.findings(), "q.b").missing) == [7, 9]
+
+
+def test_what_the_new_queue_says_of_numbers_of_the_old_one_counts_there() -> None:
+    books = Books("tidegate-ledger")
+    for queue, last in (("q", 10), ("q.b", 12), ("q.c", 14)):
+        position(books, last, queue)
+    part(books, "q.c", "q.b", 11)
+    part(books, "q.b", "q", 8)
+    say(books, "dropped", queue="q.c", first=2, last=12, reason="queue full")
+    feed(books, [1])
+    feed(books, [13, 14], queue="q.c")
+    report = books.findings()
+    assert [numbers_of(one.missing) for one in report.lanes if one.lane == "main"] == [
+        [*range(2, 11)],
+        [9, 10, 11, 12],
+        [12],
+    ]
+    assert lane(report).counts == {Cause.DROPPED: 7, Cause.UNEXPLAINED: 2}
+    assert lane(report, "q.b").counts == {Cause.DROPPED: 3, Cause.UNEXPLAINED: 1}
+    assert lane(report, "q.c").counts == {Cause.DROPPED: 1}
+
+
+def test_queues_that_claim_to_go_on_from_each_other_end_the_search() -> None:
+    books = Books("tidegate-ledger")
+    part(books, "a", "b", 3)
+    part(books, "b", "a", 3)
+    say(books, "dead", queue="a", first=2, last=2, reason="poison")
+    assert books.findings().exit_code == 0
 
 
 def test_a_lost_database_is_told() -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -120,8 +120,10 @@ async def test_a_new_authority_is_taken_up_from_its_file(
     clean("28", "another authority, its certificate put into the gateway's file", load, kafka)
 
 
-def gateway_login() -> SaslSettings:
-    return SaslSettings(mechanism="SCRAM-SHA-256", user="gateway", password=Secret(lambda: "secret", "test"))
+def gateway_login(passwords: Sequence[str] = ("secret",)) -> SaslSettings:
+    """With the last of `passwords`."""
+    password = Secret(lambda: passwords[-1], "test")
+    return SaslSettings(mechanism="SCRAM-SHA-256", user="gateway", password=password)
 
 
 async def test_a_password_is_withdrawn_and_given_back(
@@ -155,3 +157,18 @@ async def test_a_broker_closes_connections_that_do_not_log_in_again(
         await until(lambda: len({frame.connection for frame in login_link.frames} - before) >= 5)
         await load.flows()
     clean("29", f"connections closed {WITHOUT_LOGIN_S} s after the login", load, broker, 5)
+
+
+async def test_a_password_that_is_changed_on_both_sides_is_read_again(
+    broker: KafkaBroker, login_link: Proxy, tmp_path: Path
+) -> None:
+    topic = broker.create_topic("changed")
+    broker.add_scram_user("gateway", "secret")
+    known = ["secret"]
+    login = gateway_login(known)
+    async with Load.on(tmp_path, [login_link.address], "changed", topic, sasl=login) as load:
+        await asyncio.to_thread(broker.add_scram_user, "gateway", "another")
+        await refused(load, "wrong user or password")
+        known.append("another")
+        await load.flows()
+    clean("29", "a password changed at the broker, then in the gateway's file", load, broker)

@@ -13,7 +13,7 @@ from gateway.control.client import running
 from tests.cli.conftest import TIDEGATE, Run
 
 LEAVES = (
-    "run", "init", "audit", "password", "check", "schema", "reference", "status", "tail", "try", "drivers", "adopt", "doctor", "doctor pull-plug",
+    "run", "init", "audit", "password", "check", "schema", "reference", "status", "tail", "try", "drivers", "adopt", "fork", "doctor", "doctor pull-plug",
     "doctor after-plug", "serial ports", "serial sniff", "modbus scan", "modbus read", "modbus write", "queue ls", "queue peek", "queue export", "queue import", "queue dead ls", "queue dead show", "queue dead retry",
 )  # fmt: skip
 

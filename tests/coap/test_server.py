@@ -48,7 +48,7 @@ async def test_case(case: Path, tmp_path: Path) -> None:
             assert json.loads(header.get("units", "{}")) == record.get("units", {})
 
 
-@pytest.mark.fault("repeat", "a confirmable message again, also after a restart")
+@pytest.mark.fault("repeat", "a confirmable message again, also after a restart", "34")
 async def test_a_message_sent_again_is_stored_once_also_over_a_restart(tmp_path: Path) -> None:
     message = post(0x1234, b"21.5")
     async with gateway(tmp_path) as one:
@@ -63,7 +63,7 @@ async def test_a_message_sent_again_is_stored_once_also_over_a_restart(tmp_path:
         assert one.events() == {"messages that came again": 1}
 
 
-@pytest.mark.fault("repeat", "the gateway dies between the commit and the answer")
+@pytest.mark.fault("repeat", "the gateway dies between the commit and the answer", "34")
 async def test_an_answer_lost_with_the_gateway_is_given_after_the_restart(tmp_path: Path) -> None:
     """The commit came, the acknowledgement never."""
     *before, last = blocks(b"x" * 40, 1, 0)
@@ -135,7 +135,7 @@ async def test_a_slow_commit_is_answered_in_a_message_of_its_own(tmp_path: Path)
         assert await one.bodies() == [b"1", b"2"]
 
 
-@pytest.mark.fault("repeat", "blocks too large, too many, in the wrong order")
+@pytest.mark.fault("repeat", "blocks too large, too many, in the wrong order", "34")
 async def test_blocks_are_bounded_in_size_number_and_order(tmp_path: Path) -> None:
     async with gateway(tmp_path, body_bytes_max=100, transfers_max=2) as one:
         device = one.device()
@@ -155,7 +155,7 @@ async def test_blocks_are_bounded_in_size_number_and_order(tmp_path: Path) -> No
         assert await one.bodies() == []
 
 
-@pytest.mark.fault("repeat", "a flood of first blocks")
+@pytest.mark.fault("repeat", "a flood of first blocks", "34")
 async def test_the_rest_of_a_flood_of_first_blocks_is_refused(tmp_path: Path) -> None:
     async with gateway(tmp_path, buffer_bytes_max=64 << 10, transfers_max=10_000) as one:
         device = one.device()

@@ -120,7 +120,7 @@ async def test_an_operator_s_word_reaches_the_gateway(gateway: FakeGateway, sock
         ("/queue/peek?lane=fast", (), 400, "there is no lane 'fast'; there are main, ledger"),
         ("/adopt", ("-d", "yes"), 400, "the body is not JSON"),
         ("/adopt", ("-d", "[]"), 400, "the body must be a JSON object"),
-        ("/adopt", ("-d", '{"assume": "both"}'), 400, '"assume" must be "delivered", "lost" or null'),
+        ("/adopt", ("-d", '{"assume": "both"}'), 400, '"assume" must be "delivered", "lost", "fork" or null'),
         ("/queue/dead/retry", ("-d", '{"ids": [true]}'), 400, 'the body must be {"ids": [...]}'),
         ("/queue/dead/retry", ("-d", "x" * (BODY_BYTES_MAX + 1)), 413, "the body has more than 65536 bytes"),
         ("/queue/import?start=0", ("-d", "x"), 400, "file= must name the import"),

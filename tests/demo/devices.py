@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import json
 import math
+import random
 import signal
 import struct
 import sys
@@ -24,29 +25,36 @@ CONNECT, CONNACK, PUBLISH, PUBACK, PUBREC, PUBREL, PUBCOMP = 1, 2, 3, 4, 5, 6, 7
 
 
 class Message:
-    def __init__(self, device: str, n: int) -> None:
+    def __init__(self, device: str, n: int, padding: int = 0) -> None:
         self.id = f"{device}/{n}"
         self.n = n
         self.sends = 0
         self.accepted = False
         reading = {"temperature": round(20 + 3 * math.sin(n / 50), 2), "rpm": 1480 + n * 7 % 40}
         self.body = json.dumps({"id": self.id, "device": device, "n": n, **reading}).encode()
+        if padding:
+            self.body = self.body[:-1] + b', "padding": "%s"}' % random.randbytes(padding).hex().encode()
 
 
 class Device:
-    """Makes messages at a steady rate; `waiting` are those not yet acknowledged, oldest first."""
+    """Makes messages at a steady rate, with `padding` random bytes each; `told` counts those that were acknowledged."""
 
     def __init__(self, driver: str, name: str, journals: Path, rate: float) -> None:
         self.driver = driver
         self.name = name
         self.interval_s = 1 / rate
         self.made = 0
+        self.told = 0
+        self.padding = 0
         self._complaint = ""
         self._journal = (journals / f"{driver}-{name}.jsonl").open("a", buffering=1)
 
+    def close(self) -> None:
+        self._journal.close()
+
     def make(self) -> Message:
         self.made += 1
-        return Message(self.name, self.made)
+        return Message(self.name, self.made, self.padding)
 
     def complain(self, about: str) -> None:
         """A refusal is worth a line, the same again is not."""
@@ -57,6 +65,7 @@ class Device:
     def write_down(self, message: Message) -> None:
         """The device was told that its message is safe."""
         message.accepted = True
+        self.told += 1
         told = {"driver": self.driver, "device": self.name, "id": message.id, "n": message.n}
         self._journal.write(json.dumps({**told, "sends": message.sends}) + "\n")
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import resource
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,10 @@ from tests.http.rig import Client, Gateway, gateway, post
 pytestmark = pytest.mark.slow
 
 SPARE_DESCRIPTORS = 500
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 async def served(one: Gateway) -> None:
@@ -31,7 +36,7 @@ async def drip(client: Client, data: bytes) -> int:
     return (await answer).status
 
 
-@pytest.mark.fault("repeat", "requests that come a byte at a time")
+@pytest.mark.fault("repeat", "requests that come a byte at a time", "32")
 @pytest.mark.parametrize("fast_bytes", [10, len(post(b"x" * 1000)) - 1000], ids=["head", "body"])
 async def test_requests_that_come_a_byte_at_a_time_are_refused(fast_bytes: int, tmp_path: Path) -> None:
     request = post(b"x" * 1000)
@@ -50,7 +55,29 @@ async def test_requests_that_come_a_byte_at_a_time_are_refused(fast_bytes: int, 
         assert await one.bodies() == [b"1"]
 
 
-@pytest.mark.fault("repeat", "many large bodies at a time")
+@pytest.mark.fault("repeat", "headers of 256 MB", "32")
+@pytest.mark.parametrize("piece", [b"x" * 65_536, b"X: y\r\n" * 10_000], ids=["one header", "many"])
+async def test_headers_of_256_mb_are_refused_when_the_first_16_kb_have_come(
+    piece: bytes, tmp_path: Path
+) -> None:
+    async with gateway(tmp_path) as one:
+        before, memory = open_sockets(), resident_bytes()
+        for _ in range(20):
+            client = await one.client()
+            await client.send(b"POST /ingest/a HTTP/1.1\r\nHost: g\r\nX: ")
+            sent = 0
+            with suppress(ConnectionError):
+                while sent < 256 << 20:
+                    await client.send(piece)
+                    sent += len(piece)
+            assert sent < 16 << 20
+            client.writer.close()
+        await served(one)
+        await settled(lambda: open_sockets() <= before + 2, "sockets are left")
+        assert resident_bytes() - memory < 16 << 20
+
+
+@pytest.mark.fault("repeat", "many large bodies at a time", "32")
 async def test_bodies_take_bounded_memory_over_all_senders(tmp_path: Path) -> None:
     async with gateway(tmp_path, buffer_bytes_max=1 << 20) as one:
         greedy = [await one.client() for _ in range(4)]
@@ -65,15 +92,16 @@ async def test_bodies_take_bounded_memory_over_all_senders(tmp_path: Path) -> No
             assert (await answer).status == 200
 
 
-@pytest.mark.fault("repeat", "5,000 idle connections")
+@pytest.mark.fault("repeat", "5,000 idle connections", "32")
 async def test_five_thousand_idle_connections(tmp_path: Path) -> None:
     """Or as many as this process may have both ends of."""
     allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     count = min(5000, (allowed - SPARE_DESCRIPTORS) // 2)
     async with gateway(tmp_path, connections_max=count + 1, request_timeout=30.0) as one:
-        before = open_sockets()
+        before, memory = open_sockets(), resident_bytes()
         clients = [await one.client() for _ in range(count)]
         await served(one)
+        assert resident_bytes() - memory < count * 40_000  # both ends
         for client in clients:
             client.writer.transport.abort()
         await settled(lambda: open_sockets() <= before + 2, "sockets are left")

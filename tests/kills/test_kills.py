@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.kafka, pytest.mark.slow]
+pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(300)]
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -18,6 +18,6 @@ def kills(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.proof
 def test_nothing_is_lost_and_nothing_is_there_twice() -> None:
-    done = kills("--n", "20")
+    done = kills("--n", "12")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "CLEAN: nothing lost, nothing twice, all in order" in done.stdout

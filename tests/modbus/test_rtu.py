@@ -57,7 +57,7 @@ async def test_units_on_one_line(line: SerialSlave) -> None:
     assert {asked.pdu for asked in line.asked} == {b"\x03\0\x03\0\x03"}
 
 
-@pytest.mark.fault("line", "an answer comes after its time-out (RTU)")
+@pytest.mark.fault("line", "an answer comes after its time-out (RTU)", "35")
 async def test_a_late_answer_is_never_the_next_requests(line: SerialSlave) -> None:
     """The unit answers one request later than anybody waits, and both blocks look alike but for their values."""
     late = [True]
@@ -79,7 +79,7 @@ async def test_a_late_answer_is_never_the_next_requests(line: SerialSlave) -> No
     assert emit.failures[0] == ("unit-1", "no answer")
 
 
-@pytest.mark.fault("line", "a unit is always late")
+@pytest.mark.fault("line", "a unit is always late", "35")
 @pytest.mark.slow
 async def test_a_unit_that_is_always_late_gives_no_value_or_the_right_one(line: SerialSlave) -> None:
     line.behave = lambda asked: (Part(0.06, asked.answer),)
@@ -91,7 +91,7 @@ async def test_a_unit_that_is_always_late_gives_no_value_or_the_right_one(line: 
     assert good(emit) == 0
 
 
-@pytest.mark.fault("line", "late answers to one and the same request")
+@pytest.mark.fault("line", "late answers to one and the same request", "35")
 @pytest.mark.slow
 async def test_a_late_answer_to_the_only_request_a_unit_knows(line: SerialSlave) -> None:
     """Nothing tells it from the next one's: the registers count up, so a value from before would show."""
@@ -126,7 +126,7 @@ BROKEN: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
-@pytest.mark.fault("line", "an answer with a wrong checksum, unit, function or length")
+@pytest.mark.fault("line", "an answer with a wrong checksum, unit, function or length", "35")
 @pytest.mark.parametrize("how", BROKEN)
 @pytest.mark.slow
 async def test_a_broken_answer_is_no_value_and_the_next_good_one_is(line: SerialSlave, how: str) -> None:
@@ -177,7 +177,7 @@ async def test_what_a_unit_does_not_even_refuse_is_found_out(line: SerialSlave) 
     never_wrong(emit)
 
 
-@pytest.mark.fault("line", "noise before an answer")
+@pytest.mark.fault("line", "noise before an answer", "35")
 async def test_a_little_noise_before_an_answer_does_no_harm(line: SerialSlave) -> None:
     line.behave = lambda asked: (Part(0.0, b"\xff\0" + asked.answer + b"\0"),)
     emit = FakeEmit()
@@ -187,7 +187,7 @@ async def test_a_little_noise_before_an_answer_does_no_harm(line: SerialSlave) -
     assert emit.failures == []
 
 
-@pytest.mark.fault("line", "an answer in pieces")
+@pytest.mark.fault("line", "an answer in pieces", "35")
 async def test_an_answer_in_pieces(line: SerialSlave) -> None:
     line.behave = lambda asked: (
         Part(0.0, asked.answer[:2]),
@@ -201,7 +201,7 @@ async def test_an_answer_in_pieces(line: SerialSlave) -> None:
     assert emit.failures == []
 
 
-@pytest.mark.fault("line", "the line echoes requests")
+@pytest.mark.fault("line", "the line echoes requests", "35")
 @pytest.mark.slow
 async def test_an_echo_is_cut_off(line: SerialSlave) -> None:
     line.echo = True
@@ -214,7 +214,7 @@ async def test_an_echo_is_cut_off(line: SerialSlave) -> None:
     assert {device for device, _ in emit.failures} == {"unit-2"}
 
 
-@pytest.mark.fault("line", "noise between polls")
+@pytest.mark.fault("line", "noise between polls", "35")
 @pytest.mark.slow
 async def test_noise_between_polls_is_dropped(line: SerialSlave) -> None:
     emit = FakeEmit()
@@ -226,7 +226,7 @@ async def test_noise_between_polls_is_dropped(line: SerialSlave) -> None:
     never_wrong(emit)
 
 
-@pytest.mark.fault("line", "the adapter is unplugged and plugged in again")
+@pytest.mark.fault("line", "the adapter is unplugged and plugged in again", "35")
 @pytest.mark.slow
 async def test_an_unplugged_port_comes_back_at_the_same_name(line: SerialSlave, tmp_path: Path) -> None:
     emit = FakeEmit()
@@ -260,7 +260,7 @@ async def test_a_port_that_is_not_there_is_told_for_every_device(tmp_path: Path)
     assert emit.records == []
 
 
-@pytest.mark.fault("line", "one unit of ten is silent")
+@pytest.mark.fault("line", "one unit of ten is silent", "35")
 @pytest.mark.slow
 async def test_a_dead_unit_of_ten_costs_the_others_nothing(line: SerialSlave) -> None:
     """Each of the nine is read at its interval, within 5 %, while the tenth is silent from some time on."""

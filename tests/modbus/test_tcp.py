@@ -104,7 +104,7 @@ async def test_a_register_that_is_refused_costs_only_itself(slave: TcpSlave) -> 
     assert len({asked.pdu for asked in slave.asked[-6:]}) == 3
 
 
-@pytest.mark.fault("line", "an answer comes after its time-out (TCP)")
+@pytest.mark.fault("line", "an answer comes after its time-out (TCP)", "35")
 @pytest.mark.slow
 async def test_a_late_answer_is_known_by_its_transaction(slave: TcpSlave) -> None:
     late = [True]
@@ -122,7 +122,7 @@ async def test_a_late_answer_is_known_by_its_transaction(slave: TcpSlave) -> Non
         assert body["values"].get("a") in (None, int(body["device"][-1]) * 1000 + 1)
 
 
-@pytest.mark.fault("line", "answers to something else, or broken (TCP)")
+@pytest.mark.fault("line", "answers to something else, or broken (TCP)", "35")
 @pytest.mark.parametrize(
     "broken",
     [
@@ -152,7 +152,7 @@ async def test_what_is_not_the_answer_is_no_value(
     assert all(values == {"a": 1001, "b": 1002} for values in good(emit))
 
 
-@pytest.mark.fault("line", "the connection is cut")
+@pytest.mark.fault("line", "the connection is cut", "35")
 @pytest.mark.slow
 async def test_a_connection_that_is_cut_is_made_again(slave: TcpSlave) -> None:
     emit = FakeEmit()

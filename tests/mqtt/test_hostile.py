@@ -43,7 +43,7 @@ async def drip(client: Client, data: bytes) -> None:
     assert await closed == b""
 
 
-@pytest.mark.fault("repeat", "CONNECTs that come a byte at a time")
+@pytest.mark.fault("repeat", "CONNECTs that come a byte at a time", "32")
 async def test_connects_that_come_a_byte_at_a_time_are_closed(tmp_path: Path) -> None:
     """Each byte is a sign of life; only the whole CONNECT counts."""
     slow = connect("x" * 1000)
@@ -58,7 +58,7 @@ async def test_connects_that_come_a_byte_at_a_time_are_closed(tmp_path: Path) ->
         await settled(lambda: open_sockets() <= before + 2, "sockets are left")
 
 
-@pytest.mark.fault("repeat", "a CONNECT of 256 MB")
+@pytest.mark.fault("repeat", "a CONNECT of 256 MB", "32")
 async def test_a_connect_of_256_mb_is_refused_by_its_length(tmp_path: Path) -> None:
     async with gateway(tmp_path, connect_timeout=3600) as one:
         client = await Client.open(one.port, b"\x10\xff\xff\xff\x7f")
@@ -66,7 +66,7 @@ async def test_a_connect_of_256_mb_is_refused_by_its_length(tmp_path: Path) -> N
         await served(one.port)
 
 
-@pytest.mark.fault("repeat", "packets that never end")
+@pytest.mark.fault("repeat", "packets that never end", "32")
 async def test_packets_that_never_end_take_bounded_memory_over_all_clients() -> None:
     count, size = 300, 250_000
     unfinished = publish("a", bytes(size))[:-1]
@@ -82,7 +82,7 @@ async def test_packets_that_never_end_take_bounded_memory_over_all_clients() -> 
         assert resident_bytes() - before < count * size / 2
 
 
-@pytest.mark.fault("repeat", "a client that reads nothing")
+@pytest.mark.fault("repeat", "a client that reads nothing", "32")
 async def test_a_client_that_reads_nothing_is_closed_when_it_falls_silent() -> None:
     """What it does not read must not keep it."""
     async with front_door(FakeEmit()) as port:
@@ -97,7 +97,7 @@ async def test_a_client_that_reads_nothing_is_closed_when_it_falls_silent() -> N
         assert isinstance(sending.exception(), ConnectionError)
 
 
-@pytest.mark.fault("repeat", "a storm of duplicates")
+@pytest.mark.fault("repeat", "a storm of duplicates", "31")
 async def test_a_storm_of_duplicates_is_answered_and_stored_once(tmp_path: Path) -> None:
     count = 50_000
     async with gateway(tmp_path) as one:
@@ -112,7 +112,37 @@ async def test_a_storm_of_duplicates_is_answered_and_stored_once(tmp_path: Path)
         assert len(one.queue.recall("mqtt/floor/qos2")) == 0
 
 
-@pytest.mark.fault("repeat", "5,000 idle clients")
+@pytest.mark.fault(
+    "repeat", "storms of duplicates over kills and cuts; of QoS 1 those after the first carry tg.dup", "31"
+)
+async def test_storms_of_duplicates_over_kills(tmp_path: Path) -> None:
+    """Half of each storm is answered before the gateway is killed; the device goes on where it was."""
+    storms, count = 6, 500
+    async with gateway(tmp_path) as one:
+        for number in range(storms):
+            client = await Client.open(one.port, connect("press", clean=False))
+            await client.packet()
+            again = number > 0
+            await client.send(*[publish("a", b"two", 2, 7, dup=again)] * count)
+            await client.send(*[publish("a", b"one", 1, 8, dup=again)] * count)
+            await client.expect(ack(Packet.PUBREC, 7) * count, ack(Packet.PUBACK, 8) * (count // 2))
+            if number % 2:
+                client.cut()
+            else:
+                await one.kill_and_restart()
+        bodies = await one.bodies()
+        assert bodies.count(b"two") == 1
+        found = [header.get("tg.dup") for header in await one.headers()]
+        sent_again = [dup for body, dup in zip(bodies, found, strict=True) if body == b"one"]
+        assert sent_again.count(b"1") == len(sent_again) - count
+        client = await Client.open(one.port, connect("press", clean=False))
+        await client.packet()
+        await client.send(ack(Packet.PUBREL, 7) * 2, publish("a", b"another", 2, 7))
+        await client.expect(ack(Packet.PUBCOMP, 7) * 2, ack(Packet.PUBREC, 7))
+        assert (await one.bodies())[-1] == b"another"
+
+
+@pytest.mark.fault("repeat", "5,000 idle clients", "32")
 async def test_five_thousand_idle_clients(tmp_path: Path) -> None:
     """Or as many as this process may have both ends of."""
     allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]

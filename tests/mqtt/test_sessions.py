@@ -3,6 +3,8 @@
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from drivers.mqtt import protocol as mqtt
 from drivers.mqtt.protocol import V5, Packet, Property, Reason
 from gateway.errors import QueueFull
@@ -52,6 +54,51 @@ async def test_a_session_that_was_to_end_with_its_connection_does_not_outlive_a_
         await client.send(publish("a", b"new", 2, 7, v5=True))
         await client.expect(ack(Packet.PUBREC, 7))
         assert await one.bodies() == [b"old", b"new"]
+
+
+async def subscribe(client: Client, topic: str) -> None:
+    await client.send(mqtt.packet(0x82, b"\0\1\0" + mqtt.text(topic) + b"\0"))
+    await client.expect(b"\x90\x04\0\1\0\0")
+
+
+async def published(port: int, topic: str) -> None:
+    device = await Client.open(port, connect("press"), publish(topic, b"1"))
+    await device.expect(CONNACK, ack(Packet.PUBACK))
+
+
+@pytest.mark.parametrize("how", ["clean start", "ended by its DISCONNECT", "expired", "taken over"])
+async def test_subscriptions_end_with_their_session(how: str) -> None:
+    """Though the next one of the same client lasts too."""
+    asked = {Property.SESSION_EXPIRY: 1 if how == "expired" else 600}
+    async with front_door(FakeEmit()) as port:
+        client = await Client.open(port, connect("dashboard", version=V5, properties=asked))
+        await client.packet()
+        await subscribe(client, "old")
+        if how != "taken over":
+            await client.send(disconnect(0) if how.startswith("ended") else b"\xe0\0")
+            await client.rest()
+        if how == "expired":
+            await asyncio.sleep(asked[Property.SESSION_EXPIRY])
+        clean = how in ("clean start", "taken over")
+        again = await Client.open(port, connect("dashboard", version=V5, clean=clean, properties=LASTING))
+        assert (await again.packet())[2:3] == ENDED
+        await published(port, "old")
+        await subscribe(again, "new")
+        await published(port, "new")
+        await again.expect(publish("new", b"1", 0, v5=True))
+
+
+async def test_a_session_that_goes_on_has_its_subscriptions(tmp_path: Path) -> None:
+    async with gateway(tmp_path) as one:
+        client = await Client.open(one.port, connect("dashboard", version=V5, properties=LASTING))
+        await client.packet()
+        await subscribe(client, "old")
+        await client.send(b"\xe0\0")
+        await client.rest()
+        again = await Client.open(one.port, connect("dashboard", version=V5, clean=False, properties=LASTING))
+        assert (await again.packet())[2:3] == b"\1"
+        await published(one.port, "old")
+        await again.expect(publish("old", b"1", 0, v5=True))
 
 
 async def let_in(port: int, client_id: str) -> Client:

@@ -31,7 +31,9 @@ async def read_but_not_stored(one: Gateway, client: Client, packet: bytes) -> No
     await client.expect(PONG)
 
 
-@pytest.mark.fault("repeat", "QoS 1: cut, or the gateway killed, after every step")
+@pytest.mark.fault(
+    "repeat", "QoS 1: cut, or the gateway killed, after every step; repeats carry tg.dup", "31"
+)
 @pytest.mark.parametrize("how", ["cut", "kill"])
 @pytest.mark.parametrize("after", ["PUBLISH", "its commit", "PUBACK"])
 async def test_qos1(after: str, how: str, tmp_path: Path) -> None:
@@ -63,7 +65,7 @@ async def test_qos1(after: str, how: str, tmp_path: Path) -> None:
 STEPS = ("PUBLISH", "its commit", "PUBREC", "PUBREL", "the release's commit", "PUBCOMP")
 
 
-@pytest.mark.fault("repeat", "QoS 2: cut, or the gateway killed, after every step")
+@pytest.mark.fault("repeat", "QoS 2: cut, or the gateway killed, after every step", "31")
 @pytest.mark.parametrize("how", ["cut", "kill"])
 @pytest.mark.parametrize("after", STEPS)
 async def test_qos2(after: str, how: str, tmp_path: Path) -> None:

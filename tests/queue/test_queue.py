@@ -6,17 +6,21 @@ import logging
 import os
 import threading
 import tracemalloc
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from gateway.clock import SystemClock
+from gateway.codec import Entry
 from gateway.driver import Mark, MarkKey
 from gateway.errors import QueueFull, StorageError, TooLarge
 from gateway.limits import RECORD_BYTES_MAX
 from gateway.queue import Queue, Segment
 from gateway.queue.recent import Recent
 from gateway.queue.store import RUNS_MAX
-from tests.queue.rig import copy_as_killed, dead_letters, drain, entries, open_queue
+from tests.queue.rig import copy_as_killed, damaged, dead_letters, drain, entries, open_queue, settings
 
 
 async def test_what_was_put_comes_back_in_order_after_a_kill(tmp_path: Path) -> None:
@@ -297,6 +301,35 @@ async def test_dead_letters_make_room_for_newer_ones_and_the_ledger_says_which(t
     await queue.close()
 
 
+class CutBeforeTheLedgerIsTold(Queue):
+    """Copies its files at the last moment at which the ledger doesn't say yet what is to be told."""
+
+    copy_to: Path
+
+    def put(self, entries: Sequence[Entry], *, lane: str = "main", **more: Any) -> asyncio.Future[None]:
+        if lane == "ledger":
+            copy_as_killed(self.copy_to.with_name("a"), self.copy_to)
+        return super().put(entries, lane=lane, **more)
+
+
+async def test_a_dead_letter_that_makes_room_goes_with_the_note_that_tells_it(tmp_path: Path) -> None:
+    queue = await open_queue(tmp_path / "a", max_bytes=4 << 20)
+    large = entries(*(os.urandom(15_000) for _ in range(4)))
+    await queue.put(large)
+    for seq, entry in enumerate(large[:3], 1):
+        await queue.bury("main", seq, entry, "too large")
+    queue.advance("main", 3, 0)
+    await queue.close()
+    CutBeforeTheLedgerIsTold.copy_to = tmp_path / "b"
+    path = tmp_path / "a" / "queue.db"
+    queue = await CutBeforeTheLedgerIsTold.open(path, settings(max_bytes=4 << 20), SystemClock())
+    await queue.bury("main", 4, large[3], "too large")
+    await queue.close()
+    queue = await open_queue(tmp_path / "b", max_bytes=4 << 20)
+    assert [one.seq for one in await queue.dead_list(10)] == [1, 2, 3, 4]
+    await queue.close()
+
+
 async def test_a_lost_confirmation_is_made_good_by_the_position_in_kafka(tmp_path: Path) -> None:
     queue = await open_queue(tmp_path / "a")
     await queue.put(entries(b"a", b"b", b"c"))
@@ -332,14 +365,6 @@ async def test_runs_are_known_as_long_as_their_records_wait_and_only_so_many_bey
     queue = await open_queue(tmp_path)
     assert len(queue.runs("main")) == RUNS_MAX
     await queue.close()
-
-
-async def damaged(folder: Path, offset: int, size: int) -> Queue:
-    with (folder / "queue.db").open("r+b") as file:
-        file.seek(offset)
-        file.write(os.urandom(size))
-    (folder / "queue.db-wal").write_bytes(b"an unclean stop")
-    return await open_queue(folder)
 
 
 @pytest.mark.parametrize(("offset", "size"), [(0, 100), (8192, 4096), (60_000, 30_000)])
@@ -400,4 +425,42 @@ async def test_dead_letters_of_a_damaged_queue_never_stand_for_records_of_the_ne
     assert "number 5 of queue" in letter.reason
     await queue.bury("main", 5, entry, "another one")
     assert {one.seq for one in await dead_letters(queue)} == {letter.seq, 5}
+    await queue.close()
+
+
+async def test_what_came_after_a_record_that_found_no_room_is_not_stored_before_it(tmp_path: Path) -> None:
+    queue = await open_queue(tmp_path)
+
+    def limit(pages: int) -> None:
+        queue._store._db.execute(f"PRAGMA max_page_count={pages}")  # noqa: SLF001
+
+    await queue._call(limit, 1)  # noqa: SLF001 SQLite keeps what is in use
+    first = queue.put(entries(b"first" + os.urandom(5000)))
+    while queue._committing is None:  # noqa: SLF001, ASYNC110
+        await asyncio.sleep(0)
+    second = queue.put(entries(b"second"))
+    await queue._call(limit, 1 << 30)  # noqa: SLF001 there is room again before the second is committed
+    for future in (first, second):
+        with pytest.raises(QueueFull):
+            await future
+    while True:
+        try:
+            await asyncio.gather(queue.put(entries(b"first")), queue.put(entries(b"second")))
+            break
+        except QueueFull:
+            await asyncio.sleep(0.05)
+    assert [value for _, value in await drain(queue)] == [b"first", b"second"]
+    await queue.close()
+
+
+async def test_one_large_commit_does_not_fill_a_small_queue_for_good(tmp_path: Path) -> None:
+    """The log grew to the size of the commit; it counts as used space, and it must shrink again."""
+    queue = await open_queue(tmp_path, max_bytes=4 << 20)
+    queue.advance("ledger", 0)
+    for _ in range(3):
+        await asyncio.gather(*(queue.put(entries(os.urandom(500_000))) for _ in range(4)))
+        await drain(queue)
+        await queue.put([])
+        await queue.put([])
+    assert queue.stats().used_bytes < 2 << 20
     await queue.close()

@@ -3,6 +3,7 @@
 import json
 import logging
 import socket
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -16,15 +17,18 @@ def test_systemd_is_told_over_its_socket(tmp_path: Path, monkeypatch: pytest.Mon
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(tmp_path / "notify"))
         monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
-        Notify()("READY=1", "STATUS=two drivers")
+        with closing(Notify()) as notify:
+            notify("READY=1", "STATUS=two drivers")
         assert systemd.recv(100) == b"READY=1\nSTATUS=two drivers"
 
 
 def test_nobody_is_told_where_nobody_listens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
-    Notify()("READY=1")
+    with closing(Notify()) as notify:
+        notify("READY=1")
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "gone"))
-    Notify()("READY=1")
+    with closing(Notify()) as notify:
+        notify("READY=1")
 
 
 def test_the_watchdog_is_fed_twice_as_often_as_it_must(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,7 +45,7 @@ async def test_a_line_after_silence_is_whole(tmp_path: Path) -> None:
         assert [record.body for record in await one.records(1)] == [b"4006381333931"]
 
 
-@pytest.mark.fault("line", "half a frame, then silence")
+@pytest.mark.fault("line", "half a frame, then silence", "35")
 async def test_half_a_frame_and_silence_make_no_record_and_hide_none(tmp_path: Path) -> None:
     length = Frame(start="hex:aa", length_at=1, length_adds=2)
     async with bench(tmp_path, frame=length, check=None, pause_max=0.05) as one:
@@ -66,7 +66,7 @@ async def test_a_line_without_an_end_is_bounded(tmp_path: Path) -> None:
         assert one.emit.events[WRONG_LENGTH] >= 1
 
 
-@pytest.mark.fault("line", "a device at another speed")
+@pytest.mark.fault("line", "a device at another speed", "35")
 async def test_a_wrong_speed_is_counted_and_survived(tmp_path: Path) -> None:
     """What a receiver at another speed makes of a line: bytes that were never sent."""
     chance = random.Random(35)
@@ -103,7 +103,7 @@ async def test_a_port_that_is_not_there_yet(tmp_path: Path, caplog: pytest.LogCa
         ]
 
 
-@pytest.mark.fault("line", "the adapter is unplugged and plugged in again")
+@pytest.mark.fault("line", "the adapter is unplugged and plugged in again", "35")
 @pytest.mark.slow
 async def test_unplugged_and_plugged_in_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Within 5 s, the limit of `says`; three times, each with one line for the loss and one for the recovery."""
@@ -170,7 +170,7 @@ async def test_devices_are_asked_and_take_turns(tmp_path: Path) -> None:
     assert min(after - before for before, after in pairwise(times)) >= REST_S
 
 
-@pytest.mark.fault("line", "one device of several is silent")
+@pytest.mark.fault("line", "one device of several is silent", "35")
 async def test_a_silent_device_is_told_and_its_neighbour_still_asked(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -197,7 +197,7 @@ async def test_a_silent_device_is_told_and_its_neighbour_still_asked(
     ]
 
 
-@pytest.mark.fault("line", "an answer comes after its time-out")
+@pytest.mark.fault("line", "an answer comes after its time-out", "35")
 async def test_a_late_answer_is_not_taken_for_the_next_device(tmp_path: Path) -> None:
     loop = asyncio.get_running_loop()
 
@@ -216,7 +216,7 @@ async def test_a_late_answer_is_not_taken_for_the_next_device(tmp_path: Path) ->
     assert {(record.device, record.body) for record in one.emit.records} == {("two", b"from 2")}
 
 
-@pytest.mark.fault("line", "half an answer")
+@pytest.mark.fault("line", "half an answer", "35")
 async def test_half_an_answer_is_not_the_beginning_of_the_next(tmp_path: Path) -> None:
     requests = {
         "one": Request(send="1", interval=0.1, timeout=0.02),

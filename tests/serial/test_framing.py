@@ -101,7 +101,7 @@ def swallowed(kind: str, noise: bytes) -> bool:
     return kind == "hdlc" and (not noise.endswith(b"\x7e") or noise.endswith(b"\x7d\x7e"))
 
 
-@pytest.mark.fault("line", "noise before a frame")
+@pytest.mark.fault("line", "noise before a frame", "35")
 @pytest.mark.parametrize("kind", FRAMES)
 @FEW
 @given(

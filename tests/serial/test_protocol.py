@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import drivers.serial
 from drivers.serial import Config, Field, Frame, Kind, channels, notes
+from drivers.serial.expression import FRAMES_LEFT_OUT
 from drivers.serial.fields import Unreadable, number
 from drivers.serial.framing import WRONG_CHECK
 from drivers.serial.protocol import Decoder, Message
@@ -152,6 +153,18 @@ def test_a_sentence_without_its_check_is_none() -> None:
     assert decoder.events["sentences without an address"] == 1
 
 
+@pytest.mark.fault("input", "a frame for which a pattern backtracks without end")
+@pytest.mark.parametrize("pattern", ["(?P<a>(x+x+)+y|ok)", "(?P<a>(x|x)*y|ok)", "(?P<a>x*x*x*x*x*x*y|ok)"])
+def test_a_pattern_that_backtracks_without_end_costs_a_frame(pattern: str) -> None:
+    decoder = Decoder(Config(port="/dev/x", frame=LINES, pattern=pattern, fields={"a": Field(type="text")}))
+    assert len(decoder.feed(b"\nok\n")) == 1
+    assert decoder.feed(b"x" * 500 + b"\n") == []
+    assert decoder.events["frames that the pattern takes too long for"] == 1
+    for _ in range(FRAMES_LEFT_OUT):
+        assert decoder.feed(b"ok\n") == []
+    assert len(decoder.feed(b"ok\n")) == 1
+
+
 BASE = """
 [drivers.bench]
 type = "serial"
@@ -172,6 +185,8 @@ MISTAKES = [
     ('check = { kind = "xor", width = 16, at = -1 }', "check.width"),
     ('check = { kind = "crc", at = -1, polynomial = 0x1021 }', "has more than 8 bits"),
     ("pattern = '(?P<a>x'", "pattern: is no regular expression"),
+    ("pattern = 'x{99999999999}'", "pattern: is no regular expression"),
+    ("pattern = '" + "(" * 5000 + "'", "pattern: is no regular expression"),
     ("pattern = '(?P<a>x)'", "fields.a: the pattern has this group"),
     ("pattern = 'x'\nfields.a = {}", r"fields.a: the pattern has no group (?P<a>...)"),
     ("pattern = 'x'\nseparator = ','", "not by both"),

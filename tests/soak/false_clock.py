@@ -4,11 +4,12 @@ import time
 from pathlib import Path
 
 LIBRARY = "*/faketime/libfaketime.so.1"
-LOOK_S = 1
-"""The library reads the file so often."""
 
 
 class FalseClock:
+    LOOK_S = 1
+    """The library reads the file so often."""
+
     TRUE = "+0"
     TIMES = ("+2h", "-1y", f"-{int(time.time()) - 60}")
     """Two hours ahead, a year behind, and the first minute of 1970."""
@@ -32,6 +33,6 @@ class FalseClock:
         return {
             "LD_PRELOAD": str(found),
             "FAKETIME_TIMESTAMP_FILE": str(self._file),
-            "FAKETIME_CACHE_DURATION": str(LOOK_S),
+            "FAKETIME_CACHE_DURATION": str(self.LOOK_S),
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
         }

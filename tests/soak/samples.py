@@ -42,7 +42,7 @@ class Samples:
     async def take(self) -> None:
         """Until cancelled."""
         while True:
-            with suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+            with suppress(FileNotFoundError, ProcessLookupError, KeyError):  # it has just ended
                 self.lives[-1].append(self._sample())
             await asyncio.sleep(INTERVAL_S)
 

@@ -31,7 +31,7 @@ ROOM = {
 QUIET_S = (3.0, 12.0)
 OUTAGE_S = (1.0, 15.0)
 FULL_S = (2.0, 8.0)
-RECOVERY_S = 120.0
+RECOVERY_S = 300.0
 PRINT_S = 30.0
 
 Fault = Callable[[], Awaitable[None]]
@@ -51,11 +51,13 @@ class Soak:
         self._samples = Samples(folder / "data")
         with small_disk(folder / "data", DISK_MIB):
             async with plant.set_up():
-                await self._timeline(plant)
+                try:
+                    await self._timeline(plant)
+                finally:
+                    for line in self._samples.report():
+                        self._screen.say(line, "")
                 verdict, audited = await plant.verdict()
         self._screen.verdict(verdict, audited)
-        for line in self._samples.report():
-            self._screen.say(line, "")
         accounts = verdict["drivers"].values()
         accepted, lost, twice = (sum(one[name] for one in accounts) for name in ("accepted", "lost", "twice"))
         command = f"make soak MINUTES={self._options.minutes:g} SEED={self._options.seed}"

@@ -16,9 +16,10 @@ HOUR_S = 3600.0
 @pytest.mark.kafka
 @pytest.mark.slow
 @pytest.mark.proof
+@pytest.mark.timeout(300)
 @needs_root
 def test_nothing_is_lost_and_nothing_is_there_twice() -> None:
-    command = [sys.executable, "-m", "tests.soak.soak", "--minutes", "0.3"]
+    command = [sys.executable, "-m", "tests.soak.soak", "--minutes", "0.1"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "CLEAN: nothing lost, nothing twice, all in order" in done.stdout

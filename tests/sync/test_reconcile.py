@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 import pytest
 
 from gateway.queue import Run, Salvaged
-from gateway.sync.position import Key, Position, Progress
-from gateway.sync.reconcile import Assume, Local, Seen, predecessors, reconcile, rival
+from gateway.sync.lineage import Seen
+from gateway.sync.position import UNCOUNTED, Key, Position, Progress
+from gateway.sync.reconcile import Assume, Local, predecessors, reconcile, rival
 
 US = "plant"
 RUNS = (Run("r1", "main", 1), Run("r2", "main", 101), Run("r3", "main", 201))
@@ -22,9 +23,14 @@ def kafka(
     frontier: int | None = None,
     parked: Mapping[str, int] | None = None,
     beyond: int = 0,
+    runs: Sequence[tuple[str, int]] | None = None,
 ) -> Seen:
+    """`run` gave the last number; `runs` are all that Kafka knows of, if they aren't those of the disk up to it."""
     progress = Progress(seq, seq if frontier is None else frontier, parked or {}, beyond)
-    return Seen(offset, Position(progress, run, [], None))
+    if runs is None:
+        known = [(one.run_id, one.first) for one in RUNS]
+        runs = next((known[: index + 1] for index, one in enumerate(known) if one[0] == run), [(run, 1)])
+    return Seen(offset, Position(progress, run, runs, None))
 
 
 def disk(position: int, stored: int = 300, **more: Any) -> Local:
@@ -43,9 +49,14 @@ class Case(NamedTuple):
     assume: Assume | None = None
     others: Mapping[str, Seen] = {}
     beyond: Progress | None = None
+    parted: bool = False
 
 
 PARKED: dict[str, Any] = {"frontier": 270, "parked": {"closed": 251}, "beyond": 12}
+
+OLDER = disk(150)
+XS = [("r3", 201), *((f"x{life}", 301 + 100 * life) for life in range(16))]
+"""What became of the database after an image of it was taken: many short lives."""
 
 CASES = [
     Case("a: all is as the disk says", disk(250), kafka(250, "r3"), 250),
@@ -64,18 +75,36 @@ CASES = [
         "a': the disk lost its end after it was delivered",
         disk(250, 255),
         kafka(256, "r3"),
-        None,
-        "Replace it",
+        255,
+        "never delivered and goes on as a new queue",
+        parted=True,
     ),
     Case("a': Kafka has all but one that the disk has", disk(250, 256), kafka(256, "r3"), 256),
     Case(
         "a': the disk lost its end, which lay beyond a closed topic",
         disk(250, 269),
         kafka(250, "r3", **PARKED),
-        None,
-        "doesn't keep what it says it wrote",
+        250,
+        "behind 250",
+        beyond=Progress(250, 269, {"closed": 251}, UNCOUNTED),
+        parted=True,
     ),
-    Case("a': a number of another run than Kafka says", disk(90), kafka(150, "r1"), None, "Replace it"),
+    Case(
+        "a': the disk lost its end, with all that waits for the closed topic",
+        disk(240, 250),
+        kafka(250, "r3", **PARKED),
+        250,
+        "behind 250",
+        parted=True,
+    ),
+    Case(
+        "a': it lost its end, and went on in another run",
+        disk(90),
+        kafka(150, "r1"),
+        100,
+        "behind 100",
+        parted=True,
+    ),
     Case("b: a new gateway", disk(0), None, 0),
     Case(
         "b: a new database, an older one delivered before", disk(0), None, 0, others={"old": kafka(77, "x")}
@@ -133,13 +162,127 @@ CASES = [
         "taken as delivered",
         "delivered",
     ),
-    Case("d: a copy of the card ran elsewhere", disk(250), kafka(260, "r4"), None, "older copy"),
     Case(
-        "d: an image of the card was put back, then it ran",
+        "d: a copy of the card went on elsewhere",
+        disk(250),
+        kafka(260, "x", runs=[("r1", 1), ("r2", 101), ("r3", 201), ("x", 255)]),
+        254,
+        "behind 254",
+        parted=True,
+    ),
+    Case(
+        "d: an older image was put back, and went on in a new run before it connected",
         disk(150, 205),
-        kafka(250, "x3"),
+        kafka(250, "x", runs=[("r2", 101), ("x", 181)]),
+        180,
+        "behind 180",
+        parted=True,
+    ),
+    Case(
+        "d: all that the older image holds was delivered",
+        OLDER,
+        kafka(900, "x6", runs=XS[:8]),
+        300,
+        "behind 300",
+        parted=True,
+    ),
+    Case(
+        "d: the image is too old for what Kafka remembers",
+        OLDER,
+        kafka(1800, "x15", runs=XS[9:]),
         None,
-        "queue export",
+        "up to 300 was",
+    ),
+    Case(
+        "d: too old, the operator sends",
+        OLDER,
+        kafka(1800, "x15", runs=XS[9:]),
+        150,
+        "behind 150",
+        "lost",
+        parted=True,
+    ),
+    Case(
+        "d: too old, the operator skips",
+        OLDER,
+        kafka(1800, "x15", runs=XS[9:]),
+        200,
+        "behind 200",
+        "delivered",
+        parted=True,
+    ),
+    Case(
+        "d: the image had sent nothing",
+        disk(0, 10),
+        kafka(20, "x", runs=[("x", 1)]),
+        0,
+        "behind 0",
+        parted=True,
+    ),
+    Case(
+        "d: Kafka lost what it had confirmed before the copy went on",
+        disk(250),
+        kafka(260, "x", runs=[("r1", 1), ("x", 101)]),
+        None,
+        "records 101 to 250 were confirmed",
+    ),
+    Case(
+        "d: an older image is put back for the second time: its first life went on as another queue",
+        disk(150),
+        kafka(150, "r2"),
+        260,
+        "behind 260",
+        others={"ours.b": kafka(260, "r3")},
+        parted=True,
+    ),
+    Case(
+        "d: the same, and it had never sent under its own id",
+        disk(0),
+        None,
+        260,
+        "behind 260",
+        others={"ours.b": kafka(260, "r3")},
+        parted=True,
+    ),
+    Case(
+        "d: another branch parted from us before",
+        disk(150),
+        kafka(210, "r3"),
+        210,
+        others={"ours.b": kafka(400, "y", runs=[("r1", 1), ("y", 50)])},
+    ),
+    Case(
+        "d: another branch has a closed topic, and is ahead of us",
+        disk(150),
+        kafka(210, "r3"),
+        250,
+        "behind 250",
+        others={"ours.b": kafka(250, "r3", **PARKED)},
+        beyond=Progress(250, 270, {"closed": 251}, UNCOUNTED),
+        parted=True,
+    ),
+    Case(
+        "d: we went on from another branch, with a closed topic that could be written again meanwhile",
+        disk(250),
+        kafka(250, "r3", frontier=290, parked={"closed": 260}, beyond=30),
+        250,
+        others={"ours.b": kafka(250, "r3", **PARKED)},
+        beyond=Progress(250, 290, {"closed": 260}, 30),
+    ),
+    Case(
+        "d: we have a closed topic, and another branch is ahead of it",
+        disk(150),
+        kafka(250, "r3", **PARKED),
+        None,
+        "up to 270 was",
+        others={"ours.b": kafka(260, "r3")},
+    ),
+    Case(
+        "d: a new database is no relative",
+        disk(150),
+        kafka(210, "r3"),
+        210,
+        others={"theirs": kafka(400, "y")},
     ),
     Case(
         "the cluster was restored from an older copy",
@@ -206,6 +349,7 @@ def test_the_gateway_goes_on_or_is_held(case: Case) -> None:
         assert (case.says or "") in (verdict.note or "")
         assert (verdict.note is None) == (case.says is None)
         assert verdict.beyond == case.beyond
+        assert verdict.parted == case.parted
 
 
 SAVED = (Salvaged("old", 11, 10, 1), Salvaged("old", 41, 10, 11))
@@ -252,7 +396,7 @@ def test_another_gateway_with_our_id_is_noticed(
     sees: str, accepted: int, offsets: Mapping[str, int], found: str | None
 ) -> None:
     seen = {Key(US, queue, "main"): kafka(1, "r1", offset) for queue, offset in offsets.items()}
-    assert rival(seen, "ours", accepted) == found
+    assert rival(seen, "ours", accepted, lambda _: False) == found
 
 
 def test_our_latest_position_of_any_lane_counts() -> None:
@@ -261,7 +405,7 @@ def test_our_latest_position_of_any_lane_counts() -> None:
         Key(US, "theirs", "main"): kafka(1, "x", 4),
         Key(US, "ours", "ledger"): kafka(1, "r1", 6),
     }
-    assert rival(seen, "ours", -1) is None
+    assert rival(seen, "ours", -1, lambda _: False) is None
 
 
 def test_databases_that_are_gone_are_named_until_ours_is_known() -> None:

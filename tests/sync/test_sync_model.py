@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from gateway.errors import SinkUnavailable
 from gateway.testing.sink import Fault, MemoryTopic
-from tests.sync.world import World, quick
+from tests.sync.world import Image, World, quick
 
 TOPICS = ("alpha", "beta", "keyed")
 RECORD = st.tuples(
@@ -40,6 +40,7 @@ class SyncModel(RuleBasedStateMachine):
         self.root = Path(tempfile.mkdtemp())
         self.world = World(self.root, when_full)
         self.missing: dict[str, MemoryTopic] = {}
+        self.image: Image | None = None
         self.do(self.world.start())
 
     def do(self, work: Coroutine[Any, Any, Any]) -> Any:
@@ -150,6 +151,34 @@ class SyncModel(RuleBasedStateMachine):
         if outage:
             self.kafka_is_away(2)
         self.do(self.world.start())
+
+    @rule()
+    def an_image_is_taken(self) -> None:
+        self.image = self.do(self.world.image())
+
+    @precondition(lambda self: self.image is not None)
+    @rule()
+    def the_image_is_put_back(self) -> None:
+        if self.image is not None:
+            self.do(self.world.put_back(self.image))
+            self.do(self.world.start())
+
+    @rule(records=st.lists(RECORD, min_size=1, max_size=3), quiet=st.booleans())
+    def the_disk_loses_its_end(self, records: list[tuple[str, bytes | None, int]], quiet: bool) -> None:
+        image = self.do(self.world.image())
+        self.do(self.world.emit(*records))
+        if quiet:
+            self.do(self.world.quiet())
+        self.do(self.world.put_back(image))
+        self.do(self.world.start())
+
+    @rule()
+    def the_card_is_cloned_or_the_other_copy_runs(self) -> None:
+        if self.world.twin is None:
+            self.do(self.world.clone())
+        else:
+            self.do(self.world.switch())
+            self.do(self.world.start())
 
     @invariant()
     def the_sync_lives(self) -> None:

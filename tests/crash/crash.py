@@ -1,0 +1,235 @@
+"""Power cuts by the thousand: a workload is recorded once, then the power goes at every operation.
+
+python -m tests.crash.crash [--images 100000] [--seed 1] [--processes 2]
+python -m tests.crash.crash --replay 7:812:TORN:3
+"""
+
+import argparse
+import asyncio
+import itertools
+import logging
+import random
+import secrets
+import sys
+import tempfile
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import apsw
+import pytest
+
+from gateway.errors import TidegateError
+from gateway.queue import Queue
+from tests.crash.disk import Disk, Fate, Operation, fingerprint, lay_out
+from tests.crash.promise import Broken, Promise, Remark, TestClock
+from tests.crash.recorder import Recorder
+from tests.crash.workload import Workload, settings
+from tests.proof import Row, tell
+
+T = TypeVar("T")
+
+MEMORY = Path("/dev/shm")
+STEPS = 60
+FAILURES_MAX = 5
+"""Of one workload: more say nothing new."""
+
+DRAWS = {Fate.LOST: 1, Fate.KEPT: 1, Fate.REORDERED: 3, Fate.TORN: 3}
+
+
+class _Inline(Executor):
+    """In place of the queue's thread: a trace is then the same each time, and an image takes a third of the time."""
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        future: Future[T] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except (TidegateError, apsw.Error, OSError) as error:
+            future.set_exception(error)
+        return future
+
+
+@contextmanager
+def one_thread() -> Iterator[pytest.MonkeyPatch]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gateway.queue.queue.ThreadPoolExecutor", lambda *_: _Inline())
+        yield patch
+
+
+class Trace(NamedTuple):
+    """`before` is what lay on the disk, and what was promised, when the recording began."""
+
+    before: Mapping[str, bytes]
+    promise: Promise
+    operations: list[Operation]
+    remarks: list[tuple[int, Remark]]
+
+
+class Cut(NamedTuple):
+    """After so many operations."""
+
+    operation: int
+    fate: Fate
+    draw: int
+
+
+class Failure(NamedTuple):
+    seed: int
+    cut: Cut
+    why: str
+
+    def __str__(self) -> str:
+        where = f"{self.seed}:{self.cut.operation}:{self.cut.fate.name}:{self.cut.draw}"
+        return f"{self.why}\n  again: python -m tests.crash.crash --replay {where}"
+
+
+@dataclass
+class Found:
+    """`images` by fate, no two alike; `acknowledged` are records that were promised in an image, summed over all."""
+
+    images: Counter[Fate] = field(default_factory=Counter)
+    acknowledged: Counter[Fate] = field(default_factory=Counter)
+    failures: list[Failure] = field(default_factory=list)
+
+    def add(self, other: "Found") -> None:
+        self.images += other.images
+        self.acknowledged += other.acknowledged
+        self.failures += other.failures
+
+
+def record(seed: int, before: Mapping[str, bytes], promise: Promise, steps: int) -> Trace:
+    """What a queue does to its disk while a workload goes on; the same for the same seed."""
+    rng = random.Random(seed)
+    with tempfile.TemporaryDirectory(dir=MEMORY) as name, one_thread() as patch:
+        patch.setattr(secrets, "token_hex", lambda size: rng.randbytes(size).hex())
+        folder = Path(name)
+        lay_out(before, folder)
+        recorder = Recorder(folder, before)
+        workload = Workload(recorder, promise, rng)
+        with recorder.recording():
+            asyncio.run(workload.run(steps))
+    return Trace(before, promise, recorder.operations, workload.remarks)
+
+
+def moments(trace: Trace) -> Iterator[tuple[int, Disk, Promise]]:
+    """(operations so far, the disk, what was promised) at every operation; the same objects each time."""
+    disk, promise = Disk(trace.before), trace.promise.copy()
+    remarks = deque(trace.remarks)
+    for number in range(len(trace.operations) + 1):
+        if number:
+            disk.happens(trace.operations[number - 1])
+        while remarks and remarks[0][0] <= number:
+            promise.happens(remarks.popleft()[1])
+        yield number, disk, promise
+
+
+def image_of(seed: int, disk: Disk, cut: Cut) -> dict[str, bytes]:
+    return disk.image(cut.fate, random.Random(f"{seed}:{cut.operation}:{cut.fate.name}:{cut.draw}"))
+
+
+async def look(image: Mapping[str, bytes], promise: Promise) -> None:
+    """Starts the queue from an image and drains it. Raises Broken, TidegateError."""
+    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
+        lay_out(image, Path(folder))
+        clock = TestClock()
+        queue = await Queue.open(Path(folder) / "data" / "queue.db", settings("drop_oldest"), clock)
+        try:
+            await promise.copy().is_kept_by(queue, clock)
+        finally:
+            await queue.close()
+
+
+def cuts(number: int, disk: Disk) -> Iterator[Cut]:
+    fates = {Fate.KEPT: 1} if disk.is_safe else DRAWS
+    return (Cut(number, fate, draw) for fate, draws in fates.items() for draw in range(draws))
+
+
+def cut_power(trace: Trace, seed: int, images_max: int) -> Found:
+    """So many images at most, from all over the trace. An image is looked at again once more was promised."""
+    found = Found()
+    seen: dict[int, set[int]] = {}
+    chance, rng = images_max / len(trace.operations), random.Random(seed)
+    with one_thread(), asyncio.Runner() as runner:
+        for number, disk, promise in moments(trace):
+            if rng.random() > chance:
+                continue
+            for cut in cuts(number, disk):
+                image = image_of(seed, disk, cut)
+                content = fingerprint(image)
+                if found.images.total() >= images_max or len(found.failures) >= FAILURES_MAX:
+                    return found
+                if promise.version in seen.get(content, ()):
+                    continue
+                if content not in seen:
+                    found.images[cut.fate] += 1
+                    found.acknowledged[cut.fate] += promise.acknowledged
+                seen.setdefault(content, set()).add(promise.version)
+                try:
+                    runner.run(look(image, promise))
+                except (Broken, TidegateError) as error:
+                    found.failures.append(Failure(seed, cut, f"{type(error).__name__}: {error}"))
+    return found
+
+
+def run(seed: int, images_max: int) -> Found:
+    return cut_power(record(seed, {}, Promise(), STEPS), seed, images_max)
+
+
+def sweep(images: int, seed: int, processes: int) -> Found:
+    """Workload by workload until there are so many images."""
+    total, seeds = Found(), itertools.count(seed)
+    with ProcessPoolExecutor(processes) as pool:
+        running = {pool.submit(run, next(seeds), images) for _ in range(processes)}
+        while running:
+            done, running = wait(running, return_when=FIRST_COMPLETED)
+            for one in done:
+                total.add(one.result())
+                left = images - total.images.total()
+                if left > 0:
+                    running.add(pool.submit(run, next(seeds), left))
+    return total
+
+
+def replay(seed: int, cut: Cut) -> None:
+    """Raises Broken, TidegateError."""
+    trace = record(seed, {}, Promise(), STEPS)
+    for number, disk, promise in moments(trace):
+        if number == cut.operation:
+            with one_thread():
+                asyncio.run(look(image_of(seed, disk, cut), promise))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--images", type=int, default=100_000)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--replay", metavar="SEED:OPERATION:FATE:DRAW")
+    arguments = parser.parse_args()
+    logging.disable(logging.WARNING)
+    if arguments.replay:
+        seed, operation, fate, draw = arguments.replay.split(":")
+        replay(int(seed), Cut(int(operation), Fate[fate], int(draw)))
+        return
+    found = sweep(arguments.images, arguments.seed, arguments.processes)
+    tell_rows(found, f"make crash N={arguments.images} SEED={arguments.seed}")
+    for failure in found.failures[:20]:
+        print(failure)
+    print(
+        f"{found.images.total()} power cuts from seed {arguments.seed}: {len(found.failures)} broken promises"
+    )
+    sys.exit(bool(found.failures))
+
+
+def tell_rows(found: Found, command: str) -> None:
+    for fate, images in found.images.items():
+        broken = sum(failure.cut.fate is fate for failure in found.failures)
+        tell(Row("3", fate.value, images, found.acknowledged[fate], broken, 0, None, command))
+
+
+if __name__ == "__main__":
+    main()

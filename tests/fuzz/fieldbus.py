@@ -1,0 +1,101 @@
+"""What comes over lines: Modbus answers, frames of serial devices, NMEA sentences, P1 telegrams."""
+
+import json
+import random
+from pathlib import Path
+
+from drivers.modbus import protocol as modbus
+from drivers.modbus.protocol import ExceptionAnswer
+from drivers.serial import checksum, fields, framing
+from drivers.serial import protocol as serial
+from drivers.serial.profiles import nmea0183, p1
+from drivers.serial.protocol import Decoder
+from gateway.record import reading
+from tests.fuzz.target import Target, pieces
+from tests.modbus.test_protocol import REQUESTS
+from tests.serial.test_cases import CASES, wire
+from tests.serial.test_protocol import configured_once
+
+UNIT = 17
+ANSWERS = [(request, bytes.fromhex(answer)) for request, _, answer in REQUESTS]
+
+
+def modbus_seeds() -> list[bytes]:
+    rtu = [modbus.rtu_frame(UNIT, pdu) for _, pdu in ANSWERS]
+    refusals = [modbus.rtu_frame(UNIT, bytes((pdu[0] | 0x80, 2))) for _, pdu in ANSWERS]
+    tcp = [modbus.tcp_frame(number, UNIT, pdu) for number, (_, pdu) in enumerate(ANSWERS)]
+    return [*rtu, *refusals, *tcp, b"\0" + rtu[0], b"\xff\0" + rtu[2], tcp[0] + tcp[1]]
+
+
+def run_modbus(data: bytes, chance: random.Random) -> bool:
+    accepted = False
+    for request, _ in ANSWERS:
+        found = modbus.rtu_answer(data, UNIT, request)
+        if found is not None:
+            accepted = True
+            pdu, end = found
+            assert modbus.rtu_answer(data[:end], UNIT, request) == found
+            assert data[:end].endswith(modbus.rtu_frame(UNIT, pdu))
+            assert end <= modbus.NOISE_BYTES_MAX + modbus.rtu_answer_bytes(request)
+        try:
+            values = modbus.data(request, data)
+            assert request.head + values == data
+        except (ValueError, ExceptionAnswer):
+            pass
+    return _frames(data, [data]) == _frames(data, pieces(data, chance)) and accepted
+
+
+def _frames(data: bytes, parts: list[bytes]) -> list[bytes] | None:
+    received, frames = bytearray(), []
+    for part in parts:
+        received += part
+        try:
+            while (frame := modbus.tcp_answer(received)) is not None:
+                frames.append(modbus.tcp_frame(*frame[:3]))
+                assert frames[-1] == bytes(received[: frame.size])
+                del received[: frame.size]
+        except ValueError:
+            return None
+    assert b"".join(frames) + received == data
+    return frames
+
+
+def serial_target(case: Path) -> Target:
+    config, sound = configured_once(case), wire(case)
+
+    def run(data: bytes, chance: random.Random) -> bool:
+        frames = _frames_of(Decoder(config), [data])
+        # What is found may depend on the pieces only where the search was cut short.
+        if len(data) < config.frame.bytes_max:
+            assert _frames_of(Decoder(config), pieces(data, chance)) == frames
+        return bool(frames)
+
+    modules = {"nmea0183": nmea0183, "p1": p1}
+    name = config.profile or case.name
+    tokens = [bytes((byte,)) for byte in {*sound}] + [b"\r\n", b"\xff" * 9, b"9" * 20, b"e99", b"\xc3\xa4"]
+    lines = sound.splitlines(keepends=True)
+    seeds = [sound, *(lines if len(lines) < 40 else ())]
+    profile = [modules[name]] if name in modules else [fields]
+    return Target(f"serial-{name}", [serial, framing, checksum, *profile], seeds, tokens, run, 4000)
+
+
+def _frames_of(decoder: Decoder, parts: list[bytes]) -> list[bytes]:
+    messages = [message for part in parts for message in decoder.feed(part)]
+    messages += decoder.pause()
+    for message in messages:
+        if message.reading is not None:
+            json.loads(reading(message.device, 0, *message.reading))
+    return [message.frame for message in messages]
+
+
+TARGETS = [
+    Target(
+        "modbus",
+        [modbus],
+        modbus_seeds(),
+        [bytes((UNIT,)), bytes((0x83,)), b"\0\0", *(request.head for request, _ in ANSWERS)],
+        run_modbus,
+        4000,
+    ),
+    *map(serial_target, CASES),
+]
