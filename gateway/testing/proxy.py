@@ -7,6 +7,7 @@ correlation id. Everything happens in the event loop of the caller.
 import asyncio
 import contextlib
 import socket
+import ssl
 import struct
 import time
 from enum import Enum, IntEnum
@@ -82,12 +83,17 @@ class Trap:
 
 
 class Proxy:
-    """`taken_apart=False` for what is no plain Kafka (TLS): no frames, no traps, the rest works."""
+    """`taken_apart=False` for what is no plain Kafka (TLS): no frames, no traps, the rest works. With `tls` clients get
+    TLS although upstream has none; set another one for the next time it listens.
+    """
 
-    def __init__(self, upstream: str, port: int = 0, *, taken_apart: bool = True) -> None:
+    def __init__(
+        self, upstream: str, port: int = 0, *, taken_apart: bool = True, tls: ssl.SSLContext | None = None
+    ) -> None:
         self.lead_to(upstream)
         self._port = port
         self.taken_apart = taken_apart
+        self.tls = tls
         self.frames: list[Frame] = []
         self.traps: list[Trap] = []
         self.delay_s = {UP: 0.0, DOWN: 0.0}
@@ -186,7 +192,7 @@ class Proxy:
         return trap
 
     async def _listen(self) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self._port)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self._port, ssl=self.tls)
         self._port = self._server.sockets[0].getsockname()[1]
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
