@@ -163,9 +163,11 @@ class Soak:
         since = time.monotonic()
         others = fill(self._plant.folder / "data")
         await self._plant.look_on(self._random.uniform(*FULL_S))
-        acknowledging = self._plant.acknowledging()
         others.unlink()
-        await self._plant.until(acknowledging, START_S, "no device gets an acknowledgement any more")
+        await self._plant.look_on(ROOM_S)
+        await self._plant.until(
+            self._plant.acknowledging(), START_S, "no device gets an acknowledgement any more"
+        )
         self._plant.may_lose(since)
 
     async def _clock_set(self) -> None:
