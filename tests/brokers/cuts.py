@@ -50,6 +50,7 @@ async def suffer(
             print(f"delivers after {load.recovery_s:.1f} s", flush=True)
             recoveries.append(load.recovery_s)
             stages.append(Stage(first, dict(load.told)))
+            links.forget()
     counts = judge(await asyncio.to_thread(cluster.read, topic), stages)
     return [
         proof.Row(*FAULTS[fault], 1, *count, recovery, command)
