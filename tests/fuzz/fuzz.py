@@ -173,7 +173,7 @@ def line(result: Result) -> str:
 
 
 def tell_of(result: Result, command: str) -> None:
-    what = f"{result.name}: changed messages; {100 * result.branches // result.branches_all} % of its branches taken"
+    what = f"{result.name}: changed messages"
     tell(Row("33", what, result.inputs, None, None, None, None, command))
 
 
