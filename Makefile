@@ -91,4 +91,5 @@ tools:
 lock: setup
 	$(BIN)/python -m pip install -q uv
 	$(LOCKED) --upgrade -o requirements.lock
+	$(LOCKED) --extra oscore -c requirements.lock -o requirements-oscore.lock
 	$(LOCKED) --upgrade --extra dev -o tests/requirements.lock
