@@ -19,12 +19,23 @@ from gateway.limits import EMIT_RECORDS_MAX, RECORD_BYTES_MAX, RECORD_OVERHEAD_B
 from gateway.queue.census import Census, Count
 from gateway.queue.lock import FileLock
 from gateway.queue.marks import Marks
+from gateway.queue.quarantine import Quarantine
 from gateway.queue.recent import Recent
 from gateway.queue.salvage import open_store
 from gateway.queue.schema import LANES
 from gateway.queue.segments import DROPPED, Gap, Segment, cut, payload_bytes
 from gateway.queue.settings import QueueSettings
-from gateway.queue.state import Buried, DeadLetter, Group, LaneState, Origin, Outcome, Run, Salvaged
+from gateway.queue.state import (
+    Buried,
+    DeadLetter,
+    Group,
+    LaneState,
+    Origin,
+    Outcome,
+    Run,
+    Salvaged,
+    StorageDamaged,
+)
 from gateway.queue.stats import LaneStats, QueueStats
 
 P = ParamSpec("P")
@@ -99,18 +110,25 @@ class Queue:
         """Open or create the queue in `path`. What is damaged is set aside and salvaged. Raises StorageError."""
         queue = cls(path, settings, clock, ledger)
         try:
-            await queue._load(vfs)
+            await queue._open(vfs)
         except BaseException:
             queue._thread.shutdown(wait=False)
             queue._lock.release()
             raise
         return queue
 
-    async def _load(self, vfs: str | None) -> None:
+    async def _open(self, vfs: str | None) -> None:
         now = (self._clock.wall_ms(), self._clock.boottime_ms())
         self._store = await self._call(
             open_store, self._path, self._settings, self._ledger, self._lock.read(), now, vfs
         )
+        try:
+            await self._load(now)
+        except BaseException:
+            await self._call(self._store.abandon)
+            raise
+
+    async def _load(self, now: tuple[int, int]) -> None:
         loaded = await self._call(self._store.load)
         self.queue_id = loaded.meta["queue_id"]
         self._lock.note(self.queue_id)
@@ -561,6 +579,8 @@ class Queue:
     def _fail(self, error: StorageFailing) -> None:
         """After a failed flush nobody knows what the kernel kept: nothing is acknowledged by this process again."""
         self.failed.set_result(error)
+        if isinstance(error, StorageDamaged):
+            Quarantine(self._path).suspect(str(error))
         for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_exception(error)

@@ -37,7 +37,7 @@ def open_store(
             Path(f"{path}{suffix}").unlink(missing_ok=True)
     else:
         try:
-            return _open(path, settings, ledger, vfs)
+            return _open(path, settings, ledger, queue_id, vfs)
         except StorageDamaged as error:
             unfinished = quarantine.set_aside(now[0], str(error))
     store = _salvage(path, unfinished, settings, ledger, queue_id, now, vfs)
@@ -45,14 +45,21 @@ def open_store(
     return store
 
 
-def _open(path: Path, settings: QueueSettings, ledger: Shape, vfs: str | None) -> Store:
+def _open(path: Path, settings: QueueSettings, ledger: Shape, queue_id: str | None, vfs: str | None) -> Store:
+    suspected = Quarantine(path).suspected()
+    if suspected is not None:
+        raise StorageDamaged(suspected)
     log = Path(f"{path}-wal")
     unclean = log.exists() and log.stat().st_size > 0
-    if unclean and not path.exists():
-        raise StorageDamaged("the queue's database file is missing, its log is there")
+    if (unclean or queue_id) and not path.exists():
+        raise StorageDamaged("the queue's database file is missing")
+    if queue_id and path.stat().st_size == 0:
+        raise StorageDamaged("the queue's database file is empty")
     store = Store(path, settings, ledger, vfs)
     try:
         if store.empty():
+            if queue_id:
+                raise StorageDamaged("the queue's database has no tables")
             store.create(secrets.token_hex(8))
             sync_directory(path.parent)
         elif unclean:
@@ -73,7 +80,7 @@ def _salvage(
     vfs: str | None,
 ) -> Store:
     note = quarantine / UNFINISHED
-    damaged = _Damaged(quarantine / path.name)
+    damaged = _Damaged(quarantine / path.name, vfs)
     old_id = damaged.meta.get("queue_id", queue_id or "unknown")
     store = Store(path, settings, ledger, vfs)
     story = {"time": now[0], "damage": note.read_text(), "queue_id": old_id, "quarantine": str(quarantine)}
@@ -95,10 +102,10 @@ def _salvage(
 class _Damaged:
     """Reads what can still be read of a database; whatever can't is passed over."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, vfs: str | None) -> None:
         self._db: apsw.Connection | None
         try:
-            self._db = connect(path, PAGE_BYTES)
+            self._db = connect(path, PAGE_BYTES, vfs)
         except apsw.Error:
             self._db = None
         self.meta = {str(key): str(value) for key, value in self.rows("meta", 2)}

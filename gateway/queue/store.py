@@ -13,6 +13,7 @@ import apsw
 from gateway.codec import DecodeError, Entry, Shape, decode, encode
 from gateway.driver import Mark, MarkKey
 from gateway.errors import QueueFull, StorageFailing
+from gateway.queue.log import commits_behind
 from gateway.queue.quarantine import Quarantine
 from gateway.queue.reserve import Reserve
 from gateway.queue.schema import FORMAT, LANES, TABLES, connect, format_of
@@ -35,6 +36,8 @@ SELECT id,lane,seq,time_ms,reason,size FROM (
 ) JOIN lane ON name=lane WHERE number>1 AND (number>? OR total>?) AND seq<=position ORDER BY id
 """
 RUNS_MAX = 1_000
+
+UNREADABLE = (apsw.SQLITE_IOERR_READ, apsw.SQLITE_IOERR_SHORT_READ)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -91,8 +94,14 @@ class Store:
         """Raises StorageDamaged."""
         with _translated():
             found = self._rows("PRAGMA quick_check(1)")[0][0]
+            frames = self._rows("PRAGMA wal_checkpoint(NOOP)")[0][1]
         if found != "ok":
             raise StorageDamaged(f"the queue's database is damaged: {found}")
+        behind = commits_behind(Path(f"{self._path}-wal"), frames, PAGE_BYTES)
+        if behind > 1:
+            raise StorageDamaged(
+                f"the queue's log is damaged: it can't be read up to its last {behind} commits"
+            )
 
     def empty(self) -> bool:
         with _translated():
@@ -258,7 +267,7 @@ class Store:
             rows = self._segments.read(lane, after, records_max, bytes_max)
         for row in rows:
             try:
-                good.append((row, decode(row.body)))
+                good.append((row, row.entries()))
             except DecodeError as error:
                 damaged.append(Gap(lane, row.first, row.last, 0, 0, f"damaged: {error}"))
         if damaged:
@@ -390,6 +399,7 @@ class Store:
 
     def abandon(self) -> None:
         """Let go of the files without writing."""
+        self._db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
         self._db.close(True)
 
     def _named(self, lane: str) -> int:
@@ -514,5 +524,9 @@ def _translated() -> Iterator[None]:
         raise QueueFull(f"the disk is full: {error}") from error
     except (apsw.CorruptError, apsw.NotADBError) as error:
         raise StorageDamaged(f"the queue's database is damaged: {error}") from error
+    except apsw.IOError as error:
+        unreadable = cast(Any, error).extendedresult in UNREADABLE
+        kind = StorageDamaged if unreadable else StorageFailing
+        raise kind(f"the queue's disk failed: {error}") from error
     except apsw.Error as error:
         raise StorageFailing(f"the queue's disk failed: {error}") from error
