@@ -17,7 +17,7 @@ from gateway.driver import Mark, MarkKey
 from gateway.errors import QueueFull, Refused, StorageFailing, TooLarge
 from gateway.limits import EMIT_RECORDS_MAX, RECORD_BYTES_MAX, RECORD_OVERHEAD_BYTES
 from gateway.queue.census import Census, Count
-from gateway.queue.lock import FileLock
+from gateway.queue.lock import FileLock, Note
 from gateway.queue.marks import Marks
 from gateway.queue.quarantine import Quarantine
 from gateway.queue.recent import Recent
@@ -131,7 +131,6 @@ class Queue:
     async def _load(self, now: tuple[int, int]) -> None:
         loaded = await self._call(self._store.load)
         self.queue_id = loaded.meta["queue_id"]
-        self._lock.note(self.queue_id)
         self._meta = loaded.meta
         self._lanes: dict[str, LaneState] = loaded.lanes
         self._holes = loaded.holes
@@ -148,6 +147,7 @@ class Queue:
         run = (self.run_id, boot_id(), *now)
         firsts = {lane: state.next_seq for lane, state in self._lanes.items()}
         self._runs = await self._call(self._store.start_run, run, firsts)
+        self._lock.note(Note(self.queue_id, is_open=self._store.run_is_written))
         self._run_ids = {row_id: run.run_id for row_id, run in self._runs}
         self._room = Outcome({}, [], {})
         await self._call(self._store.measure, self._room)
@@ -404,7 +404,11 @@ class Queue:
         if self._timer is not None:
             self._timer.cancel()
         try:
-            await self._call(self._store.abandon if self.failed.done() else self._store.close)
+            if self.failed.done():
+                await self._call(self._store.abandon)
+            else:
+                self._lock.note(Note(self.queue_id, is_open=False))
+                await self._call(self._store.close)
         finally:
             self._thread.shutdown(wait=False)
             self._lock.release()
@@ -548,7 +552,7 @@ class Queue:
         if group.origin is not None:
             self.queue_id = group.origin.of
             self._meta["origin"] = json.dumps(group.origin)
-            self._lock.note(self.queue_id)
+            self._lock.note(Note(self.queue_id, is_open=True))
         for lane, state in group.confirm.items():
             self._confirmed[lane] = state.position
         for lane, records in outcome.dropped.items():

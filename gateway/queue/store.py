@@ -35,6 +35,7 @@ SELECT id,lane,seq,time_ms,reason,size FROM (
     FROM dead WINDOW newer AS (ORDER BY id DESC)
 ) JOIN lane ON name=lane WHERE number>1 AND (number>? OR total>?) AND seq<=position ORDER BY id
 """
+SCHEMA = "SELECT name,sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY name"
 RUNS_MAX = 1_000
 
 UNREADABLE = (apsw.SQLITE_IOERR_READ, apsw.SQLITE_IOERR_SHORT_READ)
@@ -57,6 +58,12 @@ def _reserved(
             return method(store, *args, **kwargs)
 
     return run
+
+
+def _tables() -> list[Any]:
+    fresh = apsw.Connection(":memory:")
+    fresh.execute(TABLES)
+    return cast(list[Any], fresh.execute(SCHEMA).fetchall())
 
 
 class Store:
@@ -90,22 +97,29 @@ class Store:
                 self._db.execute("INSERT INTO lane VALUES(?,1,0,0,0,0)", (lane,))
             self._db.execute(f"PRAGMA user_version={FORMAT}")
 
-    def check(self) -> None:
-        """Raises StorageDamaged."""
+    def check(self, whole: bool) -> None:
+        """Of the whole file, or whether it has its tables. Raises StorageDamaged."""
         with _translated():
-            found = self._rows("PRAGMA quick_check(1)")[0][0]
+            tables = self._rows(SCHEMA)
+            found = self._rows("PRAGMA quick_check(1)")[0][0] if whole else "ok"
             frames = self._rows("PRAGMA wal_checkpoint(NOOP)")[0][1]
         if found != "ok":
             raise StorageDamaged(f"the queue's database is damaged: {found}")
+        if tables != _tables():
+            raise StorageDamaged("the queue's database has other tables")
         behind = commits_behind(Path(f"{self._path}-wal"), frames, PAGE_BYTES)
         if behind > 1:
-            raise StorageDamaged(
-                f"the queue's log is damaged: it can't be read up to its last {behind} commits"
-            )
+            raise StorageDamaged(f"the queue's log is damaged: its last {behind} commits can't be read")
 
     def empty(self) -> bool:
+        """Raises StorageDamaged, and StorageError for a database of a later version."""
         with _translated():
-            return format_of(self._db) == 0
+            if self._rows(SCHEMA) != _tables():
+                return format_of(self._db) == 0
+            version = self._rows("PRAGMA user_version")[0][0]
+        if version != FORMAT:
+            raise StorageDamaged(f"the queue's database says it has format {version}, its tables have {FORMAT}")
+        return False
 
     def load(self) -> "Loaded":
         with _translated():
@@ -228,6 +242,11 @@ class Store:
             self._segments.merge("main", group.confirm["main"].position if "main" in group.confirm else 0)
         self._run_unwritten = None
         return outcome
+
+    @property
+    def run_is_written(self) -> bool:
+        """And with it the log holds something."""
+        return self._run_unwritten is None
 
     @property
     def reserve_bytes(self) -> int:

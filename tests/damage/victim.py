@@ -18,6 +18,8 @@ IN_KAFKA = 70
 """What Kafka has beyond what the disk knows to be delivered: the last confirmation was lost."""
 
 DEAD = 65
+LAST_COMMIT = 3
+"""Records in each commit."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,9 @@ async def make_victim(folder: Path, clean: bool) -> Victim:
     marks: dict[bytes, bytes] = {}
 
     async def emit() -> None:
-        bodies = [b"%06d" % (len(values) + n) + rng.randbytes(rng.choice(SIZES)) for n in range(1, 4)]
+        bodies = [
+            b"%06d" % (len(values) + n) + rng.randbytes(rng.choice(SIZES)) for n in range(1, 1 + LAST_COMMIT)
+        ]
         key = b"%d" % rng.randrange(40)
         marks[key] = bodies[0][:6]
         values.extend(bodies)

@@ -109,3 +109,6 @@ OF_LOG: Mapping[str, Wound] = {
     "log all zeroes": zero,
     "log missing": remove,
 }
+
+AT_REST = {wound for wound in (*OF_DATABASE, *OF_LOG) if not wound.startswith("bits")}
+"""Whole pages or files that are missing."""
