@@ -33,11 +33,13 @@ the cap, at most three, together no larger than it; where the disk gets near the
 
 from gateway.codec import Entry, Shape
 from gateway.queue.census import Count
+from gateway.queue.ledger import statement
+from gateway.queue.origin import Origin, Salvaged
 from gateway.queue.queue import Queue
 from gateway.queue.schema import LANES
 from gateway.queue.segments import Gap, Segment
 from gateway.queue.settings import QueueSettings
-from gateway.queue.state import Buried, DeadLetter, Origin, Run, Salvaged
+from gateway.queue.state import Buried, DeadLetter, Run
 from gateway.queue.stats import LaneStats, QueueStats
 
 __all__ = [
@@ -56,4 +58,5 @@ __all__ = [
     "Salvaged",
     "Segment",
     "Shape",
+    "statement",
 ]

@@ -1,10 +1,17 @@
 """Counting what really lies on the disk, while the gateway goes on writing, delivering and trimming."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
+
+from gateway.codec import Entry
+from gateway.queue.segments import Gap, Stored
 
 Range = tuple[int, int]
 """First and last number, both included."""
+
+
+Read = Callable[[int], Awaitable[tuple[Sequence[tuple[Stored, Sequence[Entry]]], Sequence[Gap]]]]
+"""Segments with numbers > its argument, decoded; at least one if there is any."""
 
 
 class Count(NamedTuple):
@@ -17,17 +24,31 @@ class Count(NamedTuple):
 class Census:
     """Numbers that were read from the disk and decoded, as ranges; adjacent ones are one."""
 
-    def __init__(self) -> None:
+    def __init__(self, through: int) -> None:
         self._found: list[Range] = []
+        self._through = through
+
+    @classmethod
+    async def of(cls, read: Read, after: int, written: Callable[[], int]) -> "Census":
+        """All behind `after` that was `written` when it began."""
+        census, enough = cls(after), written()
+        while census._through < enough:
+            before = written()
+            rows, _ = await read(after)
+            for row, entries in rows:
+                census.add(max(row.first, after + 1), row.first + len(entries) - 1)
+                after = row.last
+            census._through = after if rows else before
+        return census
 
     def add(self, first: int, last: int) -> None:
         if self._found and self._found[-1][1] + 1 == first:
             first = self._found.pop()[0]
         self._found.append((first, last))
 
-    def count(self, position: int, through: int, holes: Sequence[Range]) -> Count:
+    def count(self, position: int, holes: Sequence[Range]) -> Count:
         """What of it is pending now, when all up to `position` is done and `holes` were deleted since."""
-        through = max(through, position)
+        through = max(self._through, position)
         here = [(max(first, position + 1), min(last, through)) for first, last in self._found]
         deleted = sum(
             max(0, min(last, hole[1]) - max(first, hole[0]) + 1) for first, last in here for hole in holes

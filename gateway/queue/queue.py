@@ -16,9 +16,12 @@ from gateway.codec import Entry, Shape
 from gateway.driver import Mark, MarkKey
 from gateway.errors import QueueFull, Refused, StorageFailing, TooLarge
 from gateway.limits import EMIT_RECORDS_MAX, RECORD_BYTES_MAX, RECORD_OVERHEAD_BYTES
+from gateway.queue.arrivals import Arrivals
 from gateway.queue.census import Census, Count
+from gateway.queue.ledger import statement
 from gateway.queue.lock import FileLock, Note
 from gateway.queue.marks import Marks
+from gateway.queue.origin import Origin, Salvaged
 from gateway.queue.quarantine import Quarantine
 from gateway.queue.ranges import include, overlap
 from gateway.queue.recent import Recent
@@ -26,17 +29,7 @@ from gateway.queue.salvage import open_store
 from gateway.queue.schema import LANES
 from gateway.queue.segments import DROPPED, Gap, Segment, cut, payload_bytes
 from gateway.queue.settings import QueueSettings
-from gateway.queue.state import (
-    Buried,
-    DeadLetter,
-    Group,
-    LaneState,
-    Origin,
-    Outcome,
-    Run,
-    Salvaged,
-    StorageDamaged,
-)
+from gateway.queue.state import Buried, DeadLetter, Group, LaneState, Outcome, Run, StorageDamaged
 from gateway.queue.stats import LaneStats, QueueStats
 
 P = ParamSpec("P")
@@ -77,7 +70,7 @@ class Queue:
         self._thread = ThreadPoolExecutor(1, "queue")
         self._group = Group()
         self._waiters: list[asyncio.Future[None]] = []
-        self._readers: list[tuple[str, int, asyncio.Future[None]]] = []
+        self._arrivals = Arrivals()
         self._timer: asyncio.TimerHandle | None = None
         self._committing: asyncio.Future[Outcome] | None = None
         self._committing_bytes = self._committing_records = 0
@@ -236,10 +229,15 @@ class Queue:
         self._reading += 1
         try:
             rows, damaged = await self._call(self._store.read, lane, after, max_records, max_bytes)
-            for gap in damaged:
-                self._lose(gap)
-            if damaged and self._known.keys() >= set(LANES):
-                await self.put([])  # before a position can pass them they are told as dropped
+            while damaged:
+                for gap in damaged:
+                    self._lose(gap)
+                if self._known.keys() >= set(LANES):
+                    await self.put([])  # before a position can pass them they are told as dropped
+                if rows:
+                    break
+                # Nothing good is not the end: the next one may be.
+                rows, damaged = await self._call(self._store.read, lane, after, max_records, max_bytes)
         finally:
             self._reading -= 1
         return [
@@ -251,9 +249,7 @@ class Queue:
         """Until a record with a number > after is on disk."""
         if self._lanes[lane].next_seq - 1 > after:
             return
-        future: asyncio.Future[None] = self._loop.create_future()
-        self._readers.append((lane, after, future))
-        await future
+        await self._arrivals.wait(lane, after)
 
     def pin(self, lane: str, through: int) -> None:
         """Never evict up to `through`: it is in flight, or nobody knows whether it was delivered."""
@@ -274,16 +270,12 @@ class Queue:
 
     async def count_pending(self, lane: str) -> Count:
         """By reading and decoding all of it, not from any counter. Dead letters that wait are not counted."""
-        census, after, enough = Census(), self.position(lane), self.next_seq(lane) - 1
-        through = after
-        while through < enough:
-            written = self.next_seq(lane) - 1
-            rows, _ = await self._call(self._store.read, lane, after, 1, 1)
-            for row, entries in rows:
-                census.add(max(row.first, after + 1), row.first + len(entries) - 1)
-                after = row.last
-            through = after if rows else written
-        count = census.count(self.position(lane), through, self._holes[lane])
+        census = await Census.of(
+            lambda after: self._call(self._store.read, lane, after, 1, 1),
+            self.position(lane),
+            lambda: self.next_seq(lane) - 1,
+        )
+        count = census.count(self.position(lane), self._holes[lane])
         return count._replace(records=count.records - len(self._buried[lane]))
 
     async def oldest_ms(self, lane: str) -> int | None:
@@ -303,9 +295,10 @@ class Queue:
     async def part(self, origin: Origin, **told: object) -> None:
         """Go on as queue `origin.of`, whose own numbers begin behind `origin.through`; the ledger tells it with `told`.
         On disk when this returns; numbers, marks and counts stay. Raises Refused."""
-        now = self._clock.wall_ms()
-        body = {"kind": "parted", "lane": "main", "time": now, "queue_id": origin.queue_id, **told}
-        future = self.put([Entry(self._ledger, now, json.dumps(body).encode())], lane="ledger")
+        told["queue_id"] = origin.queue_id
+        future = self.put(
+            [statement(self._ledger, "parted", "main", self._clock.wall_ms(), **told)], lane="ledger"
+        )
         self._group.origin = origin
         await future
 
@@ -321,9 +314,8 @@ class Queue:
                 numbers = ", ".join(f"{one.lane}/{one.seq}" for one in surplus)
                 text = f"the oldest dead letters made room for newer ones: {numbers}"
                 _log.warning("%s", text)
-                now = self._clock.wall_ms()
-                note = {"time": now, "kind": "note", "lane": lane, "text": text}
-                future = self.put([Entry(self._ledger, now, json.dumps(note).encode())], lane="ledger")
+                note = statement(self._ledger, "note", lane, self._clock.wall_ms(), text=text)
+                future = self.put([note], lane="ledger")
                 self._group.exhume += [one.id for one in surplus]
                 await future
 
@@ -574,12 +566,7 @@ class Queue:
             self._lanes[lane].next_seq = seq
         if group.entries.get("main"):
             self._accept_again()
-        waiting, self._readers = self._readers, []
-        for lane, after, future in waiting:
-            if outcome.next_seq[lane] - 1 <= after:
-                self._readers.append((lane, after, future))
-            elif not future.done():
-                future.set_result(None)
+        self._arrivals.stored(outcome.next_seq)
 
     def _fail(self, error: StorageFailing) -> None:
         """After a failed flush nobody knows what the kernel kept: nothing is acknowledged by this process again."""

@@ -8,6 +8,7 @@ from gateway.codec import Entry
 from gateway.driver import Mark, MarkKey
 from gateway.errors import StorageFailing
 from gateway.limits import RECORD_OVERHEAD_BYTES
+from gateway.queue.origin import Origin
 from gateway.queue.segments import Gap
 
 FULL_BYTES = 2 << 20
@@ -35,23 +36,6 @@ class Run(NamedTuple):
     run_id: str
     lane: str
     first: int
-
-
-class Salvaged(NamedTuple):
-    """Records that were brought over from a damaged database: they had `old_first`.. in queue `queue_id`."""
-
-    queue_id: str
-    old_first: int
-    records: int
-    first: int
-
-
-class Origin(NamedTuple):
-    """Queue `of` went on from `queue_id`: numbers up to `through` {lane: number} are that queue's, not its own."""
-
-    of: str
-    queue_id: str
-    through: Mapping[str, int]
 
 
 class Buried(NamedTuple):

@@ -13,6 +13,7 @@ import apsw
 from gateway.codec import DecodeError, Entry, Shape, decode, encode
 from gateway.driver import Mark, MarkKey
 from gateway.errors import QueueFull, StorageFailing
+from gateway.queue.ledger import statement
 from gateway.queue.log import commits_behind
 from gateway.queue.quarantine import Quarantine
 from gateway.queue.reserve import Reserve
@@ -480,7 +481,10 @@ class Store:
         self._db.execute("DELETE FROM gap")
         for lane, records in outcome.dropped.items():
             self._db.execute("UPDATE lane SET dropped=dropped+? WHERE name=?", (records, lane))
-        entries = [Entry(self._ledger, now[0], _ledger_value("dropped", gap, now[0])) for gap in told]
+        entries = [
+            statement(self._ledger, "dropped", time_ms=now[0], records=gap.records, **gap._asdict())
+            for gap in told
+        ]
         if entries:
             outcome.next_seq["ledger"] = self._segments.append(
                 "ledger", outcome.next_seq["ledger"], entries, self._run, now
@@ -531,10 +535,6 @@ class Store:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
                 raise
-
-
-def _ledger_value(kind: str, gap: Gap, now_ms: int) -> bytes:
-    return json.dumps({"kind": kind, "time": now_ms, "records": gap.records, **gap._asdict()}).encode()
 
 
 @contextmanager

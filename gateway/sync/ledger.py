@@ -14,15 +14,8 @@ A ledger record is a JSON object with "kind", "lane" and "time" (Unix ms of this
 - dropped, and what else the queue tells of: see gateway.queue.
 """
 
-import json
-
-from gateway.codec import Entry, Shape
+from gateway.codec import Shape
 
 
 def ledger_shape(topic: str, gateway_id: str) -> Shape:
     return Shape(topic, gateway_id.encode(), (("content-type", b"application/json"),))
-
-
-def ledger_entry(shape: Shape, kind: str, lane: str, time_ms: int, **fields: object) -> Entry:
-    body = {"kind": kind, "lane": lane, "time": time_ms, **fields}
-    return Entry(shape, time_ms, json.dumps(body, separators=(",", ":")).encode())

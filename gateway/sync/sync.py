@@ -14,10 +14,10 @@ from contextlib import suppress
 from gateway.backoff import Backoff
 from gateway.clock import Clock
 from gateway.errors import CommandError, QueueFull, Refused, SinkHeld, SinkRefused, SinkUnavailable
-from gateway.queue import LANES, Queue
+from gateway.queue import LANES, Queue, statement
 from gateway.sync.batches import Batches, Identity, Partitioner
 from gateway.sync.lane import PARKED_MAX, Lane, Take, progressed, up_to
-from gateway.sync.ledger import ledger_entry, ledger_shape
+from gateway.sync.ledger import ledger_shape
 from gateway.sync.lineage import Seen
 from gateway.sync.memory import Adoption, Memory, Place
 from gateway.sync.pace import Pace
@@ -319,7 +319,7 @@ class Sync:
 
     async def _tell(self, kind: str, lane: str, **fields: object) -> None:
         shape = ledger_shape(self._settings.ledger_topic, self._identity.gateway_id)
-        entry = ledger_entry(shape, kind, lane, self._clock.wall_ms(), **fields)
+        entry = statement(shape, kind, lane, self._clock.wall_ms(), **fields)
         try:
             await self._queue.put([entry], lane=LEDGER)
         except Refused as refused:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import apsw
 import pytest
 
 from gateway.clock import SystemClock
@@ -463,4 +464,19 @@ async def test_one_large_commit_does_not_fill_a_small_queue_for_good(tmp_path: P
         await queue.put([])
         await queue.put([])
     assert queue.stats().used_bytes < 2 << 20
+    await queue.close()
+
+
+async def test_good_records_behind_a_damaged_segment_are_read(tmp_path: Path) -> None:
+    """Nothing to read would be taken for the end of the lane, and the position would pass them."""
+    queue = await open_queue(tmp_path)
+    for start in (0, 1000):
+        await queue.put(entries(*(b"%d" % number for number in range(start, start + 1000))))
+    await queue.close()
+    database = apsw.Connection(str(tmp_path / "queue.db"))
+    database.execute("UPDATE segment SET body=zeroblob(length(body)) WHERE id=(SELECT min(id) FROM segment)")
+    database.close()
+    queue = await open_queue(tmp_path)
+    [segment] = await queue.peek("main", 0, 10, 1000)
+    assert (segment.first, segment.entries[0].value) == (1001, b"1000")
     await queue.close()
