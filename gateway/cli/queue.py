@@ -17,6 +17,7 @@ from gateway.control.contents import Contents
 from gateway.control.transfer import LANE
 from gateway.control.wire import StoredRecord, record_to_json, to_json
 from gateway.errors import CommandError
+from gateway.sync import family
 
 RETRY_AT_ONCE = 8
 """Dead letters may each be as large as a record may be, and one transaction takes them all."""
@@ -134,9 +135,9 @@ def import_(
     with counting("reading", None) as progress:
         content = export.inspect(file, chosen, progress)
     with queue_of(configured(config)) as opened:
-        if opened.contents().queue_id in content.queues:
+        if family(opened.contents().queue_id) in map(family, content.queues):
             raise CommandError(
-                f"{file} came out of this very queue; importing it would deliver its records twice",
+                f"{file} came out of this very queue, or a copy of it; importing it would deliver its records twice",
                 os.EX_USAGE,
             )
         with counting("importing", content.records) as progress:

@@ -38,7 +38,7 @@ class GatewaySettings:
         None,
         doc="Board whose card this one takes over, as `tidegate status` or the log of the held gateway names it: "
         "a planned swap then needs no `tidegate adopt`.",
-        pattern=r"(soc|balena):[A-Za-z0-9]{1,64}",
+        pattern=r"(soc|balena):[A-Za-z0-9._-]{1,64}",
         example='"soc:100000003d1a2b4c"',
     )
     default_topic: str | None = setting(

@@ -8,13 +8,14 @@ Importing this package does not import a Kafka client.
 from gateway.clock import Clock
 from gateway.queue import Queue
 from gateway.sync.hardware import hardware_id
+from gateway.sync.lineage import family
 from gateway.sync.memory import adopt
 from gateway.sync.reconcile import Answer, Assume
 from gateway.sync.settings import KafkaSettings
 from gateway.sync.status import LinkState, SyncStatus
 from gateway.sync.sync import Sync
 
-__all__ = ["Answer", "Assume", "LinkState", "Sync", "SyncStatus", "adopt", "kafka_sync"]
+__all__ = ["Answer", "Assume", "LinkState", "Sync", "SyncStatus", "adopt", "family", "kafka_sync"]
 
 
 def kafka_sync(

@@ -37,7 +37,15 @@ class Standing:
         if not others:
             await self._memory.set_copied(None)
         elif self._memory.copied is None:
-            await self._memory.set_copied({lane: self._queue.runs(lane)[-1].first - 1 for lane in LANES})
+            await self._memory.set_copied({lane: await self._came_along(lane) for lane in LANES})
+
+    async def _came_along(self, lane: str) -> int:
+        """All before this run; or, of a damaged database that was saved meanwhile, what had come along in that one."""
+        if self._memory.copied_in is None:
+            return self._queue.runs(lane)[-1].first - 1
+        queue_id, copied = self._memory.copied_in
+        saved = [one for one in await self._queue.salvaged(lane) if one.queue_id == queue_id]
+        return sum(max(0, min(one.records, copied[lane] - one.old_first + 1)) for one in saved)
 
     def check_place(self, now: Place, adoption: Adoption | None) -> bool:
         """Whether what waits goes to another place than before, as was agreed to. Raises SinkHeld."""

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import apsw
 import pytest
 
 from gateway.errors import CommandError
@@ -87,6 +88,24 @@ async def test_a_copy_becomes_a_gateway_of_its_own_and_leaves_to_the_original_wh
     await world.stop()
     assert sorted(number for number, _ in world.found()) == [1, 2, 3, 4, 5, 6]
     world.audit()
+
+
+async def test_the_power_goes_between_a_fork_and_its_first_transaction(world: World, tmp_path: Path) -> None:
+    copy = world.copied(tmp_path / "b", "soc:b")
+    copy.gateway = "plant-b"
+    await copy.start()
+    await held(copy)
+    await copy.emit(RECORD)
+    copy.cluster.pause()
+    await copy.sync.adopt("fork")
+    await copy.until(lambda: copy.queue.load("sync.adoption") == "null")
+    assert copy.queue.position("main") == 3
+    await copy.kill()
+    copy.cluster.resume()
+    await copy.start()
+    await copy.until(lambda: copy.drained)
+    assert sorted(number for number, _ in copy.found()) == [1, 4]
+    await copy.stop()
 
 
 async def test_a_rival_that_an_operator_has_dealt_with_is_forgotten(world: World) -> None:
@@ -180,3 +199,32 @@ async def test_of_two_copies_at_the_same_time_one_stops_and_each_record_arrives_
     world.lost = list(copy.stored.values())
     await world.balance()
     assert len(world.found()) == 3 + 2 + 2
+
+
+async def test_a_copied_card_that_is_damaged_and_saved_still_tells_its_own_records(
+    world: World, tmp_path: Path
+) -> None:
+    """Saved records get new numbers: 1 and 2 came with the card then, 3 to 5 are this board's."""
+    copy = world.copied(tmp_path / "b", "soc:b")
+    await copy.start()
+    await held(copy)
+    own = [("beta", b"k2", size) for size in (50, 60, 70)]
+    await copy.emit(*own)
+    await copy.stop()
+    file = copy.folder / "queue.db"
+    content = bytearray(file.read_bytes())
+    connection = apsw.Connection(str(file))
+    [(page,)] = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name='gap'")
+    connection.close()
+    content[(page - 1) * 4096 : page * 4096] = b"x" * 4096
+    file.write_bytes(content)
+    file.with_name("queue.db-wal").write_bytes(b"an unclean stop")
+    copy.gateway = "plant-b"
+    await copy.start()
+    await held(copy)
+    assert copy.queue.pending("main")[0] == 5
+    await copy.sync.adopt("fork")
+    await copy.until(lambda: copy.drained)
+    assert [one.topic for number, one in copy.found() if number > 2] == ["beta"] * 3
+    assert len(copy.found()) == 1 + 3
+    await copy.stop()

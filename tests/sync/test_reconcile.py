@@ -90,6 +90,15 @@ CASES = [
         parted=True,
     ),
     Case(
+        "a': the disk lost its end, which began before a second topic was closed",
+        disk(250, 259),
+        kafka(250, "r3", frontier=270, parked={"closed": 251, "later": 265}, beyond=12),
+        250,
+        "behind 250",
+        beyond=Progress(250, 259, {"closed": 251}, UNCOUNTED),
+        parted=True,
+    ),
+    Case(
         "a': the disk lost its end, with all that waits for the closed topic",
         disk(240, 250),
         kafka(250, "r3", **PARKED),

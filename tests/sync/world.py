@@ -25,7 +25,7 @@ from gateway.testing.sink import MemoryCluster, MemoryRecord, MemorySink, Memory
 
 GATEWAY = "plant"
 LEDGER_TOPIC = "tidegate-ledger"
-QUIET_S = 10.0
+QUIET_S = 30.0
 
 
 class Stored(NamedTuple):
