@@ -47,7 +47,9 @@ HELD_S = 600.0
 STOP_S = 2.0
 """A transaction under way when the process is told to end may finish within this."""
 
-HINT_INTERVAL_S = 3600.0
+HINT_INTERVAL_S = 60.0
+"""What Kafka's positions have grown by since then is read after a crash, perhaps over a slow link."""
+
 BATCH_BYTES_MIN = 1024
 MAIN, LEDGER = LANES
 
@@ -209,7 +211,9 @@ class Sync:
 
     async def _read_positions(self, moved: bool) -> dict[Key, Seen]:
         seen: dict[Key, Seen] = {}
-        for record in await self._sink.positions(None if moved else self._memory.hint):
+        # Nobody else can have delivered between our opening and our latest commit: it would have been fenced.
+        hint = None if moved else self._latest or self._memory.hint
+        for record in await self._sink.positions(hint):
             key = decode_key(record.key)
             if key is not None and key.gateway_id == self._identity.gateway_id:
                 seen[key] = Seen(record.offset, decode(record.value))

@@ -13,7 +13,7 @@ from gateway.codec import Entry, Shape
 from gateway.errors import CommandError
 from gateway.sync import LinkState
 from gateway.testing.kafka import KafkaBroker
-from gateway.testing.proxy import Direction, Proxy
+from gateway.testing.proxy import Api, Direction, Proxy
 from tests import proof
 from tests.queue.rig import dead_letters
 from tests.sync.rig import delivered, entries, numbers, open_queue, running, until
@@ -24,6 +24,7 @@ COMMAND = "pytest tests/sync/test_kafka_delivery.py -m proof"
 
 HOUR_MS = 3_600_000
 NARROW_BYTES_PER_S = 5000
+FETCHED_BYTES_MAX = 5000
 
 
 async def test_records_arrive_once_in_order_and_say_where_they_come_from(
@@ -245,6 +246,31 @@ async def test_the_link_is_cut_again_and_again(
             link.bytes_left[direction] = None
         await delivered(queue)
     assert numbers(kafka.read(topic)) == list(range(2000))
+    await queue.close()
+
+
+@pytest.mark.slow
+async def test_a_reconnect_reads_no_positions_that_were_known(
+    kafka: KafkaBroker, link: Proxy, topic: str, tmp_path: Path
+) -> None:
+    """Over a slow link it would never end."""
+    queue = await open_queue(tmp_path)
+    async with running(queue, link.address, "again", transaction_timeout=6.0) as sync:
+        while sync.status().transactions < 100:
+            await queue.put(entries(topic, sync.status().transactions))
+            await delivered(queue)
+        await link.cut()
+        await queue.put(entries(topic, 100))
+        await until(lambda: sync.status().state is LinkState.DOWN)
+        since = len(link.frames)
+        await link.restore()
+        await delivered(queue)
+    fetched = [
+        frame.size
+        for frame in link.frames[since:]
+        if (frame.api_key, frame.direction) == (Api.FETCH, Direction.DOWN)
+    ]
+    assert 0 < sum(fetched) < FETCHED_BYTES_MAX
     await queue.close()
 
 
