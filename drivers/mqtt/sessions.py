@@ -87,12 +87,13 @@ class Sessions:
             self._unfinished.pop(client_id, None)
             self._had_subscriptions.discard(client_id)
 
-    def subscribed(self, client_id: str) -> list[Mark]:
-        """A lasting session has subscriptions now, which don't outlive this process: the next one must know."""
-        if client_id in self._had_subscriptions:
-            return []
-        self._had_subscriptions.add(client_id)
-        return [Mark(self._subscribers, client_id.encode(), b"", self._lifetime_s)]
+    def subscribed(self, client_id: str) -> None:
+        """A lasting session has subscriptions now, which don't outlive this process: the next one must know. Raises
+        Refused."""
+        if client_id not in self._had_subscriptions:
+            mark = Mark(self._subscribers, client_id.encode(), b"", self._lifetime_s)
+            self._emit((), remember=(mark,), waits=False)
+            self._had_subscriptions.add(client_id)
 
     def present(self, client_id: str, subscriptions_kept: bool) -> bool:
         """Session Present: false if anything of the client's session was lost."""

@@ -8,6 +8,7 @@ from drivers.mqtt import protocol as mqtt
 from drivers.mqtt.access import Rights
 from drivers.mqtt.door import Door
 from drivers.mqtt.protocol import V5, Malformed, Reason
+from gateway.errors import Refused
 
 if TYPE_CHECKING:
     from drivers.mqtt.broker import Link
@@ -45,13 +46,13 @@ class Subscriber:
         self._requests: list[Callable[[Link], None]] = []
 
     def subscribe(self, asked: mqtt.Subscribe) -> None:
-        """Raises Malformed, and Refused."""
+        """Raises Malformed."""
         allowed = [
             not topic.startswith("$share/") and self._rights.may_subscribe(topic)
             for topic, _ in asked.filters
         ]
         reason = Reason.NOT_AUTHORIZED
-        if any(allowed) and not self._door.subscribers.has_room(len(allowed)):
+        if any(allowed) and not self._door.subscribers.has_room(topic for topic, _ in asked.filters):
             allowed = [False] * len(allowed)
             reason = Reason.QUOTA_EXCEEDED
         if not any(allowed):
@@ -59,9 +60,10 @@ class Subscriber:
             self._write(mqtt.encode_suback(self._version, asked.packet_id, codes))
             return
         if self._lasting:
-            marks = self._door.sessions.subscribed(self._client_id)
-            if marks:
-                self._door.emit((), remember=marks, waits=False)
+            try:
+                self._door.sessions.subscribed(self._client_id)
+            except Refused as refused:
+                raise Malformed(f"can't subscribe: {refused}", Reason.SERVER_UNAVAILABLE) from refused
         self._linked(lambda link: link.subscribe(asked, allowed))
 
     def unsubscribe(self, asked: mqtt.Unsubscribe) -> None:

@@ -7,7 +7,7 @@ packets from and to MQTT 5 clients are translated here, without their properties
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -60,13 +60,14 @@ class Subscribers:
 
             await forget(self._broker, client_id)
 
-    def has_room(self, count: int) -> bool:
-        """Whether so many more topic filters may be subscribed to. amqtt keeps those that nobody has any more."""
+    def has_room(self, topics: Iterable[str]) -> bool:
+        """Whether these topic filters may be subscribed to. amqtt keeps those that nobody has any more."""
         filters = {} if self._broker is None else self._broker.subscriptions
-        if len(filters) + count > SUBSCRIPTIONS_MAX:
+        more = sum(topic not in filters for topic in topics)
+        if more and len(filters) + more > SUBSCRIPTIONS_MAX:
             for unused in [topic for topic, sessions in filters.items() if not sessions]:
                 del filters[unused]
-        return len(filters) + count <= SUBSCRIPTIONS_MAX
+        return not more or len(filters) + more <= SUBSCRIPTIONS_MAX
 
     @property
     def wanted(self) -> bool:

@@ -88,6 +88,21 @@ async def test_subscriptions_end_with_their_session(how: str) -> None:
         await again.expect(publish("new", b"1", 0, v5=True))
 
 
+async def test_a_lasting_session_does_not_subscribe_while_the_disk_fails() -> None:
+    """The next process could not tell that the subscriptions are lost."""
+    emit = FakeEmit()
+    async with front_door(emit) as port:
+        client = await Client.open(port, connect("dashboard", version=V5, properties=LASTING))
+        await client.packet()
+        emit.refuse = QueueFull("full")
+        await client.send(mqtt.packet(0x82, b"\0\1\0" + mqtt.text("a") + b"\0"))
+        assert await client.rest() == mqtt.encode_disconnect(Reason.SERVER_UNAVAILABLE)
+        emit.refuse = None
+        again = await Client.open(port, connect("dashboard", version=V5, properties=LASTING))
+        await again.packet()
+        await subscribe(again, "a")
+
+
 async def test_a_session_that_goes_on_has_its_subscriptions(tmp_path: Path) -> None:
     async with gateway(tmp_path) as one:
         client = await Client.open(one.port, connect("dashboard", version=V5, properties=LASTING))
