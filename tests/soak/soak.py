@@ -31,6 +31,9 @@ ROOM = {
 QUIET_S = (3.0, 12.0)
 OUTAGE_S = (1.0, 15.0)
 FULL_S = (2.0, 8.0)
+ROOM_S = 3.0
+"""A gateway that refuses looks for room every second. Before it found any, small records may be taken while larger are not."""
+
 RECOVERY_S = 300.0
 PRINT_S = 30.0
 

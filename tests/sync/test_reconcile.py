@@ -287,6 +287,14 @@ CASES = [
         others={"ours.b": kafka(260, "r3")},
     ),
     Case(
+        "d: another branch ended before the first record that waits for our closed topic",
+        disk(150),
+        kafka(250, "r3", frontier=270, parked={"closed": 261}, beyond=18),
+        250,
+        others={"ours.b": kafka(260, "r3")},
+        beyond=Progress(250, 270, {"closed": 261}, 18),
+    ),
+    Case(
         "d: a new database is no relative",
         disk(150),
         kafka(210, "r3"),
