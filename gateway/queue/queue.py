@@ -286,7 +286,14 @@ class Queue:
         """Go on as queue `origin.of`, whose own numbers begin behind `origin.through`; the ledger tells it with `told`.
         On disk when this returns; numbers, marks and counts stay. Raises Refused."""
         now = self._clock.wall_ms()
-        body = {"kind": "parted", "lane": "main", "time": now, "queue_id": origin.queue_id, **told}
+        body = {
+            "kind": "parted",
+            "lane": "main",
+            "time": now,
+            "of": origin.of,
+            "queue_id": origin.queue_id,
+            **told,
+        }
         future = self.put([Entry(self._ledger, now, json.dumps(body).encode())], lane="ledger")
         self._group.origin = origin
         await future

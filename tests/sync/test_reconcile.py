@@ -394,6 +394,15 @@ def test_what_was_saved_of_a_damaged_database_is_not_delivered_again(
     assert reconcile(disk(0, salvaged=saved), seen, US).position == goes_on
 
 
+@pytest.mark.parametrize(("closed", "first"), [(16, 6), (30, 11)])
+def test_what_was_saved_while_a_topic_was_closed_goes_on_behind_it(closed: int, first: int) -> None:
+    """The old queue had delivered up to 43 but what waits for the closed topic from `closed` on: here it is `first`."""
+    old = kafka(closed - 1, "gone", frontier=43, parked={"closed": closed}, beyond=5)
+    verdict = reconcile(disk(0, salvaged=SAVED), {Key(US, "old", "main"): old}, US)
+    beyond = Progress(first - 1, 13, {"closed": first}, UNCOUNTED)
+    assert (verdict.position, verdict.beyond, verdict.by) == (first - 1, beyond, "old")
+
+
 @pytest.mark.parametrize(
     ("sees", "accepted", "offsets", "found"),
     [
