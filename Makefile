@@ -5,7 +5,9 @@
 # make faults   the tests that send drivers bad input over bad lines, and the page of them in drivers/README.md
 # make fuzz     hostile input for every parser: N=1000000 inputs each, SEED=1, TARGET="mqtt http" for some of them
 # make proof    the tests that inject faults into the whole gateway, and the page of them, tests/PROOF.md
-# make crash    power cuts at every operation of the queue on a simulated disk: N=100000 images, from SEED=1
+# make crash damage    power cuts at every operation of the queue on a simulated disk: N=100000 images, from SEED=1
+# make damage   files of the queue that are damaged at rest: what starts from them, and what it says; N=200 of each kind, SEED=
+# make ext4     power cuts of a mounted ext4 while a queue writes, as root: N=20 of them, SEED=
 # make demo     devices -> gateway -> Kafka through a cut link and a killed gateway, and the verdict
 #               DEMO_SECONDS=40 DEMO_DEVICES=40 DEMO_RATE=20; SABOTAGE=ack-early breaks the promise on purpose
 # make kills    a gateway under load is killed with -9 at random times, and judged; N=50 SEED=
@@ -21,7 +23,7 @@ BIN := .venv/bin
 DONE := .venv/.done
 LOCKED = $(BIN)/uv pip compile pyproject.toml -q --universal --python-version 3.11 --generate-hashes --no-header
 
-.PHONY: setup check fix test faults proof kills cuts brokers sweep soak bench demo tools lock fuzz crash
+.PHONY: setup check fix test faults proof kills cuts brokers sweep soak bench demo tools lock fuzz crash damage ext4
 .DEFAULT_GOAL := check
 
 setup: $(DONE)
@@ -59,6 +61,12 @@ proof: setup tools
 crash: setup
 	$(BIN)/python -m tests.crash.crash --images $(or $(N),100000) --seed $(or $(SEED),1)
 
+damage: setup
+	@$(BIN)/python -m tests.damage.damage $(if $(N),--times $(N)) $(if $(SEED),--seed $(SEED))
+
+ext4: setup
+	@$(BIN)/python -m tests.damage.ext4 $(if $(N),--times $(N)) $(if $(SEED),--seed $(SEED))
+
 demo: setup tools
 	@$(BIN)/python -m tests.demo.demo $(if $(DEMO_SECONDS),--seconds $(DEMO_SECONDS)) $(if $(DEMO_DEVICES),--devices $(DEMO_DEVICES)) \
 		$(if $(DEMO_RATE),--rate $(DEMO_RATE)) $(if $(SABOTAGE),--sabotage $(SABOTAGE))
@@ -91,4 +99,5 @@ tools:
 lock: setup
 	$(BIN)/python -m pip install -q uv
 	$(LOCKED) --upgrade -o requirements.lock
+	$(LOCKED) --extra oscore -c requirements.lock -o requirements-oscore.lock
 	$(LOCKED) --upgrade --extra dev -o tests/requirements.lock

@@ -7,11 +7,12 @@ import os
 import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from gateway.cli import words
+from gateway.cli.line import Mode, port_settings
 from gateway.cli.options import Configuration, Json, configured
 from gateway.cli.terminal import counting, output, table
 from gateway.errors import CommandError, DeviceError
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from drivers.modbus.unit import Unit
 
 Result = TypeVar("Result")
-PARITIES: dict[str, Literal["none", "even", "odd"]] = {"N": "none", "E": "even", "O": "odd"}
 LACKING = 1
 
 Bus = Annotated[
@@ -35,9 +35,6 @@ Bus = Annotated[
         help="A driver's name in the configuration, or HOST:PORT for Modbus TCP, rtu:HOST:PORT for RTU over TCP, or a serial port "
         "as in the configuration. One that a running gateway has open is taken.",
     ),
-]
-Mode = Annotated[
-    str | None, typer.Option("--mode", metavar="BAUD-8E1", help="Of a serial port.", show_default="9600-8N1")
 ]
 Timeout = Annotated[
     float | None,
@@ -190,28 +187,13 @@ def _bus(name: str, mode: str | None, timeout: float | None, config: Path | None
     form = modbus.Config(units=[], answer_timeout=timeout or 0.5)
     address = re.fullmatch(r"(rtu:)?([^/]+):([0-9]{1,5})", name)
     if name.startswith(("/", "usb:")):
-        return dataclasses.replace(form, serial=_port(name, mode or "9600-8N1"))
+        return dataclasses.replace(form, serial=port_settings(name, mode))
     if address is None or int(address[3]) > 65535:
         raise CommandError(f"{name!r} is neither HOST:PORT, rtu:HOST:PORT nor a serial port", os.EX_USAGE)
     where = Address(address[2].strip("[]"), int(address[3]))
     if address[1]:
         return dataclasses.replace(form, rtu_over_tcp=where)
     return dataclasses.replace(form, tcp=where)
-
-
-def _port(name: str, mode: str) -> Any:
-    from gateway.port import PortSettings
-
-    parts = re.fullmatch(r"([1-9][0-9]{1,6})-([78])([NEO])([12])", mode)
-    if parts is None:
-        raise CommandError(f"--mode {mode!r} is not like 19200-8E1", os.EX_USAGE)
-    return PortSettings(
-        port=name,
-        baud_rate=int(parts[1]),
-        data_bits=8 if parts[2] == "8" else 7,
-        parity=PARITIES[parts[3]],
-        stop_bits=1 if parts[4] == "1" else 2,
-    )
 
 
 def _registers(

@@ -3,10 +3,11 @@
 import asyncio
 import json
 import os
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
+from gateway.cli.line import Mode, port_settings
 from gateway.cli.options import Json
 from gateway.cli.terminal import output, table
 from gateway.errors import CommandError, DeviceError
@@ -39,10 +40,7 @@ def sniff(
     port: Annotated[
         str, typer.Argument(metavar="PORT", help="Device file, or usb:VID:PID or usb:VID:PID:SERIAL.")
     ],
-    baud_rate: Annotated[int, typer.Option("--baud-rate", "-b", min=50, max=4_000_000)] = 9600,
-    parity: Annotated[Literal["none", "even", "odd"], typer.Option()] = "none",
-    data_bits: Annotated[int, typer.Option(min=7, max=8)] = 8,
-    stop_bits: Annotated[int, typer.Option(min=1, max=2)] = 1,
+    mode: Mode = None,
     count: Annotated[
         int | None, typer.Option("--count", "-n", min=1, help="End after so many pieces.")
     ] = None,
@@ -51,8 +49,7 @@ def sniff(
 
     A piece is what comes without a pause of 30 ms. Nothing is sent, and no gateway may use the port meanwhile.
     """
-    line = {"baud_rate": baud_rate, "parity": parity, "data_bits": data_bits, "stop_bits": stop_bits}
-    asyncio.run(_sniff(PortSettings(port=port, **line), count))  # type: ignore[arg-type]
+    asyncio.run(_sniff(port_settings(port, mode), count))
 
 
 async def _sniff(settings: PortSettings, count: int | None) -> None:

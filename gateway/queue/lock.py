@@ -4,9 +4,20 @@ import errno
 import fcntl
 import os
 from pathlib import Path
+from typing import NamedTuple
 
-from gateway.errors import StorageError, StorageReadOnly
+from gateway.errors import StorageError, StorageFailing, StorageReadOnly
 from gateway.queue.schema import make_directory
+
+NOTE_BYTES = 128
+OPEN = "open"
+
+
+class Note(NamedTuple):
+    """Which queue it is. `is_open`: its log holds something, until it is closed."""
+
+    queue_id: str
+    is_open: bool
 
 
 class FileLock:
@@ -29,15 +40,20 @@ class FileLock:
             os.close(self._descriptor)
             raise StorageError(f"{path.parent}: in use by another tidegate process") from error
 
-    def read(self) -> str | None:
+    def read(self) -> Note | None:
         """What the last holder noted."""
-        return os.pread(self._descriptor, 256, 0).decode(errors="replace") or None
+        words = os.pread(self._descriptor, NOTE_BYTES, 0).decode(errors="replace").split()
+        return Note(words[0], words[1:] == [OPEN]) if words else None
 
-    def note(self, text: str) -> None:
-        if text != self.read():
-            os.ftruncate(self._descriptor, 0)
-            os.pwrite(self._descriptor, text.encode(), 0)
-            os.fsync(self._descriptor)
+    def note(self, note: Note) -> None:
+        """In place, within one sector: after a power cut it is the old one or this one. Raises StorageFailing."""
+        if note != self.read():
+            text = f"{note.queue_id} {OPEN if note.is_open else ''}"
+            try:
+                os.pwrite(self._descriptor, text.ljust(NOTE_BYTES).encode(), 0)
+                os.fsync(self._descriptor)
+            except OSError as error:
+                raise StorageFailing(f"{self._path}: {error.strerror}") from error
 
     def release(self) -> None:
         os.close(self._descriptor)

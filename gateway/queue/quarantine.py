@@ -3,6 +3,7 @@
 import logging
 import secrets
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 from gateway.queue.schema import sync_directory
@@ -20,9 +21,18 @@ class Quarantine:
     def __init__(self, database: Path) -> None:
         self._database = database
         self._shelf = database.parent / "quarantine"
+        self._suspicion = database.with_suffix(".damaged")
 
     def unfinished(self) -> Path | None:
         return next((note.parent for note in sorted(self._shelf.glob(f"*/{UNFINISHED}"))), None)
+
+    def suspect(self, damage: str) -> None:
+        """Damage was found while the queue was in use: the next start sets it aside, whatever a check says."""
+        with suppress(OSError):  # then the next start finds it by itself, or this process's successor does
+            self._suspicion.write_text(damage)
+
+    def suspected(self) -> str | None:
+        return self._suspicion.read_text() if self._suspicion.exists() else None
 
     def set_aside(self, now_ms: int, damage: str) -> Path:
         self._forget_beyond(KEPT_MAX - 1)
@@ -35,6 +45,7 @@ class Quarantine:
             file = Path(f"{self._database}{suffix}")
             if file.exists():
                 file.rename(folder / file.name)
+        self._suspicion.unlink(missing_ok=True)
         sync_directory(folder)
         sync_directory(self._database.parent)
         return folder

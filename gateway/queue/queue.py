@@ -17,15 +17,26 @@ from gateway.driver import Mark, MarkKey
 from gateway.errors import QueueFull, Refused, StorageFailing, TooLarge
 from gateway.limits import EMIT_RECORDS_MAX, RECORD_BYTES_MAX, RECORD_OVERHEAD_BYTES
 from gateway.queue.census import Census, Count
-from gateway.queue.lock import FileLock
+from gateway.queue.lock import FileLock, Note
 from gateway.queue.marks import Marks
+from gateway.queue.quarantine import Quarantine
 from gateway.queue.ranges import include, overlap
 from gateway.queue.recent import Recent
 from gateway.queue.salvage import open_store
 from gateway.queue.schema import LANES
 from gateway.queue.segments import DROPPED, Gap, Segment, cut, payload_bytes
 from gateway.queue.settings import QueueSettings
-from gateway.queue.state import Buried, DeadLetter, Group, LaneState, Origin, Outcome, Run, Salvaged
+from gateway.queue.state import (
+    Buried,
+    DeadLetter,
+    Group,
+    LaneState,
+    Origin,
+    Outcome,
+    Run,
+    Salvaged,
+    StorageDamaged,
+)
 from gateway.queue.stats import LaneStats, QueueStats
 
 P = ParamSpec("P")
@@ -100,21 +111,27 @@ class Queue:
         """Open or create the queue in `path`. What is damaged is set aside and salvaged. Raises StorageError."""
         queue = cls(path, settings, clock, ledger)
         try:
-            await queue._load(vfs)
+            await queue._open(vfs)
         except BaseException:
             queue._thread.shutdown(wait=False)
             queue._lock.release()
             raise
         return queue
 
-    async def _load(self, vfs: str | None) -> None:
+    async def _open(self, vfs: str | None) -> None:
         now = (self._clock.wall_ms(), self._clock.boottime_ms())
         self._store = await self._call(
             open_store, self._path, self._settings, self._ledger, self._lock.read(), now, vfs
         )
+        try:
+            await self._load(now)
+        except BaseException:
+            await self._call(self._store.abandon)
+            raise
+
+    async def _load(self, now: tuple[int, int]) -> None:
         loaded = await self._call(self._store.load)
         self.queue_id = loaded.meta["queue_id"]
-        self._lock.note(self.queue_id)
         self._meta = loaded.meta
         self._lanes: dict[str, LaneState] = loaded.lanes
         self._holes = loaded.holes
@@ -131,6 +148,7 @@ class Queue:
         run = (self.run_id, boot_id(), *now)
         firsts = {lane: state.next_seq for lane, state in self._lanes.items()}
         self._runs = await self._call(self._store.start_run, run, firsts)
+        self._lock.note(Note(self.queue_id, is_open=self._store.run_is_written))
         self._run_ids = {row_id: run.run_id for row_id, run in self._runs}
         self._room = Outcome({}, [], {})
         await self._call(self._store.measure, self._room)
@@ -394,7 +412,11 @@ class Queue:
         if self._timer is not None:
             self._timer.cancel()
         try:
-            await self._call(self._store.abandon if self.failed.done() else self._store.close)
+            if self.failed.done():
+                await self._call(self._store.abandon)
+            else:
+                self._lock.note(Note(self.queue_id, is_open=False))
+                await self._call(self._store.close)
         finally:
             self._thread.shutdown(wait=False)
             self._lock.release()
@@ -538,7 +560,7 @@ class Queue:
         if group.origin is not None:
             self.queue_id = group.origin.of
             self._meta["origin"] = json.dumps(group.origin)
-            self._lock.note(self.queue_id)
+            self._lock.note(Note(self.queue_id, is_open=True))
         for lane, state in group.confirm.items():
             self._confirmed[lane] = state.position
         for lane, records in outcome.dropped.items():
@@ -569,6 +591,8 @@ class Queue:
     def _fail(self, error: StorageFailing) -> None:
         """After a failed flush nobody knows what the kernel kept: nothing is acknowledged by this process again."""
         self.failed.set_result(error)
+        if isinstance(error, StorageDamaged):
+            Quarantine(self._path).suspect(str(error))
         for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_exception(error)

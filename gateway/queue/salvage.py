@@ -14,6 +14,9 @@ from typing import Any
 import apsw
 
 from gateway.codec import DecodeError, Entry, Shape, decode
+from gateway.errors import StorageFailing
+from gateway.queue.lock import Note
+from gateway.queue.log import has_header
 from gateway.queue.quarantine import SUFFIXES, UNFINISHED, Quarantine, size
 from gateway.queue.schema import LANES, connect, segment_first, segment_id, sync_directory
 from gateway.queue.settings import QueueSettings
@@ -25,11 +28,11 @@ def open_store(
     path: Path,
     settings: QueueSettings,
     ledger: Shape,
-    queue_id: str | None,
+    noted: Note | None,
     now: tuple[int, int],
     vfs: str | None,
 ) -> Store:
-    """A store that is ready for use; `queue_id` is the id that it had, as far as known. Raises StorageError."""
+    """A store that is ready for use; `noted` is what the last process left in the lock. Raises StorageError."""
     quarantine = Quarantine(path)
     unfinished = quarantine.unfinished()
     if unfinished is not None:
@@ -37,30 +40,56 @@ def open_store(
             Path(f"{path}{suffix}").unlink(missing_ok=True)
     else:
         try:
-            return _open(path, settings, ledger, vfs)
+            return _open(path, settings, ledger, noted, vfs)
         except StorageDamaged as error:
             unfinished = quarantine.set_aside(now[0], str(error))
-    store = _salvage(path, unfinished, settings, ledger, queue_id, now, vfs)
+    store = _salvage(path, unfinished, settings, ledger, noted, now, vfs)
     quarantine.shrink(settings.max_bytes)
     return store
 
 
-def _open(path: Path, settings: QueueSettings, ledger: Shape, vfs: str | None) -> Store:
+def _open(path: Path, settings: QueueSettings, ledger: Shape, noted: Note | None, vfs: str | None) -> Store:
     log = Path(f"{path}-wal")
     unclean = log.exists() and log.stat().st_size > 0
-    if unclean and not path.exists():
-        raise StorageDamaged("the queue's database file is missing, its log is there")
-    store = Store(path, settings, ledger, vfs)
+    damage = Quarantine(path).suspected() or _missing(path, log, unclean, noted)
+    if damage is not None:
+        raise StorageDamaged(damage)
+    try:
+        store = Store(path, settings, ledger, vfs)
+    except StorageFailing as error:
+        raise _damaged_schema(error) from error
     try:
         if store.empty():
+            if noted is not None:
+                raise StorageDamaged("the queue's database has no tables")
             store.create(secrets.token_hex(8))
             sync_directory(path.parent)
-        elif unclean:
-            store.check()
+        else:
+            store.check(whole=unclean)
+    except StorageFailing as error:
+        store.abandon()
+        raise _damaged_schema(error) from error
     except BaseException:
         store.abandon()
         raise
     return store
+
+
+def _missing(path: Path, log: Path, unclean: bool, noted: Note | None) -> str | None:
+    if (unclean or noted is not None) and not path.exists():
+        return "the queue's database file is missing"
+    if noted is None:
+        return None
+    if path.stat().st_size == 0:
+        return "the queue's database file is empty"
+    if noted.is_open and not has_header(log):
+        return "the queue's log is missing, and with it the newest records"
+    return None
+
+
+def _damaged_schema(error: StorageFailing) -> StorageFailing:
+    """Statements that ran when the database was made are wrong now."""
+    return StorageDamaged(str(error)) if isinstance(error.__cause__, apsw.SQLError) else error
 
 
 def _salvage(
@@ -68,13 +97,13 @@ def _salvage(
     quarantine: Path,
     settings: QueueSettings,
     ledger: Shape,
-    queue_id: str | None,
+    noted: Note | None,
     now: tuple[int, int],
     vfs: str | None,
 ) -> Store:
     note = quarantine / UNFINISHED
-    damaged = _Damaged(quarantine / path.name)
-    old_id = damaged.meta.get("queue_id", queue_id or "unknown")
+    damaged = _Damaged(quarantine / path.name, vfs)
+    old_id = damaged.meta.get("queue_id", noted.queue_id if noted else "unknown")
     store = Store(path, settings, ledger, vfs)
     story = {"time": now[0], "damage": note.read_text(), "queue_id": old_id, "quarantine": str(quarantine)}
     store.make_room(size(quarantine))
@@ -95,10 +124,10 @@ def _salvage(
 class _Damaged:
     """Reads what can still be read of a database; whatever can't is passed over."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, vfs: str | None) -> None:
         self._db: apsw.Connection | None
         try:
-            self._db = connect(path, PAGE_BYTES)
+            self._db = connect(path, PAGE_BYTES, vfs)
         except apsw.Error:
             self._db = None
         self.meta = {str(key): str(value) for key, value in self.rows("meta", 2)}

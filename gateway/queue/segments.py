@@ -74,6 +74,13 @@ class Stored(NamedTuple):
     def last(self) -> int:
         return self.first + self.records - 1
 
+    def entries(self) -> list[Entry]:
+        """Raises DecodeError."""
+        entries = decode(self.body)
+        if len(entries) != self.records:
+            raise DecodeError(f"{len(entries)} records in a segment of {self.records}")
+        return entries
+
 
 def slices(entries: Sequence[Entry]) -> Iterator[tuple[Sequence[Entry], int]]:
     """Cut into what fits one segment each, with its payload bytes."""

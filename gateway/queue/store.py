@@ -13,6 +13,7 @@ import apsw
 from gateway.codec import DecodeError, Entry, Shape, decode, encode
 from gateway.driver import Mark, MarkKey
 from gateway.errors import QueueFull, StorageFailing
+from gateway.queue.log import commits_behind
 from gateway.queue.quarantine import Quarantine
 from gateway.queue.reserve import Reserve
 from gateway.queue.schema import FORMAT, LANES, TABLES, connect, format_of
@@ -34,7 +35,10 @@ SELECT id,lane,seq,time_ms,reason,size FROM (
     FROM dead WINDOW newer AS (ORDER BY id DESC)
 ) JOIN lane ON name=lane WHERE number>1 AND (number>? OR total>?) AND seq<=position ORDER BY id
 """
+SCHEMA = "SELECT name,sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY name"
 RUNS_MAX = 1_000
+
+UNREADABLE = (apsw.SQLITE_IOERR_READ, apsw.SQLITE_IOERR_SHORT_READ)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -54,6 +58,12 @@ def _reserved(
             return method(store, *args, **kwargs)
 
     return run
+
+
+def _tables() -> list[Any]:
+    fresh = apsw.Connection(":memory:")
+    fresh.execute(TABLES)
+    return cast(list[Any], fresh.execute(SCHEMA).fetchall())
 
 
 class Store:
@@ -87,16 +97,31 @@ class Store:
                 self._db.execute("INSERT INTO lane VALUES(?,1,0,0,0,0)", (lane,))
             self._db.execute(f"PRAGMA user_version={FORMAT}")
 
-    def check(self) -> None:
-        """Raises StorageDamaged."""
+    def check(self, whole: bool) -> None:
+        """Of the whole file, or whether it has its tables. Raises StorageDamaged."""
         with _translated():
-            found = self._rows("PRAGMA quick_check(1)")[0][0]
+            tables = self._rows(SCHEMA)
+            found = self._rows("PRAGMA quick_check(1)")[0][0] if whole else "ok"
+            frames = self._rows("PRAGMA wal_checkpoint(NOOP)")[0][1]
         if found != "ok":
             raise StorageDamaged(f"the queue's database is damaged: {found}")
+        if tables != _tables():
+            raise StorageDamaged("the queue's database has other tables")
+        behind = commits_behind(Path(f"{self._path}-wal"), frames, PAGE_BYTES)
+        if behind > 1:
+            raise StorageDamaged(f"the queue's log is damaged: its last {behind} commits can't be read")
 
     def empty(self) -> bool:
+        """Raises StorageDamaged, and StorageError for a database of a later version."""
         with _translated():
-            return format_of(self._db) == 0
+            if self._rows(SCHEMA) != _tables():
+                return format_of(self._db) == 0
+            version = self._rows("PRAGMA user_version")[0][0]
+        if version != FORMAT:
+            raise StorageDamaged(
+                f"the queue's database says it has format {version}, its tables have {FORMAT}"
+            )
+        return False
 
     def load(self) -> "Loaded":
         with _translated():
@@ -221,6 +246,11 @@ class Store:
         return outcome
 
     @property
+    def run_is_written(self) -> bool:
+        """And with it the log holds something."""
+        return self._run_unwritten is None
+
+    @property
     def reserve_bytes(self) -> int:
         return self._reserve.size
 
@@ -258,7 +288,7 @@ class Store:
             rows = self._segments.read(lane, after, records_max, bytes_max)
         for row in rows:
             try:
-                good.append((row, decode(row.body)))
+                good.append((row, row.entries()))
             except DecodeError as error:
                 damaged.append(Gap(lane, row.first, row.last, 0, 0, f"damaged: {error}"))
         if damaged:
@@ -390,6 +420,7 @@ class Store:
 
     def abandon(self) -> None:
         """Let go of the files without writing."""
+        self._db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
         self._db.close(True)
 
     def _named(self, lane: str) -> int:
@@ -514,5 +545,9 @@ def _translated() -> Iterator[None]:
         raise QueueFull(f"the disk is full: {error}") from error
     except (apsw.CorruptError, apsw.NotADBError) as error:
         raise StorageDamaged(f"the queue's database is damaged: {error}") from error
+    except apsw.IOError as error:
+        unreadable = cast(Any, error).extendedresult in UNREADABLE
+        kind = StorageDamaged if unreadable else StorageFailing
+        raise kind(f"the queue's disk failed: {error}") from error
     except apsw.Error as error:
         raise StorageFailing(f"the queue's disk failed: {error}") from error

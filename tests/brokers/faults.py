@@ -106,6 +106,15 @@ async def end_is_late(site: Site) -> None:
     await site.links.restore()
 
 
+async def end_unanswered(site: Site) -> None:
+    """The broker has committed; the answer goes, and the link with it, for longer than the gateway asks again."""
+    trap = site.links.trap(Api.END_TXN, DOWN)
+    await asyncio.wait_for(trap.reached.wait(), WAIT_S)
+    await site.links.cut()
+    await until(site.down, WAIT_S)
+    await site.links.restore()
+
+
 Role = Callable[[Site], tuple[str, int]]
 
 
@@ -189,6 +198,7 @@ FAULTS: Mapping[Fault, tuple[str, str]] = {
             *(Api.INIT_PRODUCER_ID, Api.METADATA),
         )
     },
+    end_unanswered: ("14", "committed, and the answer lost with the link"),
     end_is_late: ("15", "held until the next transaction is open"),
     node_stopped: ("16", "SIGSTOP of the records' leader"),
     **{

@@ -6,6 +6,8 @@ from contextlib import asynccontextmanager
 from gateway.testing.cluster import KafkaCluster
 from gateway.testing.proxy import Direction, Frame, Proxy, Trap
 
+FRAMES_MAX = 2000
+
 
 class Links:
     """`addresses` are where clients begin, and stay; those that the nodes name change when the cluster moves."""
@@ -82,6 +84,11 @@ class Links:
             for frame in proxy.frames
             if (frame.api_key, frame.direction) == (api_key, direction)
         ]
+
+    def forget(self) -> None:
+        """All frames but the latest."""
+        for proxy in self._all():
+            del proxy.frames[:-FRAMES_MAX]
 
     def _all(self) -> list[Proxy]:
         return [*self._entries, *self._named]

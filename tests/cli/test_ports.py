@@ -22,7 +22,7 @@ async def test_ports_as_text_and_json(tidegate: Run) -> None:
 
 async def test_sniff_shows_what_comes(site: Path) -> None:
     device = Device(site / "port")
-    process = await start(site, "serial", "sniff", device.path, "--baud-rate", "115200", "-n", "2")
+    process = await start(site, "serial", "sniff", device.path, "--mode", "115200-8N1", "-n", "2")
     assert process.stdout is not None
     waiting = asyncio.ensure_future(process.stdout.readline())
     while not waiting.done():
@@ -41,6 +41,8 @@ async def test_what_can_not_be_sniffed(tidegate: Run, site: Path) -> None:
     missing = await tidegate("serial", "sniff", "/dev/does-not-exist")
     assert (missing.code, missing.out) == (69, "")
     assert missing.err.startswith("tidegate: port /dev/does-not-exist: there is no such port")
+    unclear = await tidegate("serial", "sniff", "/dev/does-not-exist", "--mode", "9600")
+    assert (unclear.code, unclear.err) == (64, "tidegate: --mode '9600' is not like 19200-8E1\n")
 
 
 async def test_sniff_ends_when_the_port_goes(site: Path) -> None:

@@ -1,7 +1,6 @@
 """A little of `make fuzz`, and that it finds what it looks for."""
 
 import random
-import time
 from pathlib import Path
 
 import pytest
@@ -60,7 +59,7 @@ def test_an_input_that_costs_too_much_is_found() -> None:
 def test_an_input_that_hangs_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     def run(data: bytes, chance: random.Random) -> bool:
         while True:
-            time.sleep(1)
+            pass
 
     monkeypatch.setattr(fuzz, "HANG_S", 0.05)
     fuzz.watch_for_hangs()

@@ -133,7 +133,7 @@ CHANGES: list[tuple[Request, bytes, Request, bytes]] = [
 ]
 
 
-@pytest.mark.parametrize("way", ["tcp", "serial"])
+@pytest.mark.parametrize("way", ["tcp", "rtu_over_tcp", "serial"])
 async def test_every_function(way: str, tmp_path: Path, unused_tcp_port: int) -> None:
     async with bus(way, tmp_path, unused_tcp_port) as settings:
         line = line_for(Config(**settings, units=[], answer_timeout=0.3), lambda event, amount: None)

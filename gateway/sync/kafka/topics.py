@@ -1,5 +1,6 @@
 """Topics: what a cluster says of them, and the two that a gateway makes for itself."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ POSITIONS_PARTITIONS = 50
 LEDGER_PARTITIONS = 6
 BATCH_BYTES_MAX = 512 << 10
 AHEAD_MS = 5 * 60_000
+HEARD_S = 0.05
 
 _TOPIC_RESOURCE = 2
 _NEVER = 1 << 62
@@ -62,7 +64,8 @@ def creation_command(topic: Wanted, settings: KafkaSettings) -> str:
 
 
 async def ensure(client: AIOKafkaClient, wanted: Sequence[Wanted], settings: KafkaSettings) -> None:
-    """Create those that are missing. Raises SinkRefused with the command that would create one."""
+    """Create those that are missing; then every broker knows them. Raises SinkRefused with the command that would create
+    one. The caller limits the time."""
     missing = [topic for topic in wanted if await partitions(client, topic.name) is None]
     if not missing:
         return
@@ -79,11 +82,15 @@ async def ensure(client: AIOKafkaClient, wanted: Sequence[Wanted], settings: Kaf
                 f"topic {topic.name} is missing and could not be created "
                 f"({message or errors.for_code(code).message}): {creation_command(topic, settings)}"
             )
+    for topic in missing:  # else the next question may go to a broker that hasn't heard of it
+        for broker in client.cluster.brokers():
+            while await partitions(client, topic.name, broker.nodeId) is None:  # noqa: ASYNC110
+                await asyncio.sleep(HEARD_S)
 
 
-async def partitions(client: AIOKafkaClient, name: str) -> int | None:
-    """None if there is no such topic. Raises TopicUnusable if it may not be seen."""
-    answer = await client.send(client.get_random_node(), MetadataRequest([name]))
+async def partitions(client: AIOKafkaClient, name: str, node: int | None = None) -> int | None:
+    """As `node` or any broker has it: None if there is no such topic. Raises TopicUnusable if it may not be seen."""
+    answer = await client.send(client.get_random_node() if node is None else node, MetadataRequest([name]))
     code, found = next((topic[0], topic[-1]) for topic in answer.topics if topic[1] == name)
     kind = errors.for_code(code)
     if kind is errors.NoError:

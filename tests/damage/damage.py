@@ -1,0 +1,277 @@
+"""make damage: files that are damaged at rest, and whether what starts from them tells the truth.
+
+python -m tests.damage.damage --times 500 --seed 1
+python -m tests.damage.damage --seed 1 --only 17
+"""
+
+import argparse
+import asyncio
+import json
+import logging
+import random
+import secrets
+import shutil
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gateway.clock import SystemClock
+from gateway.codec import DecodeError, Entry
+from gateway.errors import StorageError, StorageFailing
+from gateway.queue import LANES, Queue
+from gateway.sync.lineage import Seen
+from gateway.sync.position import Key, Progress, position_at
+from gateway.sync.reconcile import Local, reconcile
+from tests.crash.crash import MEMORY, one_thread
+from tests.damage.victim import DEAD, IN_KAFKA, LAST_COMMIT, SHAPE, Victim, make_victim, settings
+from tests.damage.wounds import AT_REST, OF_DATABASE, OF_LOG
+from tests.proof import Row, tell
+
+GATEWAY = "plant"
+STARTS_MAX = 3
+"""A process that finds damage while it runs ends, and the next start puts it right. More would be a loop."""
+
+SILENT = "lost in silence"
+UNKNOWABLE: Mapping[str, int | None] = {
+    "log cut short": None,
+    "bits flipped anywhere in the log": LAST_COMMIT,
+    "bits flipped in the header of a frame": LAST_COMMIT,
+}
+"""How many records may be lost and nobody says so. How long the log was is written nowhere else; and a last commit that
+can't be read is what a power cut leaves of one that was being written."""
+
+
+class Untrue(AssertionError):
+    """What the gateway did with damaged files, or said of them."""
+
+
+def law(holds: bool, text: str) -> None:
+    if not holds:
+        raise Untrue(text)
+
+
+@dataclass
+class Kafka:
+    """Survives the gateway. `positions` are (number, run) by queue and lane; `main` is (queue, number, value)."""
+
+    positions: dict[Key, tuple[int, str]] = field(default_factory=dict)
+    main: list[tuple[str, int, bytes]] = field(default_factory=list)
+    ledger: list[dict[str, object]] = field(default_factory=list)
+
+
+@dataclass
+class Found:
+    """What became of the samples of one wound."""
+
+    outcomes: Counter[str] = field(default_factory=Counter)
+    acknowledged: int = 0
+    silent: int = 0
+    broken: list[str] = field(default_factory=list)
+
+
+async def examine(victim: Victim, folder: Path) -> tuple[str, int]:
+    """(what became of it, records that are lost and nobody says so). Raises Untrue."""
+    kafka = Kafka()
+    for lane, position in (("main", IN_KAFKA), ("ledger", 0)):
+        kafka.positions[Key(GATEWAY, victim.queue_id, lane)] = position, victim.run
+    kafka.main += [
+        (victim.queue_id, number, value)
+        for number, value in enumerate(victim.values[:IN_KAFKA], 1)
+        if number != DEAD
+    ]
+    for start in range(1, STARTS_MAX + 1):
+        try:
+            return await _start(victim, folder, kafka)
+        except (StorageFailing, StorageError) as error:
+            law(start < STARTS_MAX, f"starts again and again: {error}")
+    raise AssertionError
+
+
+async def _start(victim: Victim, folder: Path, kafka: Kafka) -> tuple[str, int]:
+    queue = await Queue.open(folder / "queue.db", settings(), SystemClock())
+    try:
+        held = await _reconciled(queue, kafka)
+        if not held:
+            await _drain(queue, "main", kafka)
+        body = b"new" + secrets.token_bytes(8)
+        await queue.put([Entry(SHAPE, 0, body)])
+        if held:
+            return "held", 0
+        await _drain(queue, "main", kafka)
+        law(kafka.main[-1][2] == body, "collection does not go on")
+        await queue.put([])
+        await _drain(queue, "ledger", kafka)
+        return await _judged(queue, victim, kafka)
+    finally:
+        await queue.close()
+
+
+async def _reconciled(queue: Queue, kafka: Kafka) -> bool:
+    """Whether an operator must decide."""
+    seen = {
+        key: Seen(0, position_at(Progress(number, number), queue.runs(key.lane), None)._replace(run=run))
+        for key, (number, run) in kafka.positions.items()
+    }
+    positions = {}
+    for lane in LANES:
+        local = Local(
+            lane,
+            queue.queue_id,
+            queue.runs(lane),
+            queue.next_seq(lane),
+            queue.position(lane),
+            await queue.salvaged(lane),
+            fresh=Key(GATEWAY, queue.queue_id, lane) not in seen,
+        )
+        verdict = reconcile(local, seen, GATEWAY)
+        if verdict.hold is not None:
+            return True
+        positions[lane] = verdict.position
+    for lane, position in positions.items():
+        queue.advance(lane, position)
+    return False
+
+
+async def _drain(queue: Queue, lane: str, kafka: Kafka) -> None:
+    while segments := await queue.peek(lane, queue.position(lane), 1000, 1 << 20):
+        dead = queue.buried(lane)
+        for segment in segments:
+            for number, entry in enumerate(segment.entries, segment.first):
+                if lane == "ledger":
+                    kafka.ledger.append(json.loads(entry.value))
+                elif number not in dead:
+                    kafka.main.append((queue.queue_id, number, entry.value))
+        last = segments[-1]
+        kafka.positions[Key(GATEWAY, queue.queue_id, lane)] = last.last, last.run
+        queue.advance(lane, last.last)
+    queue.advance(lane, queue.next_seq(lane) - 1)
+
+
+async def _judged(queue: Queue, victim: Victim, kafka: Kafka) -> tuple[str, int]:
+    values = [value for _, _, value in kafka.main if not value.startswith(b"new")]
+    law(set(values) <= set(victim.values), "a record that nobody sent")
+    law(len(set(values)) == len(values), "a record twice")
+    wrong = [
+        number
+        for queue_id, number, value in kafka.main
+        if queue_id == victim.queue_id and not value.startswith(b"new") and victim.values[number - 1] != value
+    ]
+    try:
+        found = await queue.dead([one.id for one in await queue.dead_list(100)])
+    except DecodeError:
+        return "a dead letter can't be read, and its commands say so", 0
+    letters = [one.entry.value for one in found]
+    law(set(letters) <= set(victim.values), "a dead letter that nobody sent")
+    missing = [
+        number
+        for number, value in enumerate(victim.values, 1)
+        if value not in set(values) and value not in letters
+    ]
+    if wrong:
+        return "under other numbers", 0
+    salvaged = queue.stats().salvage is not None
+    told = _told(kafka.ledger)
+    law(
+        not salvaged or any(one["kind"] == "salvage" for one in kafka.ledger),
+        "a salvage that the ledger omits",
+    )
+    if not missing:
+        return "salvaged whole" if salvaged else "unharmed", 0
+    if salvaged:
+        return "salvaged, the loss told", 0
+    silent = [number for number in missing if number not in told]
+    return (SILENT, len(silent)) if silent else ("the loss told", 0)
+
+
+def _told(ledger: Iterable[dict[str, object]]) -> set[int]:
+    told: set[int] = set()
+    for one in ledger:
+        match one:
+            case {"kind": "dropped", "lane": "main", "first": int(first), "last": int(last)}:
+                told.update(range(first, last + 1))
+    return told
+
+
+def sweep(times: int, seed: int, only: int | None = None) -> dict[str, Found]:
+    """Every wound so often."""
+    logging.disable(logging.CRITICAL)
+    found: dict[str, Found] = {}
+    with tempfile.TemporaryDirectory(dir=MEMORY) as name, one_thread(), asyncio.Runner() as runner:
+        scratch = Path(name)
+        victims = [runner.run(make_victim(scratch / str(clean), clean)) for clean in (False, True)]
+        samples = [wound for wound in (*OF_DATABASE, *OF_LOG) for _ in range(times)]
+        for number, wound in enumerate(samples):
+            if only in (None, number):
+                rng = random.Random(f"{seed}:{number}")
+                victim = victims[0] if wound in OF_LOG else rng.choice(victims)
+                _sample(
+                    victim, wound, rng, scratch / "files", runner, found.setdefault(wound, Found()), number
+                )
+    logging.disable(logging.NOTSET)
+    return found
+
+
+def tell_rows(found: Mapping[str, Found], command: str) -> None:
+    """What is destroyed is lost; the claim is that it is told."""
+    for wound, one in found.items():
+        fault = "7" if wound in AT_REST else "6"
+        told = "but at the log's end" if wound in UNKNOWABLE else "always"
+        what = f"{wound}; a loss is told, {told}"
+        tell(Row(fault, what, one.outcomes.total(), one.acknowledged, None, 0, None, command))
+
+
+def _sample(
+    victim: Victim,
+    wound: str,
+    rng: random.Random,
+    folder: Path,
+    runner: asyncio.Runner,
+    found: Found,
+    number: int,
+) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(victim.folder, folder)
+    hurt = OF_LOG.get(wound) or OF_DATABASE[wound]
+    hurt(folder / ("queue.db-wal" if wound in OF_LOG else "queue.db"), rng)
+    found.acknowledged += len(victim.values)
+    try:
+        outcome, silent = runner.run(examine(victim, folder))
+    except Untrue as error:
+        found.broken.append(f"{number}: {error}")
+        outcome, silent = "broken", 0
+    found.outcomes[outcome] += 1
+    found.silent += silent
+    allowed = UNKNOWABLE.get(wound, 0)
+    if allowed is not None and silent > allowed:
+        found.broken.append(f"{number}: {silent} records are lost, and nobody says so")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--times", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=secrets.randbelow(1000))
+    parser.add_argument("--only", type=int)
+    options = parser.parse_args()
+    print(f"seed {options.seed}")
+    broken = 0
+    swept = sweep(options.times, options.seed, options.only)
+    for wound, found in swept.items():
+        print(
+            f"{wound}: "
+            + ", ".join(f"{outcome} {times}" for outcome, times in sorted(found.outcomes.items()))
+        )
+        for text in found.broken[:3]:
+            sample, _, why = text.partition(": ")
+            again = f"--times {options.times} --seed {options.seed} --only {sample}"
+            print(f"    {why}\n    again: python -m tests.damage.damage {again}")
+        broken += len(found.broken)
+    if not broken and options.only is None:
+        tell_rows(swept, f"make damage N={options.times} SEED={options.seed}")
+    sys.exit(bool(broken))
+
+
+if __name__ == "__main__":
+    main()

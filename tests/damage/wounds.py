@@ -1,0 +1,114 @@
+"""What can befall files at rest."""
+
+import random
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+PAGE = 4096
+LOG_HEADER = 32
+FRAME_HEADER = 24
+
+
+def _flip(file: Path, offset: int, rng: random.Random) -> None:
+    content = bytearray(file.read_bytes())
+    for _ in range(rng.choice((1, 1, 3))):
+        content[min(offset, len(content) - 1)] ^= 1 << rng.randrange(8)
+        offset += 1
+    file.write_bytes(content)
+
+
+def _size(file: Path) -> int:
+    return file.stat().st_size
+
+
+def flip_page(file: Path, rng: random.Random) -> None:
+    """Of any kind."""
+    _flip(file, rng.randrange(_size(file)), rng)
+
+
+def flip_page_header(file: Path, rng: random.Random) -> None:
+    """Where the b-tree's own numbers are."""
+    _flip(file, rng.randrange(_size(file) // PAGE) * PAGE + rng.randrange(32), rng)
+
+
+def flip_file_header(file: Path, rng: random.Random) -> None:
+    _flip(file, rng.randrange(100), rng)
+
+
+def flip_schema(file: Path, rng: random.Random) -> None:
+    _flip(file, rng.randrange(100, PAGE), rng)
+
+
+def zero_pages(file: Path, rng: random.Random) -> None:
+    content = bytearray(file.read_bytes())
+    page = rng.randrange(len(content) // PAGE)
+    size = PAGE * rng.randint(1, 8)
+    content[page * PAGE : page * PAGE + size] = bytes(len(content[page * PAGE : page * PAGE + size]))
+    file.write_bytes(content)
+
+
+def cut(file: Path, rng: random.Random) -> None:
+    content = file.read_bytes()
+    file.write_bytes(content[: rng.randrange(1, len(content))])
+
+
+def empty(file: Path, _: random.Random) -> None:
+    file.write_bytes(b"")
+
+
+def zero(file: Path, _: random.Random) -> None:
+    file.write_bytes(bytes(_size(file)))
+
+
+def remove(file: Path, _: random.Random) -> None:
+    file.unlink()
+
+
+def flip_log_header(file: Path, rng: random.Random) -> None:
+    _flip(file, rng.randrange(LOG_HEADER), rng)
+
+
+def flip_frame_header(file: Path, rng: random.Random) -> None:
+    frames = (_size(file) - LOG_HEADER) // (PAGE + FRAME_HEADER)
+    at = LOG_HEADER + rng.randrange(frames) * (PAGE + FRAME_HEADER)
+    _flip(file, at + rng.randrange(FRAME_HEADER), rng)
+
+
+def both(wound: "Wound") -> "Wound":
+    def hurt(file: Path, rng: random.Random) -> None:
+        wound(file, rng)
+        log = file.with_name("queue.db-wal")
+        if log.exists():
+            wound(log, rng)
+
+    return hurt
+
+
+Wound = Callable[[Path, random.Random], None]
+
+OF_DATABASE: Mapping[str, Wound] = {
+    "bits flipped anywhere in the database": flip_page,
+    "bits flipped in a page's header": flip_page_header,
+    "bits flipped in the file's header": flip_file_header,
+    "bits flipped in the schema": flip_schema,
+    "pages of zeroes in the database": zero_pages,
+    "database cut short": cut,
+    "database empty": empty,
+    "database all zeroes": zero,
+    "database missing": remove,
+    "database and log missing": both(remove),
+    "database and log cut short": both(cut),
+    "database and log empty": both(empty),
+}
+OF_LOG: Mapping[str, Wound] = {
+    "bits flipped anywhere in the log": flip_page,
+    "bits flipped in the log's header": flip_log_header,
+    "bits flipped in the header of a frame": flip_frame_header,
+    "log cut short": cut,
+    "log empty": empty,
+    "log all zeroes": zero,
+    "log missing": remove,
+}
+
+AT_REST = {wound for wound in (*OF_DATABASE, *OF_LOG) if not wound.startswith("bits")}
+"""Whole pages or files that are missing."""
