@@ -140,7 +140,7 @@ class Books:
             elif kind == "lost":
                 self._lost(body["lane"], body["queues"])
             elif kind == "parted":
-                self._parted(queue, body)
+                self._parted(str(body["of"]), body)
             else:
                 self._told(self._account(queue, body["lane"]), kind, body)
         except (ValueError, KeyError, TypeError, AttributeError) as error:

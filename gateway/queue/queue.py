@@ -30,7 +30,7 @@ from gateway.queue.schema import LANES
 from gateway.queue.segments import DROPPED, Gap, Segment, cut, payload_bytes
 from gateway.queue.settings import QueueSettings
 from gateway.queue.state import Buried, DeadLetter, Group, LaneState, Outcome, Run, StorageDamaged
-from gateway.queue.stats import LaneStats, QueueStats
+from gateway.queue.stats import QueueStats, lane_stats
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -52,7 +52,6 @@ ROOM_SHARE = 0.01
 """Of the cap: with so much room devices count as accepted again, or each small record that fits would say so."""
 
 LEDGER = Shape("tidegate-ledger", b"", ())
-
 
 _log = logging.getLogger(__name__)
 
@@ -288,14 +287,12 @@ class Queue:
     @property
     def origin(self) -> Origin | None:
         """Of which queue the first numbers are, if not of this one."""
-        stored = self._meta.get("origin")
-        origin = None if stored is None else Origin(*json.loads(stored))
-        return origin if origin is not None and origin.of == self.queue_id else None
+        origin = Origin(*json.loads(self._meta.get("origin", '["", "", {}]')))
+        return origin if origin.of == self.queue_id else None
 
     async def part(self, origin: Origin, **told: object) -> None:
-        """Go on as queue `origin.of`, whose own numbers begin behind `origin.through`; the ledger tells it with `told`.
-        On disk when this returns; numbers, marks and counts stay. Raises Refused."""
-        told["queue_id"] = origin.queue_id
+        """Go on as queue `origin.of`; the ledger tells it with `told`. On disk when this returns. Raises Refused."""
+        told |= {"of": origin.of, "queue_id": origin.queue_id}
         future = self.put(
             [statement(self._ledger, "parted", "main", self._clock.wall_ms(), **told)], lane="ledger"
         )
@@ -361,19 +358,9 @@ class Queue:
     def stats(self) -> QueueStats:
         lanes = {}
         for lane, state in self._lanes.items():
-            pending, size = self.pending(lane)
-            stored = state.next_seq - 1
-            dropped = stored - pending - state.delivered - state.dead - len(self._buried[lane])
-            lanes[lane] = LaneStats(
-                stored=stored,
-                stored_this_run=state.next_seq - self.runs(lane)[-1].first,
-                position=state.position,
-                pending=pending,
-                pending_bytes=size,
-                delivered=state.delivered,
-                dropped=state.dropped if lane in self._known and not self._gaps_open else dropped,
-                dead=state.dead + len(self._buried[lane]),
-            )
+            settled = lane in self._known and not self._gaps_open
+            first, buried = self.runs(lane)[-1].first, len(self._buried[lane])
+            lanes[lane] = lane_stats(state, *self.pending(lane), buried, first, settled)
         room = self._room
         return QueueStats(
             lanes=lanes,

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from gateway.queue.state import LaneState
+
 
 @dataclass(frozen=True)
 class LaneStats:
@@ -26,3 +28,20 @@ class QueueStats:
     commits: int
     salvage: str | None
     refusing: str | None
+
+
+def lane_stats(
+    state: LaneState, pending: int, size: int, buried: int, run_first: int, settled: bool
+) -> LaneStats:
+    """`size` is of what is pending. Until the gaps are `settled`, what is neither stored nor passed counts as dropped."""
+    stored = state.next_seq - 1
+    return LaneStats(
+        stored=stored,
+        stored_this_run=state.next_seq - run_first,
+        position=state.position,
+        pending=pending,
+        pending_bytes=size,
+        delivered=state.delivered,
+        dropped=state.dropped if settled else stored - pending - state.delivered - state.dead - buried,
+        dead=state.dead + buried,
+    )

@@ -62,12 +62,8 @@ def clipped(progress: Progress, through: int, after: int) -> Progress:
 
 def includes(progress: Progress, other: Progress) -> bool:
     """Whether all that `other` says is delivered is so in `progress`, too."""
-    return (
-        other.floor <= progress.floor
-        and other.frontier <= progress.frontier
-        and all(
-            other.parked.get(topic, other.frontier + 1) <= first for topic, first in progress.parked.items()
-        )
+    return other.frontier <= progress.frontier and all(
+        other.parked.get(topic, other.frontier + 1) <= first for topic, first in progress.parked.items()
     )
 
 

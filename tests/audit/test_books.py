@@ -190,7 +190,7 @@ def test_a_salvaged_queue_goes_on_where_the_damaged_one_ended() -> None:
 
 def part(books: Books, queue: str, of: str, through: int, frontier: int | None = None) -> None:
     told = {"queue_id": of, "through": through, "frontier": through if frontier is None else frontier}
-    say(books, "parted", queue=queue, lanes={"main": told})
+    say(books, "parted", queue=queue, of=queue, lanes={"main": told})
 
 
 def test_a_queue_that_went_on_from_another_is_judged_from_where_they_parted() -> None:

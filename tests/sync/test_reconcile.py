@@ -287,6 +287,14 @@ CASES = [
         others={"ours.b": kafka(260, "r3")},
     ),
     Case(
+        "d: another branch ended before the first record that waits for our closed topic",
+        disk(150),
+        kafka(250, "r3", frontier=270, parked={"closed": 261}, beyond=18),
+        250,
+        others={"ours.b": kafka(260, "r3")},
+        beyond=Progress(250, 270, {"closed": 261}, 18),
+    ),
+    Case(
         "d: a new database is no relative",
         disk(150),
         kafka(210, "r3"),
@@ -384,6 +392,15 @@ def test_what_was_saved_of_a_damaged_database_is_not_delivered_again(
 ) -> None:
     seen = {} if delivered is None else {Key(US, "old", "main"): kafka(delivered, "gone")}
     assert reconcile(disk(0, salvaged=saved), seen, US).position == goes_on
+
+
+@pytest.mark.parametrize(("closed", "first"), [(16, 6), (30, 11)])
+def test_what_was_saved_while_a_topic_was_closed_goes_on_behind_it(closed: int, first: int) -> None:
+    """The old queue had delivered up to 43 but what waits for the closed topic from `closed` on: here it is `first`."""
+    old = kafka(closed - 1, "gone", frontier=43, parked={"closed": closed}, beyond=5)
+    verdict = reconcile(disk(0, salvaged=SAVED), {Key(US, "old", "main"): old}, US)
+    beyond = Progress(first - 1, 13, {"closed": first}, UNCOUNTED)
+    assert (verdict.position, verdict.beyond, verdict.by) == (first - 1, beyond, "old")
 
 
 @pytest.mark.parametrize(
