@@ -79,18 +79,17 @@ class Connection(asyncio.Protocol):
             else:
                 self._begin(data)
             return
-        packets: Sequence[tuple[int, int, int]] = ()
         while not self._ending:
             try:
                 packets, used = mqtt.split(data, self._door.config.packet_bytes_max)
+                if not packets:
+                    break
                 self._take(data, packets)
             except Malformed as error:
                 self.fail(error.reason, str(error))
                 return
             data = data[used:]
-            if len(packets) < mqtt.SPLIT_MAX:
-                break
-            if self._wait_for_turn(data):
+            if len(packets) == mqtt.SPLIT_MAX and self._wait_for_turn(data):
                 return
         if not self._ending and (self._rest or data):
             self._keep(data)

@@ -144,8 +144,8 @@ class Unsubscribe(NamedTuple):
 
 
 def split(data: bytes, packet_max: int) -> tuple[list[tuple[int, int, int]], int]:
-    """The first SPLIT_MAX complete packets as (first byte, start, end of what follows the length), and where the rest
-    begins."""
+    """Complete packets as (first byte, start, end of what follows the length), and where the rest begins. There may be
+    more behind SPLIT_MAX of them, or it is malformed: then it is said when nothing is before it."""
     packets: list[tuple[int, int, int]] = []
     begin, size = 0, len(data)
     while size - begin >= 2 and len(packets) < SPLIT_MAX:
@@ -164,8 +164,12 @@ def split(data: bytes, packet_max: int) -> tuple[list[tuple[int, int, int]], int
                     break
                 shift += 7
                 if shift > 7 * (_LENGTH_BYTES_MAX - 1):
+                    if packets:
+                        return packets, begin
                     raise Malformed("a remaining length of more than four bytes")
         if length > packet_max:
+            if packets:
+                return packets, begin
             raise Malformed(
                 f"a packet of {length} bytes, at most {packet_max} are taken", Reason.PACKET_TOO_LARGE
             )
@@ -415,9 +419,12 @@ def _integer(data: bytes, at: int, end: int) -> tuple[int, int]:
     while True:
         if at >= end or shift > 21:
             raise Malformed("a length that doesn't end")
-        value |= (data[at] & 0x7F) << shift
+        digit = data[at]
+        value |= (digit & 0x7F) << shift
         at += 1
-        if not data[at - 1] & 0x80:
+        if not digit & 0x80:
+            if shift and not digit:
+                raise Malformed("a length with more bytes than it needs")
             return value, at
         shift += 7
 

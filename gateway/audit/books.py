@@ -63,6 +63,7 @@ class _Account:
     reasons: dict[_Reason, list[Range]] = field(default_factory=dict)
     parked: list[str] = field(default_factory=list)
     parting: _Parting | None = None
+    saved_through: int = 0
     notes: list[str] = field(default_factory=list)
 
     def explain(self, cause: Cause, text: str, numbers: Range) -> None:
@@ -207,6 +208,8 @@ class Books:
             start = int(body["from_seq"])
             for topic, partitions in body["topics"].items():
                 account.goes_to(topic, start, int(partitions))
+        elif kind == "salvaged":
+            account.saved_through = int(body["through"])
         elif kind == "note":
             account.note(body["text"])
         else:
@@ -232,12 +235,13 @@ class Books:
             )
 
     def _parted(self, queue: str, story: Mapping[str, Any]) -> None:
-        old = str(story["queue_id"])
-        for lane, through in story["through"].items():
-            frontier = int(story["frontiers"].get(lane, through))
-            self._account(queue, lane).parting = _Parting(old, int(through), frontier)
-            self._account(queue, lane).note(f"its numbers up to {through} are of queue {old}")
-            self._account(old, lane).note(f"goes on behind {through} as queue {queue}")
+        for lane, told in story["lanes"].items():
+            parting = _Parting(str(told["queue_id"]), int(told["through"]), int(told["frontier"]))
+            self._account(queue, lane).parting = parting
+            self._account(queue, lane).note(
+                f"its numbers up to {parting.through} are of queue {parting.queue}"
+            )
+            self._account(parting.queue, lane).note(f"goes on behind {parting.through} as queue {queue}")
 
     def _lost(self, lane: str, queues: Mapping[str, int]) -> None:
         for queue, last in queues.items():
@@ -315,7 +319,7 @@ class Books:
         seen = account.seen.ranges()
         elsewhere = self._before_parting(account, lane)
         rest = list(without([Range(1, judged)], joined([*seen, *elsewhere])))
-        beginning = [Range(1, seen[0].first - 1 if seen else judged)]
+        beginning = joined([Range(1, seen[0].first - 1 if seen else judged), Range(1, account.saved_through)])
         for reason, told in [*account.reasons.items(), *self._expired(account, judged)]:
             numbers = joined(told)
             if reason.cause is Cause.SALVAGED:

@@ -20,6 +20,7 @@ from gateway.queue.census import Census, Count
 from gateway.queue.lock import FileLock, Note
 from gateway.queue.marks import Marks
 from gateway.queue.quarantine import Quarantine
+from gateway.queue.ranges import include, overlap
 from gateway.queue.recent import Recent
 from gateway.queue.salvage import open_store
 from gateway.queue.schema import LANES
@@ -142,7 +143,7 @@ class Queue:
         for gap in await self._call(self._store.gaps):
             self._gaps_open = True
             if gap.reason != DROPPED:
-                _include(self._unsettled[gap.lane], gap.first, gap.last)
+                include(self._unsettled[gap.lane], gap.first, gap.last)
         self._marks = Marks(loaded.marks, int(loaded.meta.get("age_s", "0")), self._clock)
         run = (self.run_id, boot_id(), *now)
         firsts = {lane: state.next_seq for lane, state in self._lanes.items()}
@@ -195,9 +196,9 @@ class Queue:
         state = self._lanes[lane]
         step = position - state.position
         first_time = lane not in self._known
-        held = _numbers(self._holes[lane], state.position, position)
+        held = overlap(self._holes[lane], state.position, position)
         if first_time:  # deleted while nobody knew that they were delivered: they were
-            held -= _numbers(self._unsettled[lane], state.position, position)
+            held -= overlap(self._unsettled[lane], state.position, position)
         dead = sum(seq <= position for seq in self._buried[lane])
         if step > 0:
             share = min(1.0, step / max(1, state.next_seq - 1 - state.position))
@@ -303,7 +304,7 @@ class Queue:
         """Go on as queue `origin.of`, whose own numbers begin behind `origin.through`; the ledger tells it with `told`.
         On disk when this returns; numbers, marks and counts stay. Raises Refused."""
         now = self._clock.wall_ms()
-        body = {"kind": "parted", "lane": "main", "time": now, **origin._asdict(), **told}
+        body = {"kind": "parted", "lane": "main", "time": now, "queue_id": origin.queue_id, **told}
         future = self.put([Entry(self._ledger, now, json.dumps(body).encode())], lane="ledger")
         self._group.origin = origin
         await future
@@ -594,11 +595,11 @@ class Queue:
     def _lose(self, gap: Gap) -> None:
         self._gaps_open = True
         if gap.reason != DROPPED:
-            _include(self._unsettled[gap.lane], gap.first, gap.last)
+            include(self._unsettled[gap.lane], gap.first, gap.last)
             self._settle_at_once |= self._known.keys() >= set(LANES)
         elif not self._closing:
             self._commit_at(self._last_settled + SETTLE_INTERVAL_S)
-        _include(self._holes[gap.lane], gap.first, gap.last)
+        include(self._holes[gap.lane], gap.first, gap.last)
         self._recent.clear()
 
     async def _call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -609,17 +610,3 @@ class Queue:
             if not self.failed.done():
                 self._fail(error)
             raise
-
-
-def _include(ranges: list[tuple[int, int]], first: int, last: int) -> None:
-    """Adjacent ones become one: a queue that is full for weeks drops its oldest records with every commit."""
-    if ranges and ranges[-1][1] + 1 == first:
-        ranges[-1] = (ranges[-1][0], last)
-    else:
-        ranges.append((first, last))
-        ranges.sort()
-
-
-def _numbers(ranges: Sequence[tuple[int, int]], after: int, through: int) -> int:
-    """How many of `ranges` are > after and <= through."""
-    return sum(max(0, min(last, through) - max(first, after + 1) + 1) for first, last in ranges)

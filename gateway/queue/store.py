@@ -118,7 +118,9 @@ class Store:
                 return format_of(self._db) == 0
             version = self._rows("PRAGMA user_version")[0][0]
         if version != FORMAT:
-            raise StorageDamaged(f"the queue's database says it has format {version}, its tables have {FORMAT}")
+            raise StorageDamaged(
+                f"the queue's database says it has format {version}, its tables have {FORMAT}"
+            )
         return False
 
     def load(self) -> "Loaded":

@@ -48,9 +48,9 @@ class Runtime:
         self._wear = Wear(config.gateway.data_dir, clock)
         self._needs_restart: tuple[str, ...] = ()
         self._drivers: dict[str, tuple[Supervisor, asyncio.Task[None]]] = {}
+        self._start_sync()  # first: it notes what came with a card from another board before a device stores more
         for name in config.drivers:
             self._start_driver(config.drivers[name])
-        self._start_sync()
         self._housekeeping = asyncio.create_task(self._keep_house(), name="housekeeping")
         describe_queue(self.metrics, queue)
         describe_wear(self.metrics, self._wear)

@@ -6,6 +6,8 @@ A ledger record is a JSON object with "kind", "lane" and "time" (Unix ms of this
   again when a topic has another number of partitions: a key's records may then lie in two of them.
 - lost: {"queues": {queue id: last number}}: databases of this gateway id that are gone with all they held undelivered.
 - dead: {"first": n, "last": n, "reason": ...}: a record that Kafka will never take lies with the dead letters.
+- salvaged: {"queue_id": ..., "through": n}: of what was saved from that queue's damaged database up to n, it had delivered
+  what this queue doesn't.
 - note: {"text": ...}: reconciling with Kafka found something worth telling.
 - dropped, and what else the queue tells of: see gateway.queue.
 """

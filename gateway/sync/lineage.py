@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from gateway.queue import Run
-from gateway.sync.position import Key, Position
+from gateway.sync.position import UNCOUNTED, Key, Position, Progress
 
 SEPARATOR = "."
 
@@ -49,6 +49,26 @@ def shared(runs: Sequence[Run], next_seq: int, position: Position) -> int | None
             return min(ours, end)
         end = min(end, first - 1)
     return 0 if frontier == 0 or position.runs[0][1] == 1 else None
+
+
+def clipped(progress: Progress, through: int, after: int) -> Progress:
+    """What of `progress` is behind `after` and up to `through`; how much that is beyond its floor is not counted."""
+    floor, frontier = max(progress.floor, after), min(progress.frontier, through)
+    parked = {topic: max(first, floor + 1) for topic, first in progress.parked.items() if first <= frontier}
+    if parked and frontier > floor:
+        return Progress(floor, frontier, parked, UNCOUNTED)
+    return Progress(max(after, frontier), max(after, frontier))
+
+
+def includes(progress: Progress, other: Progress) -> bool:
+    """Whether all that `other` says is delivered is so in `progress`, too."""
+    return (
+        other.floor <= progress.floor
+        and other.frontier <= progress.frontier
+        and all(
+            other.parked.get(topic, other.frontier + 1) <= first for topic, first in progress.parked.items()
+        )
+    )
 
 
 def relatives(seen: Mapping[Key, Seen], queue_id: str, lane: str) -> Iterator[tuple[str, Seen]]:

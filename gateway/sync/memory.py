@@ -59,12 +59,19 @@ class Memory:
     @property
     def copied(self) -> Mapping[str, int] | None:
         """The last number of each lane that another board gave, if this database is another board's."""
+        queue_id, copied = self.copied_in or (None, None)
+        return copied if queue_id == self._queue.queue_id else None
+
+    @property
+    def copied_in(self) -> tuple[str, Mapping[str, int]] | None:
+        """The same with the queue id whose numbers they are: a damaged database may have been saved since."""
         stored = self._load("copied")
-        return None if stored is None else dict(stored)
+        return None if stored is None else (stored[0], dict(stored[1]))
 
     async def set_copied(self, copied: Mapping[str, int] | None) -> None:
-        if copied != self.copied:
-            await self._store("copied", copied)
+        value = None if copied is None else (self._queue.queue_id, copied)
+        if value != self.copied_in:
+            await self._store("copied", value)
 
     @property
     def settled(self) -> Mapping[str, Progress] | None:

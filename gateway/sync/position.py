@@ -9,6 +9,7 @@ from gateway.errors import SinkHeld
 from gateway.queue import Run
 
 RUNS_TAIL = 8
+UNCOUNTED = -1
 
 
 class Key(NamedTuple):
@@ -19,7 +20,7 @@ class Key(NamedTuple):
 
 class Progress(NamedTuple):
     """How far a lane is delivered: all up to `floor`, and beyond it all up to `frontier` but what is `parked`:
-    {topic that can't be written: its first undelivered number}. `beyond` counts what is delivered beyond the floor."""
+    {topic that can't be written: its first undelivered number}. `beyond` counts what is delivered beyond the floor, if it is not UNCOUNTED."""
 
     floor: int
     frontier: int

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from gateway.queue import Run, Salvaged
-from gateway.sync.lineage import Seen, family, relatives, shared
-from gateway.sync.position import Key, Progress
+from gateway.sync.lineage import Seen, clipped, family, includes, relatives, shared
+from gateway.sync.position import UNCOUNTED, Key, Progress
 
 Assume = Literal["delivered", "lost"]
 Answer = Assume | Literal["fork"]
@@ -48,6 +48,8 @@ class Verdict(NamedTuple):
     note: str | None = None
     beyond: Progress | None = None
     parted: bool = False
+    by: str | None = None
+    """The queue that delivered what lies before the position, if another one."""
 
 
 def reconcile(
@@ -77,45 +79,57 @@ def _parting(
     one that delivered more, or it lost its end after that was delivered."""
     ours = None if mine is None else shared(local.runs, local.next_seq, mine.position)
     parted = mine is not None and ours != mine.position.progress.frontier
-    known = Progress(0, 0) if mine is None or parted else mine.position.progress
-    base = covered = unknown = max(local.position, known.floor)
+    own = None if mine is None or parted else mine.position.progress
+    known, unknown = {}, 0
     for queue_id, (_, position) in relatives(seen, local.queue_id, local.lane):
-        if queue_id == local.queue_id and not parted:
-            continue
         through = shared(local.runs, local.next_seq, position)
-        if through is not None and through <= position.seq:
-            covered = max(covered, through)
-        else:  # too many runs ago, or behind a closed topic
-            unknown = max(unknown, position.runs[0][1] - 1 if through is None else through)
-    if base < covered < known.frontier:
-        unknown = known.frontier
+        if through is None:
+            unknown = max(unknown, position.runs[0][1] - 1)
+        else:
+            progress = position.progress
+            known[queue_id] = progress if progress is own else clipped(progress, through, local.position)
+    by = local.queue_id
+    for queue_id, progress in known.items():
+        if by not in known or (progress.frontier, progress.floor) > (known[by].frontier, known[by].floor):
+            by = queue_id
+    best = known.get(by, Progress(0, 0))
+    if best.frontier <= local.position:
+        best = Progress(local.position, local.position)
+    if not all(includes(best, other) for other in known.values()):
+        unknown = max(unknown, best.frontier)
     unknown = min(unknown, local.next_seq - 1)
-    if not parted and base == max(covered, unknown):
+    if not parted and unknown <= best.floor and (by == local.queue_id or best.frontier <= local.position):
         return None
-    if unknown > covered and assume is None:
+    if unknown > best.floor and assume is None:
         return Verdict(
             local.position,
             f"lane {local.lane}: this database is an older copy of one that delivered more, and how much of what waits "
             f"here up to {unknown} was delivered nobody can know. `tidegate adopt --assume lost` sends what waits "
-            f"behind {covered} (some perhaps twice), `--assume delivered` skips what earlier runs stored (some perhaps "
-            "never sent).",
+            f"behind {best.floor} (some perhaps twice), `--assume delivered` skips what earlier runs stored (some "
+            "perhaps never sent).",
         )
     if parted and ours is not None and ours < local.position and not local.moved and assume is None:
         return Verdict(local.position, _lost_by_cluster(local, ours) + LOST_BY_CLUSTER)
     if assume == "delivered":
-        covered = max(covered, local.runs[-1].first - 1)
+        through = max(best.frontier, local.runs[-1].first - 1)
+        best = Progress(through, through)
     return Verdict(
-        covered,
+        best.floor,
         note=f"lane {local.lane}: Kafka has records that this disk lost after they were delivered, or never had: an older "
-        f"image of it was put back, or it doesn't keep what it says it wrote. What it has behind {covered} was never "
+        f"image of it was put back, or it doesn't keep what it says it wrote. What it has behind {best.floor} was never "
         "delivered and goes on as a new queue",
+        beyond=_beyond(best),
         parted=True,
+        by=by,
     )
 
 
 def _without(local: Local, seen: Mapping[Key, Seen], gateway_id: str, assume: Assume | None) -> Verdict:
     if local.fresh and not local.moved:
-        return Verdict(max(local.position, _covered(local, seen, gateway_id)))
+        saved, by = _saved(local, seen, gateway_id)
+        if saved.frontier <= local.position:
+            return Verdict(local.position)
+        return Verdict(max(local.position, saved.floor), beyond=_beyond(saved), by=by)
     if assume == "delivered":
         through = max(local.position, local.runs[-1].first - 1)
         return Verdict(
@@ -154,17 +168,31 @@ def _beyond(progress: Progress | None) -> Progress | None:
     return progress if progress is not None and progress.parked else None
 
 
-def _covered(local: Local, seen: Mapping[Key, Seen], gateway_id: str) -> int:
-    """Records saved from a damaged database may be delivered already, under their old numbers: always a prefix."""
-    position = 0
-    for saved in sorted(local.salvaged, key=lambda saved: saved.first):
-        old = seen.get(Key(gateway_id, saved.queue_id, local.lane))
-        delivered = 0 if old is None else min(saved.records, old.position.seq - saved.old_first + 1)
-        if delivered > 0:
-            position = saved.first + delivered - 1
-        if delivered < saved.records:
-            break
-    return position
+def _saved(local: Local, seen: Mapping[Key, Seen], gateway_id: str) -> tuple[Progress, str | None]:
+    """What is delivered of records saved from a damaged database, under their old numbers; and by which queue."""
+    pieces = sorted(local.salvaged, key=lambda saved: saved.first)
+    old = next(
+        (seen[key] for saved in pieces if (key := Key(gateway_id, saved.queue_id, local.lane)) in seen), None
+    )
+    if old is None:
+        return Progress(0, 0), None
+    progress = old.position.progress
+    floor, frontier = (_saved_up_to(pieces, number) for number in progress[:2])
+    parked = {topic: 1 + _saved_up_to(pieces, first - 1) for topic, first in progress.parked.items()}
+    behind = {topic: first for topic, first in parked.items() if first <= frontier}
+    if not behind:
+        return Progress(frontier, frontier), pieces[0].queue_id
+    return Progress(floor, frontier, behind, UNCOUNTED), pieces[0].queue_id
+
+
+def _saved_up_to(pieces: Sequence[Salvaged], number: int) -> int:
+    """The last of the new numbers whose old one is not beyond `number`."""
+    through = 0
+    for saved in pieces:
+        count = min(saved.records, number - saved.old_first + 1)
+        if count > 0:
+            through = saved.first + count - 1
+    return through
 
 
 def predecessors(

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 
 from gateway.errors import SinkHeld
 from gateway.queue import LANES, Origin, Queue
+from gateway.sync.lane import up_to
 from gateway.sync.lineage import Seen, branch
 from gateway.sync.memory import Adoption, Memory, Place
-from gateway.sync.position import Key
+from gateway.sync.position import UNCOUNTED, Key, Progress
 from gateway.sync.reconcile import Local, Verdict, reconcile, rival
 
 _log = logging.getLogger(__name__)
@@ -36,7 +37,15 @@ class Standing:
         if not others:
             await self._memory.set_copied(None)
         elif self._memory.copied is None:
-            await self._memory.set_copied({lane: self._queue.runs(lane)[-1].first - 1 for lane in LANES})
+            await self._memory.set_copied({lane: await self._came_along(lane) for lane in LANES})
+
+    async def _came_along(self, lane: str) -> int:
+        """All before this run; or, of a damaged database that was saved meanwhile, what had come along in that one."""
+        if self._memory.copied_in is None:
+            return self._queue.runs(lane)[-1].first - 1
+        queue_id, copied = self._memory.copied_in
+        saved = [one for one in await self._queue.salvaged(lane) if one.queue_id == queue_id]
+        return sum(max(0, min(one.records, copied[lane] - one.old_first + 1)) for one in saved)
 
     def check_place(self, now: Place, adoption: Adoption | None) -> bool:
         """Whether what waits goes to another place than before, as was agreed to. Raises SinkHeld."""
@@ -109,6 +118,9 @@ class Standing:
             if verdict.hold is not None:
                 raise SinkHeld(verdict.hold)
         await self._memory.set_rival(False)
+        for name, verdict in verdicts.items():
+            if verdict.beyond is not None and verdict.beyond.beyond == UNCOUNTED:
+                verdicts[name] = verdict._replace(beyond=await self._counted(name, verdict.beyond))
         if any(verdict.parted for verdict in verdicts.values()):
             await self._part(verdicts)
         return verdicts
@@ -129,15 +141,38 @@ class Standing:
         old = self._queue.queue_id
         note = f"a copy of queue {old} goes on here as another gateway's: what waited in it is left to the original"
         _log.warning("%s", note)
-        await self._queue.part(Origin(secrets.token_hex(8), old, through), frontiers={}, text=note)
+        lanes = {
+            lane: {"queue_id": old, "through": number, "frontier": number} for lane, number in through.items()
+        }
+        await self._queue.part(Origin(secrets.token_hex(8), old, through), lanes=lanes, text=note)
         return {lane: Verdict(number, parted=True) for lane, number in through.items()}
 
     async def _part(self, verdicts: Mapping[str, Verdict]) -> None:
         old = self._queue.queue_id
         through = {lane: verdict.position for lane, verdict in verdicts.items()}
-        frontiers = {lane: verdict.beyond.frontier for lane, verdict in verdicts.items() if verdict.beyond}
+        lanes = {
+            lane: {
+                "queue_id": verdict.by or old,
+                "through": verdict.position,
+                "frontier": verdict.beyond.frontier if verdict.beyond else verdict.position,
+            }
+            for lane, verdict in verdicts.items()
+        }
         self.parted = "; ".join(
             verdict.note for verdict in verdicts.values() if verdict.parted and verdict.note
         )
-        await self._queue.part(Origin(branch(old), old, through), frontiers=frontiers, text=self.parted)
+        await self._queue.part(Origin(branch(old), old, through), lanes=lanes, text=self.parted)
         _log.warning("queue %s goes on as %s", old, self._queue.queue_id)
+
+    async def _counted(self, lane: str, progress: Progress) -> Progress:
+        """With the number of records that were delivered beyond the floor."""
+        after, beyond = progress.floor, 0
+        dead = set(self._queue.buried(lane))
+        while after < progress.frontier:
+            segments = up_to(await self._queue.peek(lane, after, 1000, 1 << 20), progress.frontier)
+            for segment in segments:
+                for seq, entry in enumerate(segment.entries, segment.first):
+                    parked = progress.parked.get(entry.shape.topic)
+                    beyond += seq not in dead and (parked is None or seq < parked)
+            after = segments[-1].last if segments else progress.frontier
+        return progress._replace(beyond=beyond)

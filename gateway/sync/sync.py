@@ -26,7 +26,6 @@ from gateway.sync.reconcile import Answer, predecessors
 from gateway.sync.settings import KafkaSettings
 from gateway.sync.sink import (
     Batch,
-    Fenced,
     InvalidTimestamp,
     PositionRecord,
     Receipt,
@@ -83,7 +82,7 @@ class Sync:
             queue.pin(MAIN, queue.next_seq(MAIN) - 1)
         self._lanes = {name: Lane(name, queue) for name in LANES}
         self._topics = Topics(sink, clock)
-        self._pace = Pace(settings.linger, settings.max_rate, settings.transaction_timeout / 2)
+        self._pace = Pace(settings.linger, settings.max_rate, settings.transaction_timeout)
         self._batch_bytes: dict[str, int] = {}
         self._backoff = Backoff(gateway_id, *BACKOFF_S)
         self._refused_backoff = Backoff(gateway_id, *REFUSED_BACKOFF_S, floor_s=1.0)
@@ -168,8 +167,6 @@ class Sync:
             self._fail(LinkState.DOWN, error, alarm=True)
             return self._refused_backoff.next_delay()
         except SinkUnavailable as error:
-            if isinstance(error, Fenced):
-                self._pace.halve()
             self._fail(LinkState.DOWN, error, alarm=isinstance(error, InvalidTimestamp))
             return self._backoff.next_delay()
         except asyncio.CancelledError:
@@ -225,6 +222,8 @@ class Sync:
         for name, verdict in verdicts.items():
             lane = self._lanes[name]
             lane.resume(verdict.position, verdict.beyond)
+            if verdict.by is not None and not verdict.parted:
+                await self._tell("salvaged", name, queue_id=verdict.by, through=lane.front)
             if verdict.note is not None and not verdict.parted:
                 _log.warning("%s", verdict.note)
                 await self._tell("note", lane.name, text=verdict.note)
@@ -341,9 +340,13 @@ class Sync:
         if parks:
             await self._memory.set_parked(True)
         self._in_doubt = True
-        receipt, told_to_end = await self._deliver(
-            batches, [self._record(name, after[name]) for name in LANES]
-        )
+        try:
+            receipt, told_to_end = await self._deliver(
+                batches, [self._record(name, after[name]) for name in LANES]
+            )
+        except SinkUnavailable:
+            self._pace.failed()
+            raise
         self._in_doubt = False
         if not parks:
             await self._memory.set_parked(False)

@@ -30,7 +30,6 @@ from confluent_kafka.admin import (
     ConfigEntry,
     ConfigResource,
     NewTopic,
-    ResourceType,
     ScramCredentialInfo,
     ScramMechanism,
     UserScramCredentialUpsertion,
@@ -222,16 +221,14 @@ class KafkaBroker:
         self.admin.delete_topics([name])[name].result(30)
         wait_until(lambda: name not in self.admin.list_topics(timeout=10).topics, f"topic {name} did not go")
 
-    def configure(self, kind: ResourceType, name: str, setting: str, value: str) -> None:
-        """A setting of a topic or of the broker, changed while it runs."""
-        change = ConfigEntry(setting, value, incremental_operation=AlterConfigOpType.SET)
-        resource = ConfigResource(kind, name, incremental_configs=[change])
+    def configure(self, topic: str, **config: str) -> None:
+        """Changes settings of a topic, written as for `create_topic`."""
+        changes = [
+            ConfigEntry(key.replace("_", "."), value, incremental_operation=AlterConfigOpType.SET)
+            for key, value in config.items()
+        ]
+        resource = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=changes)
         self.admin.incremental_alter_configs([resource])[resource].result(30)
-
-    def show(self, listener: str, certificate: Certificate) -> None:
-        """To those who connect from now on."""
-        setting = f"listener.name.{listener}.ssl.keystore.location"
-        self.configure(ConfigResource.Type.BROKER, str(self._node), setting, str(certificate.chain))
 
     def add_scram_user(self, user: str, password: str) -> None:
         """Also changes the password of one who is there."""

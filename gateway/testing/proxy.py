@@ -14,8 +14,6 @@ from enum import Enum, IntEnum
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from gateway.testing.certificates import Certificate
-
 LINGER_RESET = struct.pack("ii", 1, 0)
 ANSWER_S = 2.0
 """How long a held request that was delivered for a client long gone may take to be answered."""
@@ -85,23 +83,17 @@ class Trap:
 
 
 class Proxy:
-    """`taken_apart=False` for what is no plain Kafka (TLS): no frames, no traps, the rest works. With a `certificate`
-    it speaks TLS with its clients, and plainly with what is behind it."""
+    """`taken_apart=False` for what is no plain Kafka (TLS): no frames, no traps, the rest works. With `tls` clients get
+    TLS although upstream has none; set another one for the next time it listens.
+    """
 
     def __init__(
-        self,
-        upstream: str,
-        port: int = 0,
-        *,
-        taken_apart: bool = True,
-        certificate: Certificate | None = None,
+        self, upstream: str, port: int = 0, *, taken_apart: bool = True, tls: ssl.SSLContext | None = None
     ) -> None:
         self.lead_to(upstream)
         self._port = port
-        self._tls: ssl.SSLContext | None = None
-        if certificate is not None:
-            self.present(certificate)
         self.taken_apart = taken_apart
+        self.tls = tls
         self.frames: list[Frame] = []
         self.traps: list[Trap] = []
         self.delay_s = {UP: 0.0, DOWN: 0.0}
@@ -130,11 +122,6 @@ class Proxy:
         """New connections go there."""
         host, _, port = upstream.rpartition(":")
         self._upstream = (host, int(port))
-
-    def present(self, certificate: Certificate) -> None:
-        """To clients that connect from the next `restore` after a `cut` on."""
-        self._tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        self._tls.load_cert_chain(certificate.chain)
 
     async def cut(self) -> None:
         """Reset every connection and refuse new ones until `restore`."""
@@ -205,7 +192,7 @@ class Proxy:
         return trap
 
     async def _listen(self) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self._port, ssl=self._tls)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self._port, ssl=self.tls)
         self._port = self._server.sockets[0].getsockname()[1]
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -188,8 +188,9 @@ def test_a_salvaged_queue_goes_on_where_the_damaged_one_ended() -> None:
     ]
 
 
-def part(books: Books, queue: str, of: str, through: int, **frontiers: int) -> None:
-    say(books, "parted", queue=queue, of=queue, queue_id=of, through={"main": through}, frontiers=frontiers)
+def part(books: Books, queue: str, of: str, through: int, frontier: int | None = None) -> None:
+    told = {"queue_id": of, "through": through, "frontier": through if frontier is None else frontier}
+    say(books, "parted", queue=queue, lanes={"main": told})
 
 
 def test_a_queue_that_went_on_from_another_is_judged_from_where_they_parted() -> None:
@@ -210,7 +211,7 @@ def test_beyond_a_closed_topic_each_record_is_in_one_of_the_two_queues() -> None
     books = Books("tidegate-ledger")
     position(books, 4, "q")
     position(books, 12, "q.b")
-    part(books, "q.b", "q", 4, main=8)
+    part(books, "q.b", "q", 4, 8)
     feed(books, [1, 2, 3, 4, 6, 8, 9])
     feed(books, [5, 10, 11, 12], queue="q.b")
     assert numbers_of(lane(books.findings(), "q.b").missing) == [7, 9]

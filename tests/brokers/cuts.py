@@ -20,7 +20,8 @@ from tests.brokers.load import Load, Stage, judge
 COMMON = ("11", "14", "15")
 """Those take seconds: of a random run they are most."""
 
-RECOVERY_S = 120.0
+RECOVERY_S = 360.0
+"""After an outage of minutes the gateway tries again up to five minutes apart."""
 
 
 def dealt(dice: random.Random, count: int) -> Iterator[Fault]:

@@ -6,8 +6,6 @@ import random
 from collections.abc import Awaitable, Callable, Mapping
 from typing import NamedTuple
 
-from confluent_kafka.admin import ConfigResource
-
 from gateway.sync import LinkState
 from gateway.sync.kafka import partition_of
 from gateway.testing.cluster import KafkaCluster
@@ -176,8 +174,7 @@ async def too_few_in_sync(site: Site) -> None:
 
 
 def needs_in_sync(site: Site, replicas: int) -> None:
-    topic, setting = site.load.topic, "min.insync.replicas"
-    site.cluster.any.configure(ConfigResource.Type.TOPIC, topic, setting, str(replicas))
+    site.cluster.any.configure(site.load.topic, min_insync_replicas=str(replicas))
 
 
 FAULTS: Mapping[Fault, tuple[str, str]] = {

@@ -1,7 +1,8 @@
 """Certificates and passwords that change while a gateway delivers."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+import ssl
+from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -29,20 +30,14 @@ ATTEMPTS_MAX = 10
 
 @pytest.fixture(scope="module")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaBroker]:
-    listeners = ("ssl", "sasl_plaintext")
+    listener = "sasl_plaintext"
     with KafkaBroker(
         tmp_path_factory.mktemp("doors"),
-        listeners=listeners,
-        advertised=dict(zip(listeners, free_ports(2), strict=True)),
-        settings={"listener.name.sasl_plaintext.connections.max.reauth.ms": str(WITHOUT_LOGIN_S * 1000)},
+        listeners=(listener,),
+        advertised={listener: free_ports(1)[0]},
+        settings={f"listener.name.{listener}.connections.max.reauth.ms": str(WITHOUT_LOGIN_S * 1000)},
     ) as one:
         yield one
-
-
-@pytest.fixture
-async def tls_link(broker: KafkaBroker) -> AsyncIterator[Proxy]:
-    async with Proxy(broker.address("ssl"), broker.advertised_port("ssl"), taken_apart=False) as link:
-        yield link
 
 
 @pytest.fixture
@@ -50,6 +45,31 @@ async def login_link(broker: KafkaBroker) -> AsyncIterator[Proxy]:
     listener = "sasl_plaintext"
     async with Proxy(broker.address(listener), broker.advertised_port(listener)) as link:
         yield link
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path / "authority")
+
+
+@pytest.fixture
+async def tls_link(kafka: KafkaBroker, authority: Authority) -> AsyncIterator[Proxy]:
+    """It and not Kafka shows the certificates: those can be changed at once."""
+    tls = shown(authority.issue("first"))
+    async with Proxy(kafka.address("proxied"), kafka.advertised_port("proxied"), tls=tls) as link:
+        yield link
+
+
+def shown(certificate: Certificate) -> ssl.SSLContext:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate.chain)
+    return context
+
+
+async def show(link: Proxy, certificate: Certificate) -> None:
+    await link.cut()
+    link.tls = shown(certificate)
+    await link.restore()
 
 
 def clean(fault: str, what: str, load: Load, broker: KafkaBroker, times: int = 1) -> None:
@@ -64,50 +84,46 @@ async def refused(load: Load, words: str) -> None:
 
 
 async def test_a_broker_shows_bad_certificates_and_then_a_new_one(
-    broker: KafkaBroker, tls_link: Proxy, tmp_path: Path
+    kafka: KafkaBroker, authority: Authority, tls_link: Proxy, tmp_path: Path
 ) -> None:
-    assert broker.authority
-    topic = broker.create_topic("certificates")
-    issue = broker.authority.issue
-    bad: list[tuple[Certificate, str]] = [
-        (issue("old", valid_from=-2 * DAY, valid_until=-DAY), "has expired"),
-        (issue("elsewhere", ("kafka.example",)), "is for another name"),
+    topic = kafka.create_topic("certificates")
+    bad = [
+        (authority.issue("old", valid_from=-2 * DAY, valid_until=-DAY), "has expired"),
+        (authority.issue("elsewhere", ("kafka.example",)), "is for another name"),
         (Authority(tmp_path / "foreign").issue("foreign"), "not signed by an authority"),
     ]
-    tls = TlsSettings(ca=broker.authority.path)
+    tls = TlsSettings(ca=authority.path)
     async with Load.on(tmp_path, [tls_link.address], "certificates", topic, tls=tls) as load:
         for number, (certificate, words) in enumerate(bad):
-            await asyncio.to_thread(broker.show, "ssl", certificate)
-            await tls_link.reset()
+            await show(tls_link, certificate)
             await refused(load, words)
-            await asyncio.to_thread(broker.show, "ssl", issue(f"good-{number}"))
+            await show(tls_link, authority.issue(f"new-{number}"))
             await load.flows()
     clean(
-        "28", "a certificate expired, for another name, of a foreign authority; then renewed", load, broker, 3
+        "28", "a certificate expired, for another name, of a foreign authority; then renewed", load, kafka, 3
     )
 
 
 async def test_a_new_authority_is_taken_up_from_its_file(
-    broker: KafkaBroker, tls_link: Proxy, tmp_path: Path
+    kafka: KafkaBroker, authority: Authority, tls_link: Proxy, tmp_path: Path
 ) -> None:
-    assert broker.authority
-    topic = broker.create_topic("authorities")
-    old, new = broker.authority.path.read_bytes(), Authority(tmp_path / "new")
+    topic = kafka.create_topic("authorities")
+    old, new = authority.path.read_bytes(), Authority(tmp_path / "new")
     ca = tmp_path / "ca.pem"
     ca.write_bytes(old)
     tls = TlsSettings(ca=ca)
     async with Load.on(tmp_path, [tls_link.address], "authorities", topic, tls=tls) as load:
-        await asyncio.to_thread(broker.show, "ssl", new.issue("by-the-new"))
-        await tls_link.reset()
+        await show(tls_link, new.issue("first-of-the-new"))
         await refused(load, "not signed by an authority")
         ca.write_bytes(old + new.path.read_bytes())
         await load.flows()
-    await asyncio.to_thread(broker.show, "ssl", broker.authority.issue("good-again"))
-    clean("28", "another authority, its certificate put into the gateway's file", load, broker)
+    clean("28", "another authority, its certificate put into the gateway's file", load, kafka)
 
 
-def gateway_login() -> SaslSettings:
-    return SaslSettings(mechanism="SCRAM-SHA-256", user="gateway", password=Secret(lambda: "secret", "test"))
+def gateway_login(passwords: Sequence[str] = ("secret",)) -> SaslSettings:
+    """With the last of `passwords`."""
+    password = Secret(lambda: passwords[-1], "test")
+    return SaslSettings(mechanism="SCRAM-SHA-256", user="gateway", password=password)
 
 
 async def test_a_password_is_withdrawn_and_given_back(
@@ -141,3 +157,18 @@ async def test_a_broker_closes_connections_that_do_not_log_in_again(
         await until(lambda: len({frame.connection for frame in login_link.frames} - before) >= 5)
         await load.flows()
     clean("29", f"connections closed {WITHOUT_LOGIN_S} s after the login", load, broker, 5)
+
+
+async def test_a_password_that_is_changed_on_both_sides_is_read_again(
+    broker: KafkaBroker, login_link: Proxy, tmp_path: Path
+) -> None:
+    topic = broker.create_topic("changed")
+    broker.add_scram_user("gateway", "secret")
+    known = ["secret"]
+    login = gateway_login(known)
+    async with Load.on(tmp_path, [login_link.address], "changed", topic, sasl=login) as load:
+        await asyncio.to_thread(broker.add_scram_user, "gateway", "another")
+        await refused(load, "wrong user or password")
+        known.append("another")
+        await load.flows()
+    clean("29", "a password changed at the broker, then in the gateway's file", load, broker)

@@ -22,7 +22,10 @@ class Mutator:
         """Mostly a few changes; sometimes none, and sometimes bytes that never were a message."""
         if self.chance.random() < 0.02:
             return self.chance.randbytes(self.chance.randrange(100))
-        data = bytearray(self.chance.choice(self.corpus))
+        return self.changed(self.chance.choice(self.corpus))
+
+    def changed(self, message: bytes) -> bytes:
+        data = bytearray(message)
         for _ in range(self.chance.randrange(CHANGES_MAX + 1)):
             self.chance.choice(MUTATIONS)(data, self)
         return bytes(data[:BYTES_MAX])

@@ -43,11 +43,12 @@ def parse(data: bytes, version: int) -> list[object]:
     """All packets, or what came before the malformed one and its reason."""
     found: list[object] = []
     try:
-        packets, used = mqtt.split(data, LIMIT)
-        for first, start, end in packets:
-            parser = PARSERS.get(Packet(first >> 4)) if first >> 4 else None
-            found.append(parser(data, first, start, end, version) if parser else data[start:end])
-        found.append(data[used:])
+        while (split := mqtt.split(data, LIMIT))[0]:
+            for first, start, end in split[0]:
+                parser = PARSERS.get(Packet(first >> 4)) if first >> 4 else None
+                found.append(parser(data, first, start, end, version) if parser else data[start:end])
+            data = data[split[1] :]
+        found.append(data)
     except Malformed as error:
         found.append(error.reason)
     return found
@@ -143,6 +144,22 @@ def test_what_is_malformed_is_said(packet: bytes, message: str) -> None:
 
     with pytest.raises(Malformed, match=message):
         take()
+
+
+def test_a_length_has_no_more_bytes_than_it_needs() -> None:
+    """Section 1.5.5; the remaining length, which was always read so, is left alone."""
+    packet = mqtt.packet(0x32, mqtt.text("a") + b"\0\1\x80\0x")
+    [(first, start, end)], _ = mqtt.split(packet, LIMIT)
+    with pytest.raises(Malformed, match="more bytes than it needs"):
+        mqtt.publish(packet, first, start, end, V5)
+
+
+def test_what_comes_before_a_malformed_length_is_split_off() -> None:
+    data = publish("a", b"1") + b"\x30\xff\xff\xff\xff\x01"
+    packets, used = mqtt.split(data, LIMIT)
+    assert len(packets) == 1
+    with pytest.raises(Malformed, match="more than four bytes"):
+        mqtt.split(data[used:], LIMIT)
 
 
 def test_cases_are_what_they_say() -> None:

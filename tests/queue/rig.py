@@ -1,5 +1,6 @@
 """What the queue's tests share: entries, opening, and a process that died without closing."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -36,6 +37,14 @@ async def drain(queue: Queue, lane: str = "main") -> list[tuple[int, bytes]]:
             found += [(segment.first + index, entry.value) for index, entry in enumerate(segment.entries)]
         queue.advance(lane, segments[-1].last, sum(len(segment.entries) for segment in segments))
     return found
+
+
+async def damaged(folder: Path, offset: int, size: int) -> Queue:
+    with (folder / "queue.db").open("r+b") as file:
+        file.seek(offset)
+        file.write(os.urandom(size))
+    (folder / "queue.db-wal").write_bytes(b"an unclean stop")
+    return await open_queue(folder)
 
 
 async def dead_letters(queue: Queue) -> list[DeadLetter]:

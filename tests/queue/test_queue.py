@@ -20,7 +20,7 @@ from gateway.limits import RECORD_BYTES_MAX
 from gateway.queue import Queue, Segment
 from gateway.queue.recent import Recent
 from gateway.queue.store import RUNS_MAX
-from tests.queue.rig import copy_as_killed, dead_letters, drain, entries, open_queue, settings
+from tests.queue.rig import copy_as_killed, damaged, dead_letters, drain, entries, open_queue, settings
 
 
 async def test_what_was_put_comes_back_in_order_after_a_kill(tmp_path: Path) -> None:
@@ -365,14 +365,6 @@ async def test_runs_are_known_as_long_as_their_records_wait_and_only_so_many_bey
     queue = await open_queue(tmp_path)
     assert len(queue.runs("main")) == RUNS_MAX
     await queue.close()
-
-
-async def damaged(folder: Path, offset: int, size: int) -> Queue:
-    with (folder / "queue.db").open("r+b") as file:
-        file.seek(offset)
-        file.write(os.urandom(size))
-    (folder / "queue.db-wal").write_bytes(b"an unclean stop")
-    return await open_queue(folder)
 
 
 @pytest.mark.parametrize(("offset", "size"), [(0, 100), (8192, 4096), (60_000, 30_000)])

@@ -31,6 +31,9 @@ ROOM = {
 QUIET_S = (3.0, 12.0)
 OUTAGE_S = (1.0, 15.0)
 FULL_S = (2.0, 8.0)
+ROOM_S = 3.0
+"""A gateway that refuses looks for room every second. Before it found any, small records may be taken while larger are not."""
+
 RECOVERY_S = 300.0
 PRINT_S = 30.0
 
@@ -163,9 +166,11 @@ class Soak:
         since = time.monotonic()
         others = fill(self._plant.folder / "data")
         await self._plant.look_on(self._random.uniform(*FULL_S))
-        acknowledging = self._plant.acknowledging()
         others.unlink()
-        await self._plant.until(acknowledging, START_S, "no device gets an acknowledgement any more")
+        await self._plant.look_on(ROOM_S)
+        await self._plant.until(
+            self._plant.acknowledging(), START_S, "no device gets an acknowledgement any more"
+        )
         self._plant.may_lose(since)
 
     async def _clock_set(self) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.queue.full_disk import needs_root
+from tests.soak.false_clock import needs_faketime
 from tests.soak.samples import INTERVAL_S, Sample, Samples
 
 ROOT = Path(__file__).parent.parent.parent
@@ -18,6 +19,7 @@ HOUR_S = 3600.0
 @pytest.mark.proof
 @pytest.mark.timeout(300)
 @needs_root
+@needs_faketime
 def test_nothing_is_lost_and_nothing_is_there_twice() -> None:
     command = [sys.executable, "-m", "tests.soak.soak", "--minutes", "0.1"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

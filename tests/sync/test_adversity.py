@@ -5,10 +5,12 @@ from pathlib import Path
 import pytest
 
 from gateway.errors import SinkRefused, SinkUnavailable
+from gateway.queue.quarantine import Quarantine
 from gateway.testing.sink import Fault, MemoryTopic
 from tests.sync.world import GATEWAY, World, new_cluster, quick
 
 SMALL = ("alpha", b"k1", 100)
+OTHER = ("beta", b"k1", 100)
 LARGE = [("alpha", b"k1", 60_000)] * 4
 
 
@@ -222,6 +224,51 @@ async def test_an_older_image_goes_on_with_what_was_not_delivered_and_says_so(tm
     await world.quiet()
     assert "an older image of it was put back" in (world.sync.status().alarm or "")
     assert world.queue.queue_id.startswith(f"{first_life}.")
+    await world.balance()
+    assert len(world.found()) == 6
+
+
+async def test_an_older_image_is_put_back_while_a_topic_is_missing(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    closed = world.cluster.topics.pop("beta")
+    await world.start()
+    await world.emit(SMALL, OTHER, SMALL)
+    older = await world.image()
+    await world.emit(OTHER, SMALL)
+    await world.quiet()
+    await world.put_back(older)
+    await world.start(connect=False)
+    await world.emit(SMALL, OTHER)
+    world.connect()
+    await world.quiet()
+    assert len(world.found()) == 4
+    world.cluster.topics["beta"] = closed
+    await world.quiet()
+    assert len(world.found()) == 6
+    lane = world.queue.stats().lanes["main"]
+    assert (lane.stored, lane.delivered, lane.pending, lane.dropped) == (5, 5, 0, 0)
+    await world.balance()
+
+
+async def test_a_damaged_database_is_saved_while_a_topic_is_missing(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    closed = world.cluster.topics.pop("beta")
+    await world.start()
+    await world.emit(SMALL, OTHER, SMALL)
+    await world.quiet()
+    await world.emit(SMALL, OTHER)
+    await world.quiet()
+    await world.kill()
+    Quarantine(world.folder / "queue.db").set_aside(1, "damaged")
+    await world.start()
+    await world.emit(SMALL)
+    await world.quiet()
+    assert len(world.found()) == 4
+    world.cluster.topics["beta"] = closed
+    await world.quiet()
+    lane = world.queue.stats().lanes["main"]
+    assert (lane.stored, lane.delivered, lane.pending, lane.dropped) == (6, 6, 0, 0)
+    world.branched = True
     await world.balance()
     assert len(world.found()) == 6
 

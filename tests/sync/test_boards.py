@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import apsw
 import pytest
 
 from gateway.errors import CommandError
@@ -89,6 +90,47 @@ async def test_a_copy_becomes_a_gateway_of_its_own_and_leaves_to_the_original_wh
     world.audit()
 
 
+async def test_the_power_goes_between_a_fork_and_its_first_transaction(world: World, tmp_path: Path) -> None:
+    copy = world.copied(tmp_path / "b", "soc:b")
+    copy.gateway = "plant-b"
+    await copy.start()
+    await held(copy)
+    await copy.emit(RECORD)
+    copy.cluster.pause()
+    await copy.sync.adopt("fork")
+    await copy.until(lambda: copy.queue.load("sync.adoption") == "null")
+    assert copy.queue.position("main") == 3
+    await copy.kill()
+    copy.cluster.resume()
+    await copy.start()
+    await copy.until(lambda: copy.drained)
+    assert sorted(number for number, _ in copy.found()) == [1, 4]
+    await copy.stop()
+
+
+async def test_a_rival_that_an_operator_has_dealt_with_is_forgotten(world: World) -> None:
+    await world.start()
+    await world.quiet()
+    world.rival()
+    await world.emit(RECORD)
+    await held(world)
+    older = await world.image()
+    await world.sync.adopt(None)
+    await world.until(lambda: world.drained)
+    again = await world.image()
+    await world.emit(RECORD)
+    await world.quiet()
+    await world.put_back(again)
+    await world.start()
+    await world.emit(RECORD)
+    await world.until(lambda: world.drained)
+    assert not world.held
+    await world.put_back(older)
+    await world.start()
+    assert "another gateway" in await held(world)
+    await world.balance()
+
+
 async def test_a_board_s_own_database_is_no_copy(world: World) -> None:
     world.cluster.refusals.clear()
     world.gateway = "renamed"
@@ -157,3 +199,32 @@ async def test_of_two_copies_at_the_same_time_one_stops_and_each_record_arrives_
     world.lost = list(copy.stored.values())
     await world.balance()
     assert len(world.found()) == 3 + 2 + 2
+
+
+async def test_a_copied_card_that_is_damaged_and_saved_still_tells_its_own_records(
+    world: World, tmp_path: Path
+) -> None:
+    """Saved records get new numbers: 1 and 2 came with the card then, 3 to 5 are this board's."""
+    copy = world.copied(tmp_path / "b", "soc:b")
+    await copy.start()
+    await held(copy)
+    own = [("beta", b"k2", size) for size in (50, 60, 70)]
+    await copy.emit(*own)
+    await copy.stop()
+    file = copy.folder / "queue.db"
+    content = bytearray(file.read_bytes())
+    connection = apsw.Connection(str(file))
+    [(page,)] = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name='gap'")
+    connection.close()
+    content[(page - 1) * 4096 : page * 4096] = b"x" * 4096
+    file.write_bytes(content)
+    file.with_name("queue.db-wal").write_bytes(b"an unclean stop")
+    copy.gateway = "plant-b"
+    await copy.start()
+    await held(copy)
+    assert copy.queue.pending("main")[0] == 5
+    await copy.sync.adopt("fork")
+    await copy.until(lambda: copy.drained)
+    assert [one.topic for number, one in copy.found() if number > 2] == ["beta"] * 3
+    assert len(copy.found()) == 1 + 3
+    await copy.stop()

@@ -23,6 +23,7 @@ pytestmark = pytest.mark.kafka
 COMMAND = "pytest tests/sync/test_kafka_delivery.py -m proof"
 
 HOUR_MS = 3_600_000
+NARROW_BYTES_PER_S = 5000
 
 
 async def test_records_arrive_once_in_order_and_say_where_they_come_from(
@@ -245,3 +246,23 @@ async def test_the_link_is_cut_again_and_again(
         await delivered(queue)
     assert numbers(kafka.read(topic)) == list(range(2000))
     await queue.close()
+
+
+@pytest.mark.slow
+@pytest.mark.proof
+async def test_transactions_that_a_slow_link_does_not_carry_in_time_become_smaller(
+    kafka: KafkaBroker, link: Proxy, topic: str, tmp_path: Path
+) -> None:
+    queue = await open_queue(tmp_path)
+    shape, now = entries(topic, 0)[0].shape, SystemClock().wall_ms()
+    await queue.put([Entry(shape, now, random.Random(number).randbytes(1000)) for number in range(100)])
+    link.shape(Direction.UP, bytes_per_s=NARROW_BYTES_PER_S)
+    async with running(queue, link.address, "narrow", transaction_timeout=6.0):
+        await until(lambda: queue.position("main") > 0)
+        await link.restore()
+        await delivered(queue)
+    found = [record.value for record in kafka.read(topic)]
+    assert found == [random.Random(number).randbytes(1000) for number in range(100)]
+    await queue.close()
+    what = f"{NARROW_BYTES_PER_S * 8 // 1000} kbit/s, 6 s for a transaction, records that can't be compressed"
+    proof.tell(proof.Row("13", what, 1, 100, 0, 0, None, COMMAND))

@@ -7,7 +7,7 @@ import pytest
 
 from gateway.queue import Run, Salvaged
 from gateway.sync.lineage import Seen
-from gateway.sync.position import Key, Position, Progress
+from gateway.sync.position import UNCOUNTED, Key, Position, Progress
 from gateway.sync.reconcile import Assume, Local, predecessors, reconcile, rival
 
 US = "plant"
@@ -84,8 +84,18 @@ CASES = [
         "a': the disk lost its end, which lay beyond a closed topic",
         disk(250, 269),
         kafka(250, "r3", **PARKED),
-        None,
-        "up to 269 was delivered nobody can know",
+        250,
+        "behind 250",
+        beyond=Progress(250, 269, {"closed": 251}, UNCOUNTED),
+        parted=True,
+    ),
+    Case(
+        "a': the disk lost its end, with all that waits for the closed topic",
+        disk(240, 250),
+        kafka(250, "r3", **PARKED),
+        250,
+        "behind 250",
+        parted=True,
     ),
     Case(
         "a': it lost its end, and went on in another run",
@@ -245,9 +255,19 @@ CASES = [
         "d: another branch has a closed topic, and is ahead of us",
         disk(150),
         kafka(210, "r3"),
-        None,
-        "up to 270 was",
+        250,
+        "behind 250",
         others={"ours.b": kafka(250, "r3", **PARKED)},
+        beyond=Progress(250, 270, {"closed": 251}, UNCOUNTED),
+        parted=True,
+    ),
+    Case(
+        "d: we went on from another branch, with a closed topic that could be written again meanwhile",
+        disk(250),
+        kafka(250, "r3", frontier=290, parked={"closed": 260}, beyond=30),
+        250,
+        others={"ours.b": kafka(250, "r3", **PARKED)},
+        beyond=Progress(250, 290, {"closed": 260}, 30),
     ),
     Case(
         "d: we have a closed topic, and another branch is ahead of it",

@@ -26,8 +26,10 @@ from gateway.sync.kafka.producer import Producer
 from gateway.sync.settings import KafkaSettings, SaslSettings, TlsSettings
 from gateway.testing.certificates import Authority, Certificate
 from gateway.testing.kafka import KafkaBroker
+from tests import proof
 from tests.sync.rig import delivered, entries, numbers, open_queue, running, until
 
+COMMAND = "pytest tests/sync/test_security.py"
 LISTENERS = ("ssl", "mtls", "sasl_plaintext", "sasl_ssl")
 DAY = timedelta(days=1)
 
@@ -103,6 +105,7 @@ async def test_records_arrive_through(
     await queue.close()
 
 
+@pytest.mark.proof
 @pytest.mark.kafka
 @pytest.mark.parametrize(
     ("listener", "security", "state", "words"),
@@ -136,6 +139,8 @@ async def test_what_an_operator_reads(
         assert sync.status().state is state
         assert queue.position("main") == 0
     await queue.close()
+    fault = "28" if listener in ("ssl", "mtls") or "tls" in security else "29"
+    proof.tell(proof.Row(fault, f"refused, and why: {words}", 1, 1, 0, 0, None, COMMAND))
 
 
 @pytest.mark.kafka
@@ -199,6 +204,7 @@ async def tls_port(certificate: Certificate) -> AsyncIterator[int]:
         yield server.sockets[0].getsockname()[1]
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize(
     ("make", "words"),
     [
@@ -223,6 +229,8 @@ async def test_certificates_that_are_refused(
         with pytest.raises(SinkRefused) as refusal:
             await ask(settings.bootstrap_servers[0], settings)
         assert words in str(refusal.value)
+    what = f"refused, and why: {words.partition(' (')[0].partition(':')[0]}"
+    proof.tell(proof.Row("28", what, 1, None, None, None, None, COMMAND))
 
 
 @pytest.mark.parametrize(

@@ -159,8 +159,7 @@ class SyncModel(RuleBasedStateMachine):
     @precondition(lambda self: self.image is not None)
     @rule()
     def the_image_is_put_back(self) -> None:
-        """Behind a closed topic nobody can know what was delivered: that is held, and no promise."""
-        if self.image is not None and not self.world.closed:
+        if self.image is not None:
             self.do(self.world.put_back(self.image))
             self.do(self.world.start())
 
@@ -170,14 +169,11 @@ class SyncModel(RuleBasedStateMachine):
         self.do(self.world.emit(*records))
         if quiet:
             self.do(self.world.quiet())
-        if not self.world.closed:
-            self.do(self.world.put_back(image))
-            self.do(self.world.start())
+        self.do(self.world.put_back(image))
+        self.do(self.world.start())
 
     @rule()
     def the_card_is_cloned_or_the_other_copy_runs(self) -> None:
-        if self.world.closed:
-            return
         if self.world.twin is None:
             self.do(self.world.clone())
         else:

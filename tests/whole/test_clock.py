@@ -6,10 +6,16 @@ from pathlib import Path
 import pytest
 
 from gateway.testing.kafka import KafkaBroker
-from tests.soak.false_clock import FalseClock
+from tests.soak.false_clock import FalseClock, needs_faketime
 from tests.whole.rig import Gateway, at_work, settle, tell
 
-pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.proof, pytest.mark.timeout(300)]
+pytestmark = [
+    pytest.mark.kafka,
+    pytest.mark.slow,
+    pytest.mark.proof,
+    pytest.mark.timeout(300),
+    needs_faketime,
+]
 
 TOLERANCE_MS = 600_000
 RETENTION_MS = 7 * 24 * 3600 * 1000

@@ -180,7 +180,8 @@ class KafkaSink:
                 await kafka.commit_transaction()
         finally:
             for answer in answers:
-                answer.cancel()
+                if not answer.cancel() and not answer.cancelled():
+                    answer.exception()  # or asyncio complains that nobody looked
         written = answers[-1].result()
         if written.timestamp < 0:
             raise SinkRefused(
