@@ -26,7 +26,8 @@ Identity. The queue_id is random. Where the disk has parted from what Kafka has 
 as another one: one transaction changes the id and tells it in the ledger; records keep their numbers, and those up to
 meta "origin" count as the former queue's.
 
-Recovery. After an unclean stop the file is checked. A damaged one is set aside (quarantine/), what has a good
+Recovery. After an unclean stop the file and the log are checked; the lock file says which queue must be there, and
+whether its log must. Damage that is met in use is noted for the next start. A damaged database is set aside (quarantine/), what has a good
 checksum is saved under a new queue_id, and the story is told in status and in the ledger lane. Quarantines lie outside
 the cap, at most three, together no larger than it; where the disk gets near the floor the oldest goes first.
 """

@@ -6,7 +6,9 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
+from gateway.errors import StorageFailing
 from gateway.queue.schema import sync_directory
+from gateway.queue.state import StorageDamaged
 
 SUFFIXES = ("", "-wal", "-shm")
 UNFINISHED = "unfinished"
@@ -26,10 +28,11 @@ class Quarantine:
     def unfinished(self) -> Path | None:
         return next((note.parent for note in sorted(self._shelf.glob(f"*/{UNFINISHED}"))), None)
 
-    def suspect(self, damage: str) -> None:
-        """Damage was found while the queue was in use: the next start sets it aside, whatever a check says."""
-        with suppress(OSError):  # then the next start finds it by itself, or this process's successor does
-            self._suspicion.write_text(damage)
+    def suspect(self, error: StorageFailing) -> None:
+        """Damage that was found while the queue was in use: the next start sets it aside, whatever a check says."""
+        if isinstance(error, StorageDamaged):
+            with suppress(OSError):  # the next process that finds the damage tries again
+                self._suspicion.write_text(str(error))
 
     def suspected(self) -> str | None:
         return self._suspicion.read_text() if self._suspicion.exists() else None

@@ -29,7 +29,7 @@ from gateway.queue.salvage import open_store
 from gateway.queue.schema import LANES
 from gateway.queue.segments import DROPPED, Gap, Segment, cut, payload_bytes
 from gateway.queue.settings import QueueSettings
-from gateway.queue.state import Buried, DeadLetter, Group, LaneState, Outcome, Run, StorageDamaged
+from gateway.queue.state import Buried, DeadLetter, Group, LaneState, Outcome, Run
 from gateway.queue.stats import QueueStats, lane_stats
 
 P = ParamSpec("P")
@@ -112,13 +112,12 @@ class Queue:
 
     async def _open(self, vfs: str | None) -> None:
         now = (self._clock.wall_ms(), self._clock.boottime_ms())
-        self._store = await self._call(
-            open_store, self._path, self._settings, self._ledger, self._lock.read(), now, vfs
-        )
+        noted = self._lock.read()
+        self._store = await self._call(open_store, self._path, self._settings, self._ledger, noted, now, vfs)
         try:
             await self._load(now)
         except BaseException:
-            await self._call(self._store.abandon)
+            self._store.abandon()
             raise
 
     async def _load(self, now: tuple[int, int]) -> None:
@@ -308,8 +307,8 @@ class Queue:
         async with self._exhuming:
             surplus = await self._call(self._store.surplus)
             if surplus:
-                numbers = ", ".join(f"{one.lane}/{one.seq}" for one in surplus)
-                text = f"the oldest dead letters made room for newer ones: {numbers}"
+                text = "the oldest dead letters made room for newer ones: "
+                text += ", ".join(f"{one.lane}/{one.seq}" for one in surplus)
                 _log.warning("%s", text)
                 note = statement(self._ledger, "note", lane, self._clock.wall_ms(), text=text)
                 future = self.put([note], lane="ledger")
@@ -558,8 +557,7 @@ class Queue:
     def _fail(self, error: StorageFailing) -> None:
         """After a failed flush nobody knows what the kernel kept: nothing is acknowledged by this process again."""
         self.failed.set_result(error)
-        if isinstance(error, StorageDamaged):
-            Quarantine(self._path).suspect(str(error))
+        Quarantine(self._path).suspect(error)
         for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_exception(error)

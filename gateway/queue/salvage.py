@@ -23,6 +23,9 @@ from gateway.queue.settings import QueueSettings
 from gateway.queue.state import StorageDamaged
 from gateway.queue.store import PAGE_BYTES, Store
 
+IN_WAL_MODE = b"\2\2"
+"""Bytes 18 and 19 of the file; with others SQLite takes it for one that it may not write."""
+
 
 def open_store(
     path: Path,
@@ -80,8 +83,9 @@ def _missing(path: Path, log: Path, unclean: bool, noted: Note | None) -> str | 
         return "the queue's database file is missing"
     if noted is None:
         return None
-    if path.stat().st_size == 0:
-        return "the queue's database file is empty"
+    with path.open("rb") as file:
+        if file.read(20)[18:] != IN_WAL_MODE:
+            return "the queue's database file has lost its header"
     if noted.is_open and not has_header(log):
         return "the queue's log is missing, and with it the newest records"
     return None
