@@ -69,6 +69,8 @@ first record that is delivered again.
 - **A card that lies about flush**, and then loses power: records that were acknowledged in its cache are lost. The gateway
   sees it afterwards when Kafka has records that the disk lost, and says so; where the lost tail was not delivered nobody
   can know. `tidegate doctor pull-plug` and `after-plug` find such a card beforehand, if somebody pulls the plug.
+- **The end of the write-ahead log damaged at rest after a crash**, or cut off: SQLite and we take it for a commit that a
+  power cut left unfinished. The records in it (of up to 4 MiB of log) are lost and nobody is told, unless Kafka had them.
 - Real SD cards, real power switches, real radio links: everything here is simulated on one machine.
 """
 

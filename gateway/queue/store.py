@@ -543,7 +543,7 @@ def _translated() -> Iterator[None]:
         yield
     except apsw.FullError as error:
         raise QueueFull(f"the disk is full: {error}") from error
-    except (apsw.CorruptError, apsw.NotADBError) as error:
+    except (apsw.CorruptError, apsw.NotADBError, apsw.ConstraintError) as error:
         raise StorageDamaged(f"the queue's database is damaged: {error}") from error
     except apsw.IOError as error:
         unreadable = cast(Any, error).extendedresult in UNREADABLE

@@ -1,7 +1,7 @@
 """Power cuts by the thousand: a workload is recorded once, then the power goes at every operation.
 
 python -m tests.crash.crash [--images 100000] [--seed 1] [--processes 2]
-python -m tests.crash.crash --replay 7:812:TORN:3
+python -m tests.crash.crash --seed 7 --replay 812:TORN:3
 """
 
 import argparse
@@ -13,8 +13,8 @@ import secrets
 import sys
 import tempfile
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +35,10 @@ T = TypeVar("T")
 
 MEMORY = Path("/dev/shm")
 STEPS = 60
+IMAGES_EACH = 2000
+AGAIN_SHARE, AGAIN_STEPS, AGAIN_IMAGES = 1 / 50, 3, 25
+"""Of the images, the start-up and a few calls after it are recorded too, and cut again."""
+
 FAILURES_MAX = 5
 """Of one workload: more say nothing new."""
 
@@ -78,13 +82,15 @@ class Cut(NamedTuple):
 
 
 class Failure(NamedTuple):
+    """With more than one cut: the start after the first was cut again."""
+
     seed: int
-    cut: Cut
+    cuts: tuple[Cut, ...]
     why: str
 
     def __str__(self) -> str:
-        where = f"{self.seed}:{self.cut.operation}:{self.cut.fate.name}:{self.cut.draw}"
-        return f"{self.why}\n  again: python -m tests.crash.crash --replay {where}"
+        where = " ".join(f"{cut.operation}:{cut.fate.name}:{cut.draw}" for cut in self.cuts)
+        return f"{self.why}\n  again: python -m tests.crash.crash --seed {self.seed} --replay {where}"
 
 
 @dataclass
@@ -148,31 +154,48 @@ def cuts(number: int, disk: Disk) -> Iterator[Cut]:
     return (Cut(number, fate, draw) for fate, draws in fates.items() for draw in range(draws))
 
 
-def cut_power(trace: Trace, seed: int, images_max: int) -> Found:
-    """So many images at most, from all over the trace. An image is looked at again once more was promised."""
+def cut_power(trace: Trace, seed: int, images_max: int, trail: tuple[Cut, ...] = ()) -> Found:
+    """So many images at most, from all over the trace; `trail` are the cuts before it. An image is looked at again once
+    more was promised. Some are started under record, and the power goes again."""
     found = Found()
+    again: list[tuple[Cut, Mapping[str, bytes], Promise]] = []
+    rng = random.Random(seed)
+    with one_thread(), asyncio.Runner() as runner:
+        for cut, image, promise in _images(trace, seed, images_max, found):
+            try:
+                runner.run(look(image, promise))
+            except (Broken, TidegateError) as error:
+                found.failures.append(Failure(seed, (*trail, cut), f"{type(error).__name__}: {error}"))
+                if len(found.failures) >= FAILURES_MAX:
+                    return found
+            if not trail and rng.random() < AGAIN_SHARE:
+                again.append((cut, image, promise.copy()))
+    for cut, image, promise in again:
+        found.add(cut_power(record(seed, image, promise, AGAIN_STEPS), seed, AGAIN_IMAGES, (cut,)))
+    return found
+
+
+def _images(
+    trace: Trace, seed: int, images_max: int, found: Found
+) -> Iterator[tuple[Cut, Mapping[str, bytes], Promise]]:
+    """Counted in `found`."""
     seen: dict[int, set[int]] = {}
     chance, rng = images_max / len(trace.operations), random.Random(seed)
-    with one_thread(), asyncio.Runner() as runner:
-        for number, disk, promise in moments(trace):
-            if rng.random() > chance:
+    for number, disk, promise in moments(trace):
+        if rng.random() > chance:
+            continue
+        for cut in cuts(number, disk):
+            image = image_of(seed, disk, cut)
+            content = fingerprint(image)
+            if promise.version in seen.get(content, ()):
                 continue
-            for cut in cuts(number, disk):
-                image = image_of(seed, disk, cut)
-                content = fingerprint(image)
-                if found.images.total() >= images_max or len(found.failures) >= FAILURES_MAX:
-                    return found
-                if promise.version in seen.get(content, ()):
-                    continue
-                if content not in seen:
-                    found.images[cut.fate] += 1
-                    found.acknowledged[cut.fate] += promise.acknowledged
-                seen.setdefault(content, set()).add(promise.version)
-                try:
-                    runner.run(look(image, promise))
-                except (Broken, TidegateError) as error:
-                    found.failures.append(Failure(seed, cut, f"{type(error).__name__}: {error}"))
-    return found
+            if content not in seen:
+                if found.images.total() >= images_max:
+                    return
+                found.images[cut.fate] += 1
+                found.acknowledged[cut.fate] += promise.acknowledged
+            seen.setdefault(content, set()).add(promise.version)
+            yield cut, image, promise
 
 
 def run(seed: int, images_max: int) -> Found:
@@ -183,24 +206,24 @@ def sweep(images: int, seed: int, processes: int) -> Found:
     """Workload by workload until there are so many images."""
     total, seeds = Found(), itertools.count(seed)
     with ProcessPoolExecutor(processes) as pool:
-        running = {pool.submit(run, next(seeds), images) for _ in range(processes)}
-        while running:
-            done, running = wait(running, return_when=FIRST_COMPLETED)
-            for one in done:
-                total.add(one.result())
-                left = images - total.images.total()
-                if left > 0:
-                    running.add(pool.submit(run, next(seeds), left))
+        while (left := images - total.images.total()) > 0:
+            shares = [min(left // processes + 1, IMAGES_EACH)] * processes
+            for found in pool.map(run, itertools.islice(seeds, processes), shares):
+                total.add(found)
     return total
 
 
-def replay(seed: int, cut: Cut) -> None:
+def replay(seed: int, trail: Sequence[Cut]) -> None:
     """Raises Broken, TidegateError."""
-    trace = record(seed, {}, Promise(), STEPS)
-    for number, disk, promise in moments(trace):
-        if number == cut.operation:
-            with one_thread():
-                asyncio.run(look(image_of(seed, disk, cut), promise))
+    image: Mapping[str, bytes] = {}
+    before = Promise()
+    for depth, cut in enumerate(trail):
+        trace = record(seed, image, before, AGAIN_STEPS if depth else STEPS)
+        for number, disk, promise in moments(trace):
+            if number == cut.operation:
+                image, before = image_of(seed, disk, cut), promise.copy()
+    with one_thread():
+        asyncio.run(look(image, before))
 
 
 def main() -> None:
@@ -208,12 +231,14 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--replay", metavar="SEED:OPERATION:FATE:DRAW")
+    parser.add_argument("--replay", nargs="+", metavar="OPERATION:FATE:DRAW")
     arguments = parser.parse_args()
     logging.disable(logging.WARNING)
     if arguments.replay:
-        seed, operation, fate, draw = arguments.replay.split(":")
-        replay(int(seed), Cut(int(operation), Fate[fate], int(draw)))
+        parts = [cut.split(":") for cut in arguments.replay]
+        replay(
+            arguments.seed, [Cut(int(operation), Fate[fate], int(draw)) for operation, fate, draw in parts]
+        )
         return
     found = sweep(arguments.images, arguments.seed, arguments.processes)
     tell_rows(found, f"make crash N={arguments.images} SEED={arguments.seed}")
@@ -227,7 +252,7 @@ def main() -> None:
 
 def tell_rows(found: Found, command: str) -> None:
     for fate, images in found.images.items():
-        broken = sum(failure.cut.fate is fate for failure in found.failures)
+        broken = sum(failure.cuts[-1].fate is fate for failure in found.failures)
         tell(Row("3", fate.value, images, found.acknowledged[fate], broken, 0, None, command))
 
 

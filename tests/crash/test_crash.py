@@ -6,7 +6,7 @@ from tests.crash import crash
 from tests.crash.mutants import MUTANTS
 from tests.crash.promise import Promise
 
-IMAGES = 1500
+IMAGES = 5000
 SEED = 1
 
 
@@ -28,7 +28,7 @@ def test_a_workload_is_the_same_for_the_same_seed() -> None:
 def test_power_cuts_at_every_operation() -> None:
     found = crash.sweep(IMAGES, SEED, processes=1)
     assert found.failures == []
-    assert found.images.total() == IMAGES
+    assert found.images.total() >= IMAGES
     crash.tell_rows(found, f"make crash N={IMAGES} SEED={SEED}")
 
 
