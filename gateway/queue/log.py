@@ -1,12 +1,12 @@
 """What SQLite's write-ahead log holds behind the last commit that SQLite takes from it.
 
 SQLite stops at the first frame whose checksum is wrong and says nothing: after a power cut that is the commit that was
-being written. Only one can be: it is flushed before the next one begins. Two or more commits that lie behind were
-acknowledged, and what stands before them was damaged later. The format is https://sqlite.org/fileformat2.html#walformat.
+being written. Only one can be: it is flushed before the next one begins. The format is
+https://sqlite.org/fileformat2.html#walformat.
 """
 
-import os
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 
 HEADER_BYTES = 32
@@ -20,20 +20,31 @@ def has_header(log: Path) -> bool:
     return log.exists() and _is_sound(_header(log))
 
 
-def commits_behind(log: Path, frames: int, page_bytes: int) -> int:
-    """In the frames after the first `frames`, of the log's present generation."""
+def lost_commits(log: Path, frames: int, page_bytes: int) -> bool:
+    """Whether something was committed, and acknowledged, behind the first `frames`: what stands before it was damaged.
+
+    Where a frame goes on from the checksums of a commit, that commit was flushed. What an earlier power cut left
+    behind has the same salt, but its checksums don't go on from what was written over it.
+    """
     if not log.exists():
-        return 0
-    header = _header(log)
-    salt = header[16:24] if _is_sound(header) else None
-    commits = 0
+        return False
     with log.open("rb") as file:
-        file.seek(HEADER_BYTES + frames * (FRAME_HEADER_BYTES + page_bytes))
-        while len(frame := file.read(FRAME_HEADER_BYTES)) == FRAME_HEADER_BYTES:
-            salt = salt or frame[8:16]
-            commits += frame[8:16] == salt and frame[4:8] != bytes(4)
-            file.seek(page_bytes, os.SEEK_CUR)
-    return commits
+        header = file.read(HEADER_BYTES)
+        if len(header) < HEADER_BYTES:
+            return False
+        if not _is_sound(header):
+            return True
+        order = _order(header)
+        frame_bytes = FRAME_HEADER_BYTES + page_bytes
+        file.seek(HEADER_BYTES + frames * frame_bytes)
+        commit = b""
+        while len(frame := file.read(frame_bytes)) == frame_bytes:
+            content = frame[:8] + frame[FRAME_HEADER_BYTES:]
+            if commit and frame[16:24] == _checksum(content, order, struct.unpack(">2I", commit)):
+                return True
+            ends_commit = frame[4:8] != bytes(4) and frame[8:16] == header[16:24]
+            commit = frame[16:24] if ends_commit else b""
+    return False
 
 
 def _header(log: Path) -> bytes:
@@ -44,10 +55,17 @@ def _header(log: Path) -> bytes:
 def _is_sound(header: bytes) -> bool:
     if len(header) < HEADER_BYTES or header[:4] not in MAGIC:
         return False
-    order = ">" if header[3] & 1 else "<"
-    words = struct.unpack(f"{order}6I", header[:24])
-    one = other = 0
+    return _checksum(header[:24], _order(header), (0, 0)) == header[24:]
+
+
+def _order(header: bytes) -> str:
+    return ">" if header[3] & 1 else "<"
+
+
+def _checksum(content: bytes, order: str, before: Sequence[int]) -> bytes:
+    one, other = before
+    words = struct.unpack(f"{order}{len(content) // 4}I", content)
     for first, second in zip(words[::2], words[1::2], strict=True):
         one = (one + first + other) & 0xFFFFFFFF
         other = (other + second + one) & 0xFFFFFFFF
-    return (one, other) == struct.unpack(">2I", header[24:])
+    return struct.pack(">2I", one, other)

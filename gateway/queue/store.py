@@ -14,7 +14,7 @@ from gateway.codec import DecodeError, Entry, Shape, decode, encode
 from gateway.driver import Mark, MarkKey
 from gateway.errors import QueueFull, StorageFailing
 from gateway.queue.ledger import statement
-from gateway.queue.log import commits_behind
+from gateway.queue.log import lost_commits
 from gateway.queue.quarantine import Quarantine
 from gateway.queue.reserve import Reserve
 from gateway.queue.schema import FORMAT, LANES, TABLES, connect, format_of
@@ -108,9 +108,8 @@ class Store:
             raise StorageDamaged(f"the queue's database is damaged: {found}")
         if tables != _tables():
             raise StorageDamaged("the queue's database has other tables")
-        behind = commits_behind(Path(f"{self._path}-wal"), frames, PAGE_BYTES)
-        if behind > 1:
-            raise StorageDamaged(f"the queue's log is damaged: its last {behind} commits can't be read")
+        if lost_commits(Path(f"{self._path}-wal"), frames, PAGE_BYTES):
+            raise StorageDamaged("the queue's log is damaged: commits behind the damage can't be read")
 
     def empty(self) -> bool:
         """Raises StorageDamaged, and StorageError for a database of a later version."""

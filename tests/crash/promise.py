@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from gateway.codec import Entry, Shape
+from gateway.errors import QueueFull
 from gateway.queue import LANES, Queue
 from gateway.sync.lineage import Seen
 from gateway.sync.position import Key, Progress, position_at
@@ -275,7 +276,12 @@ class Promise:
 async def _goes_on(queue: Queue, highest: int) -> None:
     number = queue.next_seq("main")
     law(number > highest, "a number that Kafka has would be given again")
-    await queue.put([Entry(SHAPE, 0, b"goes on")])
+    entry = Entry(SHAPE, 0, b"goes on")
+    try:
+        await queue.put([entry])
+    except QueueFull:  # the log shrinks with a later commit
+        await queue.put([])
+        await queue.put([entry])
     [segment] = await queue.peek("main", number - 1, 1, 1)
     law((segment.first, segment.entries[0].value) == (number, b"goes on"), "collection does not go on")
 
