@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import wraps
@@ -264,9 +265,13 @@ class Store:
         self._fold()
 
     def _fold(self) -> None:
-        """What is in the log goes to the file, as far as there is room; the next transaction overwrites it in place."""
+        """What is in the log goes to the file, as far as there is room; the next transaction overwrites it in place, and
+        cuts a log that one large commit made long. That one counts as used, so it must not wait for a next one."""
         with _translated(), suppress(apsw.FullError):
             self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+            if self._wal_is_long():
+                change = (secrets.token_hex(4),)  # SQLite writes nothing where nothing changes
+                self._db.execute("INSERT OR REPLACE INTO meta VALUES('log_cut',?)", change)
 
     def measure(self, outcome: Outcome) -> None:
         """Live pages and log are used; pages that SQLite keeps free can be used again without growing the file."""
@@ -501,8 +506,12 @@ class Store:
 
     def _checkpoint(self) -> None:
         self.commits += 1
-        if self._wal_pages * PAGE_BYTES >= self._log_bytes_max:
+        if self._wal_pages * PAGE_BYTES >= self._log_bytes_max or self._wal_is_long():
             self._fold()
+
+    def _wal_is_long(self) -> bool:
+        """One large commit made it so, perhaps of an earlier process."""
+        return self._wal_bytes() > 2 * self._log_bytes_max
 
     def _wal_grew(self, _connection: apsw.Connection, _name: str, pages: int) -> int:
         self._wal_pages = pages

@@ -459,7 +459,10 @@ async def test_one_large_commit_does_not_fill_a_small_queue_for_good(tmp_path: P
     queue = await open_queue(tmp_path, max_bytes=4 << 20)
     queue.advance("ledger", 0)
     for _ in range(3):
-        await asyncio.gather(*(queue.put(entries(os.urandom(500_000))) for _ in range(4)))
+        try:
+            await asyncio.gather(*(queue.put(entries(os.urandom(500_000))) for _ in range(4)))
+        except QueueFull:  # what is delivered goes with the next commit
+            await queue.put([])
         await drain(queue)
         await queue.put([])
         await queue.put([])
