@@ -5,7 +5,7 @@
 # make faults   the tests that send drivers bad input over bad lines, and the page of them in drivers/README.md
 # make fuzz     hostile input for every parser: N=1000000 inputs each, SEED=1, TARGET="mqtt http" for some of them
 # make proof    the tests that inject faults into the whole gateway, and the page of them, tests/PROOF.md
-# make crash damage    power cuts at every operation of the queue on a simulated disk: N=100000 images, from SEED=1
+# make crash    power cuts at every operation of the queue on a simulated disk: N=100000 images, from SEED=1
 # make damage   files of the queue that are damaged at rest: what starts from them, and what it says; N=200 of each kind, SEED=
 # make ext4     power cuts of a mounted ext4 while a queue writes, as root: N=20 of them, SEED=
 # make demo     devices -> gateway -> Kafka through a cut link and a killed gateway, and the verdict
