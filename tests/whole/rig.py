@@ -140,7 +140,9 @@ class Gateway:
             judge.read(message)
         judge.compare(read_journals(self.folder), [])
         account = judge.accounts["floor"]
-        assert judge.numbers.clean(), judge.numbers
+        # A queue that was saved from a damaged one begins with what that had delivered under other numbers.
+        saved = (self.folder / "data" / "quarantine").exists()
+        assert judge.numbers.clean() or (saved and not judge.numbers.twice), judge.numbers
         return Audited(account.accepted, account.lost, account.twice, account.again, account.out_of_order)
 
 
