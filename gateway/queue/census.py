@@ -4,11 +4,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 
 from gateway.codec import Entry
+from gateway.queue.ranges import Range, include, overlap
 from gateway.queue.segments import Gap, Stored
-
-Range = tuple[int, int]
-"""First and last number, both included."""
-
 
 Read = Callable[[int], Awaitable[tuple[Sequence[tuple[Stored, Sequence[Entry]]], Sequence[Gap]]]]
 """Segments with numbers > its argument, decoded; at least one if there is any."""
@@ -42,15 +39,11 @@ class Census:
         return census
 
     def add(self, first: int, last: int) -> None:
-        if self._found and self._found[-1][1] + 1 == first:
-            first = self._found.pop()[0]
-        self._found.append((first, last))
+        include(self._found, first, last)
 
     def count(self, position: int, holes: Sequence[Range]) -> Count:
         """What of it is pending now, when all up to `position` is done and `holes` were deleted since."""
         through = max(self._through, position)
         here = [(max(first, position + 1), min(last, through)) for first, last in self._found]
-        deleted = sum(
-            max(0, min(last, hole[1]) - max(first, hole[0]) + 1) for first, last in here for hole in holes
-        )
+        deleted = sum(overlap(holes, first - 1, last) for first, last in here)
         return Count(through, sum(max(0, last - first + 1) for first, last in here) - deleted)

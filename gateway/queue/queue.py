@@ -263,7 +263,7 @@ class Queue:
     def pending(self, lane: str) -> tuple[int, int]:
         """(records, payload bytes); the bytes are an estimate."""
         state = self._lanes[lane]
-        gone = sum(last - max(first, state.position + 1) + 1 for first, last in self._holes[lane])
+        gone = overlap(self._holes[lane], state.position, state.next_seq - 1)
         return state.next_seq - 1 - state.position - gone - len(self._buried[lane]), self._bytes[lane]
 
     async def count_pending(self, lane: str) -> Count:

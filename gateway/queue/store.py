@@ -5,7 +5,7 @@ import os
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from functools import wraps
+from functools import cache, wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
@@ -62,7 +62,9 @@ def _reserved(
     return run
 
 
+@cache
 def _tables() -> list[Any]:
+    """What SCHEMA finds in a database of this format."""
     fresh = apsw.Connection(":memory:")
     fresh.execute(TABLES)
     return cast(list[Any], fresh.execute(SCHEMA).fetchall())
