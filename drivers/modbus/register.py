@@ -175,19 +175,27 @@ class Plain(NamedTuple):
 
 def plain(register: Register, word_order: Order, byte_order: Order) -> Plain | None:
     """Most values are: a block's are then unpacked at once, in a tenth of the time of one decoder each."""
-    whole = register.holds in WHOLE and register.holds in STRUCTS
+    divisor = _divisor(register)
+    order = _permutation(register.count, register.word_order or word_order, register.byte_order or byte_order)
+    if divisor is None or order is not None or register.holds not in STRUCTS:
+        return None
+    return Plain(STRUCTS[register.holds], divisor)
+
+
+def _divisor(register: Register) -> int | None:
+    """Of a whole number of which nothing but a power of ten is to be made; None for the others."""
     exponent = _decimals(register.scale)
     if (
-        not whole
+        register.holds not in WHOLE
         or register.scale != 10**-exponent
         or register.offset
         or register.bits is not None
         or register.names
         or register.invalid is not None
-        or _permutation(register.count, register.word_order or word_order, register.byte_order or byte_order)
     ):
         return None
-    return Plain(STRUCTS[register.holds], 10**exponent)
+    divisor: int = 10**exponent
+    return divisor
 
 
 def decoder(register: Register, word_order: Order, byte_order: Order) -> Decode:
@@ -251,12 +259,10 @@ def _refined(register: Register, raw: Callable[[bytes, int], float]) -> Decode:
         return _float(raw, scale, offset, single=register.holds == "float32")
     digits = max(_decimals(scale), _decimals(offset))
     scaled = (scale, offset) != (1, 0)
-    if not scaled and bits is None and not register.names and register.invalid is None:
-        return raw
+    divisor = _divisor(register)
+    if divisor is not None:  # exact, and faster
+        return raw if divisor == 1 else lambda data, at: raw(data, at) / divisor
     if bits is None and not register.names and register.invalid is None:
-        if scale == 10**-digits and not offset:  # exact, and faster
-            divisor = 10**digits
-            return lambda data, at: raw(data, at) / divisor
         return lambda data, at: round(raw(data, at) * scale + offset, digits)
     low, width = (0, 0) if bits is None else (bits[0], bits[1] - bits[0] + 1)
 
