@@ -30,6 +30,12 @@ for _module in (sender_module, producer_module, fetcher_module):
     _module.create_task = _create_task
 
 
+def look(ended: "asyncio.Future[Any]") -> None:
+    """asyncio complains of an exception that nobody looked at."""
+    if not ended.cancelled():
+        ended.exception()
+
+
 class TaskOwner:
     """`async with` it: aiokafka's tasks started inside, and by those tasks, can be cancelled together later."""
 
@@ -50,8 +56,7 @@ class TaskOwner:
                 task.cancel()
             done, _ = await asyncio.wait(tasks, timeout=0.2)
             for task in done:
-                if not task.cancelled():
-                    task.exception()
+                look(task)
 
 
 class Producer:
@@ -101,5 +106,5 @@ class Producer:
         await self._owner.cancel()
         with contextlib.suppress(TimeoutError, OSError, errors.KafkaError):
             await asyncio.wait_for(self.kafka.client.close(), CLOSE_TIMEOUT_S)
-        if self.failure is not None and self.failure.done() and not self.failure.cancelled():
-            self.failure.exception()
+        if self.failure is not None and self.failure.done():
+            look(self.failure)

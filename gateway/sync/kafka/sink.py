@@ -14,7 +14,7 @@ from gateway.errors import SinkRefused, SinkUnavailable
 from gateway.sync.kafka.batch import ProducerBatch
 from gateway.sync.kafka.connection import FencedByNewer, InvalidRecord, options, preflight
 from gateway.sync.kafka.positions import read_positions
-from gateway.sync.kafka.producer import Producer
+from gateway.sync.kafka.producer import Producer, look
 from gateway.sync.kafka.topics import describe, ensure, own_topics
 from gateway.sync.settings import KafkaSettings
 from gateway.sync.sink import (
@@ -180,8 +180,8 @@ class KafkaSink:
                 await kafka.commit_transaction()
         finally:
             for answer in answers:
-                if not answer.cancel() and not answer.cancelled():
-                    answer.exception()  # or asyncio complains that nobody looked
+                if not answer.cancel():
+                    look(answer)
         written = answers[-1].result()
         if written.timestamp < 0:
             raise SinkRefused(
@@ -209,9 +209,7 @@ class KafkaSink:
             [whole] if broken is None else [whole, broken], return_when=asyncio.FIRST_COMPLETED
         )
         if broken is not None and broken.done():
-            whole.add_done_callback(
-                lambda ended: ended.cancelled() or ended.exception()
-            )  # or asyncio complains
+            whole.add_done_callback(look)
             whole.cancel()
             broken.result()
         results = await whole
