@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gateway.testing.kafka import KafkaBroker
-from tests.demo.plant import START_S, Plant, play
+from tests.demo.plant import START_S, Plant, conclude, play
 from tests.demo.screen import Screen
 
 
@@ -35,8 +35,7 @@ class Demo:
         async with self._plant.set_up():
             await self._timeline(self._plant)
             verdict, audited = await self._plant.verdict()
-        self._screen.verdict(verdict, audited)
-        return bool(verdict["clean"]) and audited.sound
+        return conclude(self._screen, verdict, audited)
 
     async def _timeline(self, plant: Plant) -> None:
         quarter = self._options.seconds / 4

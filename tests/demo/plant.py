@@ -20,6 +20,7 @@ from gateway.errors import SinkUnavailable
 from gateway.sync.settings import KafkaSettings
 from gateway.testing.kafka import BrokerError, KafkaBroker, free_ports
 from gateway.testing.proxy import Proxy
+from tests import proof
 from tests.demo.screen import Counts, Screen
 
 HERE = Path(__file__).parent
@@ -83,6 +84,21 @@ class Judge:
         if await self.process.wait() not in (0, 1):
             raise Ended("the judge could not judge")
         return self.said
+
+
+def conclude(screen: Screen, verdict: dict[str, Any], audited: Report) -> bool:
+    """Show what the two judges say; whether both find nothing wrong."""
+    screen.verdict(verdict, audited)
+    return bool(verdict["clean"]) and audited.sound
+
+
+def prove(
+    verdict: dict[str, Any], fault: str, what: str, times: int, recovery_s: float, command: str
+) -> None:
+    """The row of a run in which all drivers' devices were judged."""
+    accounts = verdict["drivers"].values()
+    accepted, lost, twice = (sum(one[name] for one in accounts) for name in ("accepted", "lost", "twice"))
+    proof.tell(proof.Row(fault, what, times, accepted, lost, twice, recovery_s, command))
 
 
 class Plant:

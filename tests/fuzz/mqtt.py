@@ -5,10 +5,10 @@ from pathlib import Path
 
 from drivers.mqtt import protocol as mqtt
 from drivers.mqtt.batch import headers_of
-from drivers.mqtt.protocol import V5, V311, Malformed, Packet
+from drivers.mqtt.protocol import V5, V311, Malformed
 from tests.fuzz.target import Target, pieces
 from tests.mqtt.rig import connect, publish
-from tests.mqtt.test_protocol import LIMIT, SEEDS, parse
+from tests.mqtt.test_protocol import LIMIT, SEEDS, parse, short_way
 
 CASES = Path(mqtt.__file__).parent / "cases"
 EVERY_PROPERTY = b"".join(
@@ -85,7 +85,7 @@ def run(data: bytes, chance: random.Random) -> bool:
         for value in values:
             _written_again(value, version)
         if rest is not None:
-            _short_way(data, mqtt.split(data, LIMIT)[0], version)
+            short_way(data, mqtt.split(data, LIMIT)[0], version)
     return accepted
 
 
@@ -125,21 +125,6 @@ def _written_again(value: object, version: int) -> None:
             return
     if len(again) < LIMIT:
         assert parse(again, version) == [same, b""]
-
-
-def _short_way(data: bytes, packets: list[tuple[int, int, int]], version: int) -> None:
-    """It reads what the long way reads."""
-    index = 0
-    while index < len(packets):
-        topics, payloads, acks, after = mqtt.plain(data, packets, index, version)
-        wanted = b""
-        for topic, payload, packet in zip(topics, payloads, packets[index:after], strict=True):
-            message = mqtt.publish(data, *packet, version)
-            assert message[:2] == (topic, payload)
-            assert (message.retain, message.dup, message.properties) == (False, False, {})
-            wanted += mqtt.encode_ack(Packet.PUBACK, message.packet_id) if message.qos else b""
-        assert acks == wanted
-        index = after + 1
 
 
 TARGETS = [Target("mqtt", [mqtt], seeds(), TOKENS, run, 400)]

@@ -12,8 +12,7 @@ import time
 from pathlib import Path
 
 from gateway.testing.kafka import KafkaBroker
-from tests import proof
-from tests.demo.plant import ACKNOWLEDGED, START_S, Plant, play
+from tests.demo.plant import ACKNOWLEDGED, START_S, Plant, conclude, play, prove
 from tests.demo.screen import Screen
 
 DEVICES, RATE = 12, 20.0
@@ -45,13 +44,10 @@ class Kills:
             plant.change("the queue drains")
             await plant.drain(arrived)
             verdict, audited = await plant.verdict()
-        self._screen.verdict(verdict, audited)
-        accounts = verdict["drivers"].values()
-        accepted, lost, twice = (sum(one[name] for one in accounts) for name in ("accepted", "lost", "twice"))
         command = f"make kills N={self._options.n} SEED={self._options.seed}"
         what = "a whole gateway, starting or under load from MQTT, HTTP and CoAP"
-        proof.tell(proof.Row("1", what, self._options.n, accepted, lost, twice, recovery_s, command))
-        return bool(verdict["clean"]) and audited.sound
+        prove(verdict, "1", what, self._options.n, recovery_s, command)
+        return conclude(self._screen, verdict, audited)
 
     async def _cycle(self, plant: Plant) -> None:
         acknowledging = plant.acknowledging()

@@ -15,8 +15,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 from gateway.testing.kafka import KafkaBroker
-from tests import proof
-from tests.demo.plant import DRIVERS, START_S, Plant, play
+from tests.demo.plant import DRIVERS, START_S, Plant, conclude, play, prove
 from tests.demo.screen import Screen
 from tests.queue.full_disk import fill, small_disk
 from tests.soak.false_clock import FalseClock
@@ -60,13 +59,10 @@ class Soak:
                     for line in self._samples.report():
                         self._screen.say(line, "")
                 verdict, audited = await plant.verdict()
-        self._screen.verdict(verdict, audited)
-        accounts = verdict["drivers"].values()
-        accepted, lost, twice = (sum(one[name] for one in accounts) for name in ("accepted", "lost", "twice"))
         command = f"make soak MINUTES={self._options.minutes:g} SEED={self._options.seed}"
         what = "link, gateway, Kafka, disk and clock in turn, all drivers at work"
-        proof.tell(proof.Row("soak", what, self._faults, accepted, lost, twice, self._recovery_s, command))
-        return bool(verdict["clean"]) and audited.sound and not self._samples.leaks()
+        prove(verdict, "soak", what, self._faults, self._recovery_s, command)
+        return conclude(self._screen, verdict, audited) and not self._samples.leaks()
 
     async def _timeline(self, plant: Plant) -> None:
         await plant.start_field()
