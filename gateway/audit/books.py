@@ -10,6 +10,7 @@ too young to be deleted.
 
 import json
 import math
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -41,7 +42,7 @@ class _Reason(NamedTuple):
 
 
 class _Parting(NamedTuple):
-    """A queue went on from `queue` behind `through`; of what lies up to `frontier` some was delivered there, too."""
+    """A queue went on from `queue`, where all up to `through` is judged; up to `frontier` some was delivered there, too."""
 
     queue: str
     through: int
@@ -62,9 +63,13 @@ class _Account:
     young: dict[str, int] = field(default_factory=dict)
     reasons: dict[_Reason, list[Range]] = field(default_factory=dict)
     parked: list[str] = field(default_factory=list)
-    parting: _Parting | None = None
+    partings: list[_Parting] = field(default_factory=list)
     saved_through: int = 0
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def parted_behind(self) -> int:
+        return max((parting.through for parting in self.partings), default=0)
 
     def explain(self, cause: Cause, text: str, numbers: Range) -> None:
         self.reasons.setdefault(_Reason(cause, text), []).append(numbers)
@@ -177,8 +182,8 @@ class Books:
 
     def findings(self) -> Report:
         self._look_at_memory()
-        for (queue, lane), account in [*self._accounts.items()]:
-            self._hand_back(queue, lane, account)
+        for (_, lane), account in [*self._accounts.items()]:
+            self._hand_back(lane, account)
         lanes = [self._judge(queue, lane, account) for (queue, lane), account in self._accounts.items()]
         return Report(
             lanes=sorted(lanes, key=lambda lane: (lane.gateway, lane.queue, lane.lane)),
@@ -236,12 +241,11 @@ class Books:
 
     def _parted(self, queue: str, story: Mapping[str, Any]) -> None:
         for lane, told in story["lanes"].items():
-            parting = _Parting(str(told["queue_id"]), int(told["through"]), int(told["frontier"]))
-            self._account(queue, lane).parting = parting
-            self._account(queue, lane).note(
-                f"its numbers up to {parting.through} are of queue {parting.queue}"
-            )
-            self._account(parting.queue, lane).note(f"goes on behind {parting.through} as queue {queue}")
+            account = self._account(queue, lane)
+            account.partings = [_Parting(str(name), int(n), int(m)) for name, (n, m) in told.items()]
+            for parting in account.partings:
+                account.note(f"its numbers up to {parting.through} are of queue {parting.queue}")
+                self._account(parting.queue, lane).note(f"goes on behind {parting.through} as queue {queue}")
 
     def _lost(self, lane: str, queues: Mapping[str, int]) -> None:
         for queue, last in queues.items():
@@ -273,16 +277,26 @@ class Books:
                 EX_DATAERR,
             )
 
-    def _hand_back(self, queue: str, lane: str, account: _Account) -> None:
+    def _hand_back(self, lane: str, account: _Account) -> None:
         """A queue that went on from another takes what is told of that one's last numbers along."""
-        parting, seen = account.parting, {queue}
-        while parting is not None and parting.queue not in seen:
-            former = self._account(parting.queue, lane)
-            for reason, told in [*account.reasons.items()]:
-                for numbers in within(joined(told), [Range(1, parting.through)]):
+        reasons = [(reason, joined(told)) for reason, told in account.reasons.items()]
+        for former, through, _ in self._formers(account, lane):
+            for reason, told in reasons:
+                for numbers in within(told, [Range(1, through)]):
                     former.explain(*reason, numbers)
-            seen.add(parting.queue)
-            parting = former.parting
+
+    def _formers(self, account: _Account, lane: str) -> Iterator[tuple[_Account, int, int]]:
+        """Queues that this one went on from, each once: (account, through, frontier) of the numbers that both have."""
+        known, waiting = {id(account)}, [(account, sys.maxsize, sys.maxsize)]
+        while waiting:
+            one, *most = waiting.pop()
+            for queue, *parting in one.partings:
+                former = self._account(queue, lane)
+                through, frontier = map(min, most, parting)
+                if id(former) not in known:
+                    known.add(id(former))
+                    waiting.append((former, through, frontier))
+                    yield waiting[-1]
 
     def _judge(self, queue: str, lane: str, account: _Account) -> Lane:
         judged = max(account.positions.values(), default=account.seen.highest)
@@ -307,20 +321,18 @@ class Books:
             notes=(*account.notes, *account.parked),
         )
 
-    def _before_parting(self, account: _Account, lane: str) -> list[Range]:
-        """Numbers of the queue that this one went on from: judged there."""
-        if account.parting is None:
-            return []
-        queue, through, frontier = account.parting
-        ahead = within(self._account(queue, lane).seen.ranges(), [Range(through + 1, frontier)])
-        return [Range(1, through), *ahead]
-
     def _missing(self, account: _Account, lane: str, judged: int) -> Iterator[Missing]:
         seen = account.seen.ranges()
-        elsewhere = self._before_parting(account, lane)
-        rest = list(without([Range(1, judged)], joined([*seen, *elsewhere])))
+        behind = account.parted_behind
+        known = [*seen, Range(1, behind)]
+        reasons = [*account.reasons.items()]
+        for former, _, frontier in self._formers(account, lane):
+            beyond = joined([Range(behind + 1, frontier)])
+            known += within(former.seen.ranges(), beyond)
+            reasons += [(reason, within(joined(told), beyond)) for reason, told in former.reasons.items()]
+        rest = list(without([Range(1, judged)], joined(known)))
         beginning = joined([Range(1, seen[0].first - 1 if seen else judged), Range(1, account.saved_through)])
-        for reason, told in [*account.reasons.items(), *self._expired(account, judged)]:
+        for reason, told in [*reasons, *self._expired(account, judged)]:
             numbers = joined(told)
             if reason.cause is Cause.SALVAGED:
                 numbers = within(numbers, beginning)

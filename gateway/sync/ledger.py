@@ -8,8 +8,8 @@ A ledger record is a JSON object with "kind", "lane" and "time" (Unix ms of this
 - dead: {"first": n, "last": n, "reason": ...}: a record that Kafka will never take lies with the dead letters.
 - salvaged: {"queue_id": ..., "through": n}: of what was saved from that queue's damaged database up to n, it had delivered
   what this queue doesn't.
-- parted: {"of": ..., "queue_id": ..., "lanes": {lane: {"queue_id": ..., "through": n, "frontier": m}}, "text": ...}: queue "of" went on from
-  "queue_id". Of each lane, numbers up to n are of the queue that delivered them, and up to m those that it did deliver.
+- parted: {"of": ..., "queue_id": ..., "lanes": {lane: {queue id: [n, m]}}, "text": ...}: queue "of" went on from "queue_id". Of each lane,
+  numbers up to n are of the queue named, and up to m those that it did deliver.
 - note: {"text": ...}: reconciling with Kafka found something worth telling.
 - dropped, and what else the queue tells of: see gateway.queue.
 """

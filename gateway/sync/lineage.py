@@ -7,7 +7,7 @@ every disk of it, and what is delivered is the longest beginning that the disk s
 """
 
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from gateway.queue import Run
@@ -65,6 +65,19 @@ def includes(progress: Progress, other: Progress) -> bool:
     return other.frontier <= progress.frontier and all(
         other.parked.get(topic, other.frontier + 1) <= first for topic, first in progress.parked.items()
     )
+
+
+def union(known: Iterable[Progress]) -> Progress:
+    """All that any of them says is delivered."""
+    every = list(known)
+    floor = max((one.floor for one in every), default=0)
+    frontier = max((one.frontier for one in every), default=0)
+    parked = {}
+    for topic in {topic for one in every for topic in one.parked}:
+        first = max(min(one.frontier + 1, one.parked.get(topic, one.frontier + 1)) for one in every)
+        if first <= frontier:
+            parked[topic] = first
+    return Progress(floor, frontier, parked, UNCOUNTED) if parked else Progress(frontier, frontier)
 
 
 def relatives(seen: Mapping[Key, Seen], queue_id: str, lane: str) -> Iterator[tuple[str, Seen]]:

@@ -6,10 +6,11 @@ nobody can know is held: nothing is sent until an operator has decided.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 from gateway.queue import Run, Salvaged
-from gateway.sync.lineage import Seen, clipped, family, includes, relatives, shared
+from gateway.sync.lineage import Seen, clipped, family, includes, relatives, shared, union
 from gateway.sync.position import UNCOUNTED, Key, Progress
 
 Assume = Literal["delivered", "lost"]
@@ -48,8 +49,8 @@ class Verdict(NamedTuple):
     note: str | None = None
     beyond: Progress | None = None
     parted: bool = False
-    by: str | None = None
-    """The queue that delivered what lies before the position, if another one."""
+    by: Mapping[str, Progress] = MappingProxyType({})
+    """Other queues that delivered what lies before the position, or beyond, and how far each of them did."""
 
 
 def reconcile(
@@ -79,26 +80,24 @@ def _parting(
     one that delivered more, or it lost its end after that was delivered."""
     ours = None if mine is None else shared(local.runs, local.next_seq, mine.position)
     parted = mine is not None and ours != mine.position.progress.frontier
-    own = None if mine is None or parted else mine.position.progress
-    known, unknown = {}, 0
+    known: dict[str, Progress] = {}
+    unknown = 0
     for queue_id, (_, position) in relatives(seen, local.queue_id, local.lane):
         through = shared(local.runs, local.next_seq, position)
         if through is None:
             unknown = max(unknown, position.runs[0][1] - 1)
         else:
-            progress = position.progress
-            known[queue_id] = progress if progress is own else clipped(progress, through, local.position)
-    by = local.queue_id
-    for queue_id, progress in known.items():
-        if by not in known or (progress.frontier, progress.floor) > (known[by].frontier, known[by].floor):
-            by = queue_id
-    best = known.get(by, Progress(0, 0))
+            whole = queue_id == local.queue_id and not parted
+            known[queue_id] = (
+                position.progress if whole else clipped(position.progress, through, local.position)
+            )
+    best = union(known.values())
     if best.frontier <= local.position:
         best = Progress(local.position, local.position)
-    if not all(includes(best, other) for other in known.values()):
-        unknown = max(unknown, best.frontier)
+    own = known.get(local.queue_id, Progress(local.position, local.position))
+    alone = best.frontier <= local.position or all(includes(own, other) for other in known.values())
     unknown = min(unknown, local.next_seq - 1)
-    if not parted and unknown <= best.floor and (by == local.queue_id or best.frontier <= local.position):
+    if not parted and unknown <= best.floor and alone:
         return None
     if unknown > best.floor and assume is None:
         return Verdict(
@@ -120,7 +119,8 @@ def _parting(
         "delivered and goes on as a new queue",
         beyond=_beyond(best),
         parted=True,
-        by=by,
+        by={local.queue_id: own}
+        | {name: one for name, one in known.items() if one.frontier > local.position},
     )
 
 
@@ -129,7 +129,7 @@ def _without(local: Local, seen: Mapping[Key, Seen], gateway_id: str, assume: As
         saved, by = _saved(local, seen, gateway_id)
         if saved.frontier <= local.position:
             return Verdict(local.position)
-        return Verdict(max(local.position, saved.floor), beyond=_beyond(saved), by=by)
+        return Verdict(max(local.position, saved.floor), beyond=_beyond(saved), by={by: saved})
     if assume == "delivered":
         through = max(local.position, local.runs[-1].first - 1)
         return Verdict(
@@ -168,14 +168,14 @@ def _beyond(progress: Progress | None) -> Progress | None:
     return progress if progress is not None and progress.parked else None
 
 
-def _saved(local: Local, seen: Mapping[Key, Seen], gateway_id: str) -> tuple[Progress, str | None]:
+def _saved(local: Local, seen: Mapping[Key, Seen], gateway_id: str) -> tuple[Progress, str]:
     """What is delivered of records saved from a damaged database, under their old numbers; and by which queue."""
     pieces = sorted(local.salvaged, key=lambda saved: saved.first)
     old = next(
         (seen[key] for saved in pieces if (key := Key(gateway_id, saved.queue_id, local.lane)) in seen), None
     )
     if old is None:
-        return Progress(0, 0), None
+        return Progress(0, 0), ""
     progress = old.position.progress
     floor, frontier = (_saved_up_to(pieces, number) for number in progress[:2])
     parked = {topic: 1 + _saved_up_to(pieces, first - 1) for topic, first in progress.parked.items()}

@@ -141,23 +141,17 @@ class Standing:
         old = self._queue.queue_id
         note = f"a copy of queue {old} goes on here as another gateway's: what waited in it is left to the original"
         _log.warning("%s", note)
-        lanes = {
-            lane: {"queue_id": old, "through": number, "frontier": number} for lane, number in through.items()
-        }
+        lanes = {lane: {old: (number, number)} for lane, number in through.items()}
         await self._queue.part(Origin(secrets.token_hex(8), old, through), lanes=lanes, text=note)
         return {lane: Verdict(number, parted=True) for lane, number in through.items()}
 
     async def _part(self, verdicts: Mapping[str, Verdict]) -> None:
         old = self._queue.queue_id
         through = {lane: verdict.position for lane, verdict in verdicts.items()}
-        lanes = {
-            lane: {
-                "queue_id": verdict.by or old,
-                "through": verdict.position,
-                "frontier": verdict.beyond.frontier if verdict.beyond else verdict.position,
-            }
-            for lane, verdict in verdicts.items()
-        }
+        lanes = {}
+        for lane, verdict in verdicts.items():
+            by = verdict.by or {old: verdict.beyond or Progress(verdict.position, verdict.position)}
+            lanes[lane] = {name: (progress.floor, progress.frontier) for name, progress in by.items()}
         self.parted = "; ".join(
             verdict.note for verdict in verdicts.values() if verdict.parted and verdict.note
         )

@@ -226,8 +226,9 @@ class Sync:
         for name, verdict in verdicts.items():
             lane = self._lanes[name]
             lane.resume(verdict.position, verdict.beyond)
-            if verdict.by is not None and not verdict.parted:
-                await self._tell("salvaged", name, queue_id=verdict.by, through=lane.front)
+            if not verdict.parted:
+                for old in verdict.by:
+                    await self._tell("salvaged", name, queue_id=old, through=lane.front)
             if verdict.note is not None and not verdict.parted:
                 _log.warning("%s", verdict.note)
                 await self._tell("note", lane.name, text=verdict.note)

@@ -189,7 +189,7 @@ def test_a_salvaged_queue_goes_on_where_the_damaged_one_ended() -> None:
 
 
 def part(books: Books, queue: str, of: str, through: int, frontier: int | None = None) -> None:
-    told = {"queue_id": of, "through": through, "frontier": through if frontier is None else frontier}
+    told = {of: (through, through if frontier is None else frontier)}
     say(books, "parted", queue=queue, of=queue, lanes={"main": told})
 
 
@@ -215,6 +215,39 @@ def test_beyond_a_closed_topic_each_record_is_in_one_of_the_two_queues() -> None
     feed(books, [1, 2, 3, 4, 6, 8, 9])
     feed(books, [5, 10, 11, 12], queue="q.b")
     assert numbers_of(lane(books.findings(), "q.b").missing) == [7, 9]
+
+
+def test_what_earlier_queues_did_and_said_beyond_a_closed_topic_counts_for_the_last() -> None:
+    """Number 3 was a dead letter of the first queue, 4 of the second; images of before were put back."""
+    books = Books("tidegate-ledger")
+    for queue, last in (("q", 0), ("q.b", 0), ("q.c", 7)):
+        position(books, last, queue)
+    part(books, "q.b", "q", 0, 5)
+    part(books, "q.c", "q.b", 0, 6)
+    feed(books, [2, 7])
+    feed(books, [6], queue="q.b")
+    feed(books, [1], queue="q.c")
+    say(books, "dead", queue="q", first=3, last=3, reason="no key")
+    say(books, "dead", queue="q", first=6, last=7, reason="not of what the next queue went on from")
+    say(books, "dead", queue="q.b", first=4, last=4, reason="too large")
+    missing = lane(books.findings(), "q.c").missing
+    assert [(one.first, one.reason) for one in missing] == [(3, "no key"), (4, "too large"), (5, ""), (7, "")]
+
+
+def test_of_two_queues_with_a_closed_topic_each_between_them_all_is_delivered() -> None:
+    """One delivered the even numbers behind 2, the other the odd ones; 9 was nobody's."""
+    books = Books("tidegate-ledger")
+    for queue, last in (("q", 2), ("q.b", 4), ("q.c", 10)):
+        position(books, last, queue)
+    say(books, "parted", queue="q.c", of="q.c", lanes={"main": {"q": (2, 10), "q.b": (4, 10)}})
+    feed(books, [1, 2, 4, 6, 8, 10])
+    feed(books, [1, 2, 3, 4, 5, 7], queue="q.b")
+    report = books.findings()
+    assert numbers_of(lane(report, "q.c").missing) == [9]
+    assert lane(report, "q.c").notes == (
+        "its numbers up to 2 are of queue q",
+        "its numbers up to 4 are of queue q.b",
+    )
 
 
 def test_what_the_new_queue_says_of_numbers_of_the_old_one_counts_there() -> None:

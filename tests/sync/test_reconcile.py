@@ -4,9 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gateway.queue import Run, Salvaged
-from gateway.sync.lineage import Seen
+from gateway.sync.lineage import Seen, union
 from gateway.sync.position import UNCOUNTED, Key, Position, Progress
 from gateway.sync.reconcile import Assume, Local, predecessors, reconcile, rival
 
@@ -282,9 +284,30 @@ CASES = [
         "d: we have a closed topic, and another branch is ahead of it",
         disk(150),
         kafka(250, "r3", **PARKED),
-        None,
-        "up to 270 was",
+        260,
+        "behind 260",
         others={"ours.b": kafka(260, "r3")},
+        beyond=Progress(260, 270, {"closed": 261}, UNCOUNTED),
+        parted=True,
+    ),
+    Case(
+        "d: we have a closed topic, another branch has another: between them they delivered all",
+        disk(150),
+        kafka(250, "r3", **PARKED),
+        270,
+        "behind 270",
+        others={"ours.b": kafka(250, "r3", frontier=270, parked={"other": 251}, beyond=8)},
+        parted=True,
+    ),
+    Case(
+        "d: all that we passed waits for our closed topic, and another branch is ahead of it",
+        disk(150),
+        kafka(250, "r3", frontier=270, parked={"closed": 251}, beyond=0),
+        260,
+        "behind 260",
+        others={"ours.b": kafka(260, "r3")},
+        beyond=Progress(260, 270, {"closed": 261}, UNCOUNTED),
+        parted=True,
     ),
     Case(
         "d: another branch ended before the first record that waits for our closed topic",
@@ -400,7 +423,47 @@ def test_what_was_saved_while_a_topic_was_closed_goes_on_behind_it(closed: int, 
     old = kafka(closed - 1, "gone", frontier=43, parked={"closed": closed}, beyond=5)
     verdict = reconcile(disk(0, salvaged=SAVED), {Key(US, "old", "main"): old}, US)
     beyond = Progress(first - 1, 13, {"closed": first}, UNCOUNTED)
-    assert (verdict.position, verdict.beyond, verdict.by) == (first - 1, beyond, "old")
+    assert (verdict.position, verdict.beyond, verdict.by) == (first - 1, beyond, {"old": beyond})
+
+
+def test_it_is_told_how_far_each_branch_delivered() -> None:
+    ours, theirs = kafka(250, "r3", **PARKED), kafka(260, "r3")
+    early = kafka(400, "y", runs=[("r1", 1), ("y", 50)])
+    seen = {
+        Key(US, name, "main"): one for name, one in (("ours", ours), ("ours.b", theirs), ("ours.c", early))
+    }
+    by = reconcile(disk(150), seen, US).by
+    assert by == {"ours": ours.position.progress, "ours.b": Progress(260, 260)}
+
+
+PROGRESS = st.builds(
+    lambda floor, more, waits: Progress(
+        floor,
+        floor + more,
+        parked := {topic: floor + at for topic, at in waits.items() if at <= more},
+        UNCOUNTED if parked else 0,
+    ),
+    st.integers(0, 6),
+    st.integers(0, 6),
+    st.dictionaries(st.sampled_from("ab"), st.integers(1, 6)),
+)
+
+
+def delivered(progress: Progress) -> set[tuple[int, str]]:
+    """Of a lane whose every number could be of any topic."""
+    return {
+        (number, topic)
+        for number in range(1, progress.frontier + 1)
+        for topic in "abc"
+        if number < progress.parked.get(topic, number + 1)
+    }
+
+
+@given(st.lists(PROGRESS, max_size=4))
+def test_what_several_delivered_is_the_union_of_what_each_did(known: list[Progress]) -> None:
+    every = union(known)
+    assert delivered(every) == {one for progress in known for one in delivered(progress)}
+    assert all(first > every.floor for first in every.parked.values())
 
 
 @pytest.mark.parametrize(
