@@ -13,6 +13,7 @@ import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from gateway.audit.numbers import INTERVAL_BYTES, Numbers, Range, joined, within, without
@@ -62,6 +63,7 @@ class _Account:
     floors: dict[Place, int] = field(default_factory=dict)
     young: dict[str, int] = field(default_factory=dict)
     reasons: dict[_Reason, list[Range]] = field(default_factory=dict)
+    damaged: list[Range] = field(default_factory=list)
     parked: list[str] = field(default_factory=list)
     partings: list[_Parting] = field(default_factory=list)
     saved_through: int = 0
@@ -225,6 +227,12 @@ class Books:
         old = story["queue_id"]
         for lane in ("main", "ledger"):
             saved = story[lane]
+            for lost in saved["lost"]:
+                numbers = Range(int(lost["first"]), int(lost["last"]))
+                self._account(old, lane).damaged.append(numbers)
+                self._account(old, lane).explain(
+                    Cause.DAMAGED, _stored(lost["from_ms"], lost["to_ms"]), numbers
+                )
             if not saved["records"]:
                 self._account(old, lane).note(
                     f"its database was damaged ({story['damage']}); nothing to save"
@@ -330,7 +338,7 @@ class Books:
             beyond = joined([Range(behind + 1, frontier)])
             known += within(former.seen.ranges(), beyond)
             reasons += [(reason, within(joined(told), beyond)) for reason, told in former.reasons.items()]
-        rest = list(without([Range(1, judged)], joined(known)))
+        rest = list(without(joined([Range(1, judged), *account.damaged]), joined(known)))
         beginning = joined([Range(1, seen[0].first - 1 if seen else judged), Range(1, account.saved_through)])
         for reason, told in [*reasons, *self._expired(account, judged)]:
             numbers = joined(told)
@@ -354,6 +362,19 @@ class Books:
                 last = judged if limit == math.inf else int(limit) - 1
                 text = "replaced by compaction" if topic in self._compacted else "deleted by retention"
                 yield _Reason(Cause.EXPIRED, f"perhaps {text} of topic {topic}"), [Range(start, last)]
+
+
+def _stored(from_ms: int | None, to_ms: int) -> str:
+    after = "before" if from_ms is None else f"between {_utc(from_ms)} and"
+    return f"stored {after} {_utc(to_ms)}, gone with a damaged database"
+
+
+def _utc(time_ms: int) -> str:
+    """Raises ValueError where no calendar has it."""
+    try:
+        return datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="seconds")
+    except (OverflowError, OSError) as error:
+        raise ValueError(f"{time_ms} is no time") from error
 
 
 def _clashes(runs: Mapping[str, Range]) -> Iterator[Clash]:

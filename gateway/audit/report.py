@@ -15,6 +15,8 @@ class Cause(enum.StrEnum):
     """Kafka would never take the record: it lies with the gateway's dead letters, says the ledger."""
     SALVAGED = "salvaged"
     """Delivered under another queue id before that queue's database was damaged."""
+    DAMAGED = "damaged"
+    """Undelivered when its queue's database was damaged, and not to be read any more."""
     EXPIRED = "expired"
     """Kafka itself may have deleted it: the topic's retention or compaction."""
     UNEXPLAINED = "unexplained"
@@ -39,7 +41,8 @@ class Clash(NamedTuple):
 
 @dataclass(frozen=True)
 class Lane:
-    """One lane of one queue. Judged are the numbers 1 to `judged`: what the position in Kafka says is delivered.
+    """One lane of one queue. Judged are the numbers 1 to `judged`: what the position in Kafka says is delivered; and
+    those that a damaged database is known to have lost.
 
     `missing` and `twice` are the first RANGES_MAX ranges; `counts` and `twice_records` count all.
     """

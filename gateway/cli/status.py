@@ -18,10 +18,12 @@ from gateway.control.client import running
 from gateway.control.local import LocalQueue
 from gateway.control.wire import to_json
 from gateway.errors import CommandError
+from gateway.queue import Lost, Story
 from gateway.runtime.status import DriverStatus, Status, Verification
 from gateway.sync import LinkState
 
 DEVICES_SHOWN = 10
+LOST_SHOWN = 5
 BROKEN = 1
 
 _GOOD, _BAD, _ODD = "green", "red", "yellow"
@@ -77,6 +79,8 @@ def _without_gateway(config: Config, as_json: bool) -> None:
         f"No gateway runs with data_dir {config.gateway.data_dir}. Its queue {contents.queue_id} holds:"
     )
     console.print(lanes(contents))
+    if contents.stats.salvage:
+        console.print(Text(_salvage(contents.stats.salvage), _ODD))
 
 
 def show(console: Console, status: Status, verification: Verification | None, *, every_device: bool) -> None:
@@ -181,7 +185,26 @@ def _queue(status: Status) -> Iterator[Text]:
     if queue.refusing:
         yield Text(f"devices are refused: {queue.refusing}", _BAD)
     if queue.salvage:
-        yield Text(f"the database was damaged and salvaged: {queue.salvage}", _ODD)
+        yield Text(_salvage(queue.salvage), _ODD)
+
+
+def _salvage(story: Story) -> str:
+    main = story.main
+    told = f"the database was damaged, found {words.clock(story.time)} ({story.damage}); {words.count(main.records)} "
+    told += "waiting records were saved from it"
+    if main.lost:
+        told += f", at least {words.count(main.lost_records)} could not be read: "
+        told += ", ".join(map(_lost, main.lost[:LOST_SHOWN]))
+        told += " and more" if len(main.lost) > LOST_SHOWN else ""
+        told += " (`tidegate audit` knows which of them Kafka had)"
+    since = f"{words.clock(main.end_ms)}, " if main.end_ms is not None else ""
+    told += f"; what was stored later than that ({since}number {main.end}), if anything was, is lost without a trace"
+    return f"{told}. What is left of it is in {story.quarantine}"
+
+
+def _lost(lost: Lost) -> str:
+    after = "before" if lost.from_ms is None else f"between {words.clock(lost.from_ms)} and"
+    return f"numbers {lost.first} to {lost.last}, stored {after} {words.clock(lost.to_ms)}"
 
 
 def _kafka(status: Status) -> Iterator[Text]:

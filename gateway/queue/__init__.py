@@ -28,7 +28,7 @@ meta "origin" count as the former queue's.
 
 Recovery. After an unclean stop the file and the log are checked; the lock file says which queue must be there, and
 whether its log must. Damage that is met in use is noted for the next start. A damaged database is set aside (quarantine/), what has a good
-checksum is saved under a new queue_id, and the story is told in status and in the ledger lane. Quarantines lie outside
+checksum is saved under a new queue_id, and the story, with what is known to be lost, is told in status and in the ledger lane. Quarantines lie outside
 the cap, at most three, together no larger than it; where the disk gets near the floor the oldest goes first.
 """
 
@@ -42,6 +42,7 @@ from gateway.queue.segments import Gap, Segment
 from gateway.queue.settings import QueueSettings
 from gateway.queue.state import Buried, DeadLetter, Run
 from gateway.queue.stats import LaneStats, QueueStats
+from gateway.queue.story import Lost, SavedLane, Story
 
 __all__ = [
     "LANES",
@@ -51,13 +52,16 @@ __all__ = [
     "Entry",
     "Gap",
     "LaneStats",
+    "Lost",
     "Origin",
     "Queue",
     "QueueSettings",
     "QueueStats",
     "Run",
     "Salvaged",
+    "SavedLane",
     "Segment",
     "Shape",
+    "Story",
     "statement",
 ]

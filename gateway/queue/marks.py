@@ -1,11 +1,15 @@
 """Marks in memory; the store keeps the same on disk. Age counts the gateway's running time, not wall time, because a
 board without a clock battery jumps from 1970 to today, and no mark may be forgotten for that."""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 
 from gateway.clock import Clock
 from gateway.driver import Mark, MarkKey
 from gateway.limits import MARKS_PER_SCOPE_MAX
+
+FORGET = 2
+"""So many at most with each mark that is written: what became too old in a quiet time must not go at once."""
 
 
 class Marks:
@@ -31,9 +35,9 @@ class Marks:
         age = self.age_s()
         return [(mark, age + mark.lifetime_s) for mark in marks]
 
-    def apply(self, written: Sequence[tuple[Mark, int] | MarkKey]) -> list[tuple[Mark, int] | MarkKey]:
-        """What is on disk now, in order; returns the keys that the caps push out, to be deleted there too."""
-        pushed_out: list[tuple[Mark, int] | MarkKey] = []
+    def apply(self, written: Sequence[tuple[Mark, int] | MarkKey]) -> list[MarkKey]:
+        """What is on disk now, in order; returns the keys that are too old or beyond the caps, to be deleted there too."""
+        news: Counter[str] = Counter()
         for change in written:
             if isinstance(change, MarkKey):
                 self._scopes.get(change.scope, {}).pop(change.key, None)
@@ -42,8 +46,15 @@ class Marks:
             scope = self._scopes.setdefault(mark.scope, {})
             scope.pop(mark.key, None)
             scope[mark.key] = (mark.value, expires_s)
-            if len(scope) > MARKS_PER_SCOPE_MAX:
-                oldest = next(iter(scope))
-                del scope[oldest]
-                pushed_out.append(MarkKey(mark.scope, oldest))
-        return pushed_out
+            news[mark.scope] += 1
+        return [gone for name, count in news.items() for gone in self._forget(name, FORGET * count)]
+
+    def _forget(self, name: str, count: int) -> Iterator[MarkKey]:
+        """What was written first becomes too old first: a driver's lifetimes differ little."""
+        age, scope = self.age_s(), self._scopes[name]
+        for _ in range(min(count, len(scope))):
+            oldest = next(iter(scope))
+            if scope[oldest][1] >= age and len(scope) <= MARKS_PER_SCOPE_MAX:
+                return
+            del scope[oldest]
+            yield MarkKey(name, oldest)

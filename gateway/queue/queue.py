@@ -31,6 +31,7 @@ from gateway.queue.segments import DROPPED, Gap, Segment, cut, payload_bytes
 from gateway.queue.settings import QueueSettings
 from gateway.queue.state import Buried, DeadLetter, Group, LaneState, Outcome, Run
 from gateway.queue.stats import QueueStats, lane_stats
+from gateway.queue.story import Story
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -367,7 +368,7 @@ class Queue:
             max_bytes=self._settings.max_bytes,
             disk_free_bytes=self._store.disk_free(),
             commits=self._store.commits,
-            salvage=self._meta.get("salvage"),
+            salvage=Story.parse(self._meta["salvage"]) if "salvage" in self._meta else None,
             refusing=self._refusing,
         )
 
@@ -527,7 +528,7 @@ class Queue:
         self._room = outcome
         if outcome.ample:
             self._disk_full = None
-        self._group.marks += self._marks.apply(group.marks)
+        self._group.marks[:0] = self._marks.apply(group.marks)  # one of these keys may be in use again
         if group.origin is not None:
             self.queue_id = group.origin.of
             self._meta["origin"] = json.dumps(group.origin)

@@ -5,7 +5,6 @@ database holds what could be saved is the note removed. A crash in between start
 by parts: it needs the room of what is saved once more, not twice. Older quarantines make that room.
 """
 
-import json
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +21,7 @@ from gateway.queue.schema import LANES, connect, segment_first, segment_id, sync
 from gateway.queue.settings import QueueSettings
 from gateway.queue.state import StorageDamaged
 from gateway.queue.store import PAGE_BYTES, Store
+from gateway.queue.story import Holes, SavedLane, Story
 
 IN_WAL_MODE = b"\2\2"
 """Bytes 18 and 19 of the file; with others SQLite takes it for one that it may not write."""
@@ -109,15 +109,19 @@ def _salvage(
     damaged = _Damaged(quarantine / path.name, vfs)
     old_id = damaged.meta.get("queue_id", noted.queue_id if noted else "unknown")
     store = Store(path, settings, ledger, vfs)
-    story = {"time": now[0], "damage": note.read_text(), "queue_id": old_id, "quarantine": str(quarantine)}
     store.make_room(size(quarantine))
     store.create(secrets.token_hex(8))
     store.take_over(damaged.meta, damaged.rows("mark", 4), damaged.rows("dead", 6), old_id)
+    lanes = {}
     for lane in LANES:
-        saved, first, last = store.save(lane, old_id, damaged.segments(lane), now)
-        position = damaged.positions.get(lane)
-        story[lane] = {"records": saved, "first": first, "last": last, "position": position}
-    store.finish_salvage(json.dumps(story), now)
+        position, next_seq = damaged.lanes.get(lane, (None, 1))
+        holes = Holes(position)
+        saved, first, last = store.save(lane, old_id, damaged.segments(lane, holes), now)
+        holes.end(next_seq - 1, now[0])
+        lost = tuple(holes.lost)
+        lanes[lane] = SavedLane(saved, first, last, position, lost, holes.records, holes.last, holes.last_ms)
+    story = Story(now[0], note.read_text(), old_id, str(quarantine), **lanes)
+    store.finish_salvage(story.encode(), now)
     sync_directory(path.parent)
     damaged.close()
     note.unlink()
@@ -135,7 +139,10 @@ class _Damaged:
         except apsw.Error:
             self._db = None
         self.meta = {str(key): str(value) for key, value in self.rows("meta", 2)}
-        self.positions = {str(row[0]): int(row[2]) for row in self.rows("lane", 6)}
+        self.lanes: dict[str, tuple[int | None, int]] = {
+            str(name): (int(position), int(next_seq)) for name, next_seq, position, *_ in self.rows("lane", 6)
+        }
+        """Position and next number."""
 
     def rows(self, table: str, columns: int) -> list[Any]:
         found = []
@@ -144,7 +151,7 @@ class _Damaged:
                 found.append(row)
         return found
 
-    def segments(self, lane: str) -> Iterator[tuple[int, list[Entry]]]:
+    def segments(self, lane: str, holes: Holes) -> Iterator[tuple[int, list[Entry]]]:
         """(first, entries) of every undelivered segment with a good checksum, in order; one at a time is in memory."""
         bounds = (segment_id(lane, 0), segment_id(lane, (1 << 56) - 1))
         query = "SELECT id FROM segment WHERE id BETWEEN ? AND ? ORDER BY id"
@@ -153,11 +160,11 @@ class _Damaged:
             if row_id in ids:
                 break
             ids.add(row_id)
-        last = self.positions.get(lane, 0)
+        last = self.lanes.get(lane, (0, 1))[0] or 0
         for row_id in sorted(ids):
             first = segment_first(row_id)
             try:
-                [(body,)] = self._read("SELECT body FROM segment WHERE id=?", (row_id,))
+                [(body, wall_ms)] = self._read("SELECT body,wall_ms FROM segment WHERE id=?", (row_id,))
                 entries = decode(body)
             except (DecodeError, ValueError):
                 continue
@@ -165,6 +172,7 @@ class _Damaged:
             if skip < len(entries):
                 yield first + skip, entries[skip:]
                 last = first + len(entries) - 1
+                holes.found(first + skip, last, wall_ms)
 
     def _read(self, sql: str, bindings: tuple[int, ...]) -> Iterator[Any]:
         if self._db is None:

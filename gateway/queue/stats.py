@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from gateway.queue.state import LaneState
+from gateway.queue.story import Story
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class QueueStats:
     max_bytes: int
     disk_free_bytes: int
     commits: int
-    salvage: str | None
+    salvage: Story | None
     refusing: str | None
 
 

@@ -443,7 +443,6 @@ class Store:
                 (outcome.next_seq[lane], state.position, state.delivered, state.dropped, state.dead, lane),
             )
         self._db.execute("INSERT OR REPLACE INTO meta VALUES('age_s',?)", (str(group.age_s),))
-        self._db.execute("DELETE FROM mark WHERE expires_s<?", (group.age_s,))
 
     def _make_room(self, after: int, group: Group, outcome: Outcome) -> None:
         reason = DROPPED_UNKNOWING if group.known is None else DROPPED

@@ -169,12 +169,41 @@ def test_a_compacted_topic_may_have_lost_any_record() -> None:
     assert lane(books.findings()).counts == {Cause.EXPIRED: 1}
 
 
+def test_what_a_damaged_database_lost_is_told_with_its_time_but_for_what_kafka_had() -> None:
+    books = Books("tidegate-ledger")
+    position(books, 7, "old")
+    lost = [
+        {"first": 6, "last": 9, "from_ms": 0, "to_ms": 3_600_000},
+        {"first": 12, "last": 12, "from_ms": None, "to_ms": 0},
+    ]
+    saved = {"records": 2, "first": 10, "last": 11, "position": 5, "lost": lost}
+    story = {
+        "queue_id": "old",
+        "damage": "bad page",
+        "main": saved,
+        "ledger": {**saved, "records": 0, "lost": []},
+    }
+    say(books, "salvage", queue="new", **story)
+    feed(books, [*range(1, 8), 9], queue="old")
+    report = books.findings()
+    assert [(one.first, one.last, one.cause, one.reason) for one in lane(report, "old").missing] == [
+        (
+            8,
+            8,
+            Cause.DAMAGED,
+            "stored between 1970-01-01T00:00:00+00:00 and 1970-01-01T01:00:00+00:00, gone with a damaged database",
+        ),
+        (12, 12, Cause.DAMAGED, "stored before 1970-01-01T00:00:00+00:00, gone with a damaged database"),
+    ]
+    assert report.exit_code == 0
+
+
 def test_a_salvaged_queue_goes_on_where_the_damaged_one_ended() -> None:
     """The old queue delivered 1 to 7; its numbers 6 to 9 were saved as 1 to 4, of which 1 and 2 were never sent."""
     books = Books("tidegate-ledger")
     position(books, 7, "old")
     position(books, 6, "new")
-    saved = {"records": 4, "first": 6, "last": 9, "position": 5}
+    saved = {"records": 4, "first": 6, "last": 9, "position": 5, "lost": []}
     story = {"queue_id": "old", "damage": "bad page", "main": saved, "ledger": {**saved, "records": 0}}
     say(books, "salvage", queue="new", **story)
     feed(books, range(1, 8), queue="old")

@@ -2,12 +2,15 @@
 
 import asyncio
 import json
+import os
 import signal
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
+from gateway.control.server import ControlServer
 from gateway.record import Record
 from gateway.runtime.status import DeviceStatus, DriverStatus
 from gateway.runtime.supervisor import DriverHealth
@@ -108,6 +111,39 @@ async def test_without_a_gateway_status_shows_the_queue_and_says_so(site: Path, 
     told = json.loads(as_json.out)
     assert (told["running"], told["queue"]["stats"]["lanes"]["main"]["pending"]) == (False, 1)
     assert (await tidegate("status", "--verify")).code == 69
+
+
+@pytest.mark.slow
+async def test_of_a_damaged_database_status_says_what_is_gone_and_of_when(site: Path, tidegate: Run) -> None:
+    gateway = await FakeGateway.open(site / "data")
+    for number in range(100):
+        await gateway.accept("floor", [Record("a", "b", os.urandom(3000), 1_700_000_000_000 + number)])
+    await gateway.queue.close()
+    with (site / "data/queue.db").open("r+b") as file:
+        file.seek(60_000)
+        file.write(bytes(20_000))
+    (site / "data/queue.damaged").write_text("a page of it can't be read")
+    offline = await tidegate("status")
+    gateway = await FakeGateway.open(site / "data")
+    server = ControlServer(gateway, gateway.gateway_id)
+    await server.open_socket(site / "data/control.sock")
+    live, as_json = await asyncio.gather(tidegate("status"), tidegate("status", "--json"))
+    await server.close()
+    await gateway.queue.close()
+    story = json.loads(as_json.out)["queue"]["salvage"]["main"]
+    saved, lost = story["records"], story["lost"]
+    assert saved + story["lost_records"] == 100
+    day = datetime.now().astimezone().strftime("%Y-%m-%d")
+    for said in (
+        "(a page of it can't be read)",
+        f"{saved} waiting records were saved from it, at least {100 - saved} could not be read",
+        f"numbers {lost[0]['first']} to {lost[0]['last']}, stored ",
+        day,
+        "number 100), if anything was, is lost without a trace",
+        "data/quarantine/",
+    ):
+        for text in (offline.out, live.out):
+            assert said in " ".join(text.split())
 
 
 async def test_tail_shows_records_until_it_is_interrupted(gateway: FakeGateway, site: Path) -> None:

@@ -181,7 +181,11 @@ async def _judged(queue: Queue, victim: Victim, kafka: Kafka) -> tuple[str, int]
     if not missing:
         return "salvaged whole" if salvaged else "unharmed", 0
     if salvaged:
-        return "salvaged, the loss told", 0
+        law(
+            all(victim.values[number - 1] not in values for number in told if number > IN_KAFKA),
+            "told as lost, and there",
+        )
+        return "salvaged, the loss told" + (" by number" if told.issuperset(missing) else ""), 0
     silent = [number for number in missing if number not in told]
     return (SILENT, len(silent)) if silent else ("the loss told", 0)
 
@@ -192,6 +196,8 @@ def _told(ledger: Iterable[dict[str, object]]) -> set[int]:
         match one:
             case {"kind": "dropped", "lane": "main", "first": int(first), "last": int(last)}:
                 told.update(range(first, last + 1))
+            case {"kind": "salvage", "main": {"lost": list(lost)}}:
+                told.update(number for one in lost for number in range(one["first"], one["last"] + 1))
     return told
 
 

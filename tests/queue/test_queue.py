@@ -121,6 +121,32 @@ async def test_marks_live_in_the_transaction_of_their_records(tmp_path: Path) ->
     await queue.close()
 
 
+class LaterClock(SystemClock):
+    ahead = 0.0
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self.ahead
+
+
+async def test_marks_that_are_too_old_make_room_on_the_disk_too(tmp_path: Path) -> None:
+    clock = LaterClock()
+    queue = await Queue.open(tmp_path / "queue.db", settings(), clock)
+    await queue.put([], remember=[Mark("s", b"%d" % number, b"old", 60) for number in range(10)])
+    clock.ahead = 62.0
+    first = queue.put([], remember=[Mark("s", b"a", b"new", 60), Mark("s", b"b", b"new", 60)])
+    while not queue.committing_s():  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    await asyncio.gather(first, queue.put([], remember=[Mark("s", b"0", b"in use again", 60)]))
+    await queue.put([], remember=[Mark("s", letter, b"new", 60) for letter in (b"c", b"d", b"e")])
+    await queue.put([])
+    fresh = {b"a", b"b", b"c", b"d", b"e", b"0"}
+    assert set(queue.recall("s")) == fresh
+    await queue.close()
+    assert {
+        key for (key,) in apsw.Connection(str(tmp_path / "queue.db")).execute("SELECT key FROM mark")
+    } == fresh
+
+
 async def test_a_second_process_is_refused_with_a_sentence(tmp_path: Path) -> None:
     queue = await open_queue(tmp_path)
     with pytest.raises(StorageError, match="in use by another tidegate"):
@@ -380,11 +406,18 @@ async def test_what_is_damaged_is_set_aside_and_the_rest_saved(
     await queue.close()
     queue = await damaged(tmp_path, offset, size)
     assert queue.queue_id != old
-    story = json.loads(queue.stats().salvage or "")
+    story = queue.stats().salvage
+    assert story is not None
     found = await drain(queue)
     assert {body for _, body in found} <= set(bodies)
-    assert story["main"]["records"] == len(found)
-    assert story["queue_id"] == old
+    assert story.main.records == len(found)
+    assert story.queue_id == old
+    lost = {number for one in story.main.lost for number in range(one.first, one.last + 1)}
+    assert len(lost) == story.main.lost_records
+    if story.main.position is not None:
+        assert lost == {
+            number for number, body in enumerate(bodies, 1) if body not in {one for _, one in found}
+        }
     for piece in await queue.salvaged("main"):
         assert piece.queue_id == old
         kept = [body for number, body in found if piece.first <= number < piece.first + piece.records]

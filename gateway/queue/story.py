@@ -1,0 +1,84 @@
+"""What is told of a database that was damaged: what of it was saved, and what is known to be lost."""
+
+import json
+from dataclasses import asdict, dataclass
+
+LOST_MAX = 100
+
+
+@dataclass(frozen=True)
+class Lost:
+    """Numbers `first` to `last`, both included. They were stored between two times (Unix ms): that of the last readable
+    record before them, None if there is none, and that of the first one after them, or of the salvage."""
+
+    first: int
+    last: int
+    from_ms: int | None
+    to_ms: int
+
+
+@dataclass(frozen=True)
+class SavedLane:
+    """So many `records`, which had numbers from `first` to `last`, were saved. `position` is how far the lane was delivered as far as the database
+    knew; None if that could not be read: then nobody knows what came before `first`. `lost` are the first LOST_MAX
+    ranges that should be there, `lost_records` counts all. `end` is the last number that left a trace and `end_ms` when
+    the last readable record was stored: what came behind, if anything did, nobody can count."""
+
+    records: int
+    first: int | None
+    last: int | None
+    position: int | None
+    lost: tuple[Lost, ...]
+    lost_records: int
+    end: int
+    end_ms: int | None
+
+
+@dataclass(frozen=True)
+class Story:
+    """Of queue `queue_id`, whose files are in the folder `quarantine`. `time` is Unix ms."""
+
+    time: int
+    damage: str
+    queue_id: str
+    quarantine: str
+    main: SavedLane
+    ledger: SavedLane
+
+    @classmethod
+    def parse(cls, text: str) -> "Story":
+        told = json.loads(text)
+        for lane in ("main", "ledger"):
+            lost = tuple(Lost(**one) for one in told[lane]["lost"])
+            told[lane] = SavedLane(**(told[lane] | {"lost": lost}))
+        return cls(**told)
+
+    def encode(self) -> str:
+        return json.dumps(asdict(self), separators=(",", ":"))
+
+
+class Holes:
+    """Numbers that are missing between those that could be read."""
+
+    def __init__(self, position: int | None) -> None:
+        self._position = position
+        self.last = position or 0
+        self.last_ms: int | None = None
+        self.lost: list[Lost] = []
+        self.records = 0
+
+    def found(self, first: int, last: int, time_ms: int) -> None:
+        """In order."""
+        if self._position is not None or self.last:
+            self._missing(first - 1, time_ms)
+        self.last, self.last_ms = max(last, self.last), time_ms
+
+    def end(self, last: int, time_ms: int) -> None:
+        self._missing(last, time_ms)
+        self.last = max(last, self.last)
+
+    def _missing(self, last: int, time_ms: int) -> None:
+        if last > self.last:
+            self.records += last - self.last
+            if len(self.lost) < LOST_MAX:
+                self.lost.append(Lost(self.last + 1, last, self.last_ms, time_ms))
