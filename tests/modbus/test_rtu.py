@@ -284,8 +284,8 @@ async def test_a_dead_unit_of_ten_costs_the_others_nothing(line: SerialSlave) ->
         times = [one.at for one in asked if one.unit == number]
         gaps = [later - earlier for earlier, later in pairwise(times)]
         off = sorted(abs(gap - interval) for gap in gaps)
-        assert off[len(off) // 2] <= 0.05 * interval, (number, gaps)
-        # A probe in the way would cost a time-out; a busy machine may cost some milliseconds.
+        assert off[-2] <= 0.05 * interval, (number, gaps)
+        # A probe in the way would cost a time-out; a busy machine may cost some milliseconds, once.
         assert off[-1] < timeout / 2, (number, gaps)
 
 
