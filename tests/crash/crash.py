@@ -13,9 +13,8 @@ import secrets
 import sys
 import tempfile
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -45,23 +44,21 @@ FAILURES_MAX = 5
 DRAWS = {Fate.LOST: 1, Fate.KEPT: 1, Fate.REORDERED: 3, Fate.TORN: 3}
 
 
-class _Inline(Executor):
-    """In place of the queue's thread: a trace is then the same each time, and an image takes a third of the time."""
+class OneThread(asyncio.SelectorEventLoop):
+    """Without the queue's thread a trace is the same each time, and an image takes a third of the time."""
 
-    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
-        future: Future[T] = Future()
+    def run_in_executor(self, _executor: object, func: Callable[..., T], *args: Any) -> asyncio.Future[T]:  # type: ignore[override]
+        future: asyncio.Future[T] = self.create_future()
         try:
-            future.set_result(fn(*args, **kwargs))
+            future.set_result(func(*args))
         except (TidegateError, apsw.Error, OSError) as error:
             future.set_exception(error)
         return future
 
 
-@contextmanager
-def one_thread() -> Iterator[pytest.MonkeyPatch]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("gateway.queue.queue.ThreadPoolExecutor", lambda *_: _Inline())
-        yield patch
+def run_in_one_thread(work: Coroutine[Any, Any, None]) -> None:
+    with asyncio.Runner(loop_factory=OneThread) as runner:
+        runner.run(work)
 
 
 class Trace(NamedTuple):
@@ -110,14 +107,14 @@ class Found:
 def record(seed: int, before: Mapping[str, bytes], promise: Promise, steps: int) -> Trace:
     """What a queue does to its disk while a workload goes on; the same for the same seed."""
     rng = random.Random(seed)
-    with tempfile.TemporaryDirectory(dir=MEMORY) as name, one_thread() as patch:
+    with tempfile.TemporaryDirectory(dir=MEMORY) as name, pytest.MonkeyPatch.context() as patch:
         patch.setattr(secrets, "token_hex", lambda size: rng.randbytes(size).hex())
         folder = Path(name)
         lay_out(before, folder)
         recorder = Recorder(folder, before)
         workload = Workload(recorder, promise, rng)
         with recorder.recording():
-            asyncio.run(workload.run(steps))
+            run_in_one_thread(workload.run(steps))
     return Trace(before, promise, recorder.operations, workload.remarks)
 
 
@@ -160,7 +157,7 @@ def cut_power(trace: Trace, seed: int, images_max: int, trail: tuple[Cut, ...] =
     found = Found()
     again: list[tuple[Cut, Mapping[str, bytes], Promise]] = []
     rng = random.Random(seed)
-    with one_thread(), asyncio.Runner() as runner:
+    with asyncio.Runner(loop_factory=OneThread) as runner:
         for cut, image, promise in _images(trace, seed, images_max, found):
             try:
                 runner.run(look(image, promise))
@@ -205,11 +202,13 @@ def run(seed: int, images_max: int) -> Found:
 def sweep(images: int, seed: int, processes: int) -> Found:
     """Workload by workload until there are so many images."""
     total, seeds = Found(), itertools.count(seed)
+    waiting: deque[tuple[int, Future[Found]]] = deque()
     with ProcessPoolExecutor(processes) as pool:
         while (left := images - total.images.total()) > 0:
-            shares = [min(left // processes + 1, IMAGES_EACH)] * processes
-            for found in pool.map(run, itertools.islice(seeds, processes), shares):
-                total.add(found)
+            while len(waiting) < processes and (more := left - sum(share for share, _ in waiting)) > 0:
+                share = min(more // (processes - len(waiting)) + 1, IMAGES_EACH)
+                waiting.append((share, pool.submit(run, next(seeds), share)))
+            total.add(waiting.popleft()[1].result())
     return total
 
 
@@ -222,8 +221,7 @@ def replay(seed: int, trail: Sequence[Cut]) -> None:
         for number, disk, promise in moments(trace):
             if number == cut.operation:
                 image, before = image_of(seed, disk, cut), promise.copy()
-    with one_thread():
-        asyncio.run(look(image, before))
+    run_in_one_thread(look(image, before))
 
 
 def main() -> None:

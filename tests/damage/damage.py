@@ -25,7 +25,7 @@ from gateway.queue import LANES, Queue
 from gateway.sync.lineage import Seen
 from gateway.sync.position import Key, Progress, position_at
 from gateway.sync.reconcile import Local, reconcile
-from tests.crash.crash import MEMORY, one_thread
+from tests.crash.crash import MEMORY, OneThread
 from tests.damage.victim import DEAD, IN_KAFKA, LAST_COMMIT, SHAPE, Victim, make_victim, settings
 from tests.damage.wounds import AT_REST, OF_DATABASE, OF_LOG
 from tests.proof import Row, tell
@@ -205,7 +205,7 @@ def sweep(times: int, seed: int, only: int | None = None) -> dict[str, Found]:
     """Every wound so often."""
     logging.disable(logging.CRITICAL)
     found: dict[str, Found] = {}
-    with tempfile.TemporaryDirectory(dir=MEMORY) as name, one_thread(), asyncio.Runner() as runner:
+    with tempfile.TemporaryDirectory(dir=MEMORY) as name, asyncio.Runner(loop_factory=OneThread) as runner:
         scratch = Path(name)
         victims = [runner.run(make_victim(scratch / str(clean), clean)) for clean in (False, True)]
         samples = [wound for wound in (*OF_DATABASE, *OF_LOG) for _ in range(times)]
