@@ -30,6 +30,10 @@ class Oscore:
         doc="Id that the device sends with, hexadecimal.", pattern=HEX, example='"02"'
     )
     id_context: str | None = setting(None, doc="ID Context, hexadecimal.", pattern=HEX)
+    short_numbers: bool = setting(
+        False,
+        doc="For a device that reads no Partial IV of more than four bytes (Eclipse Californium): see the README first.",
+    )
     channels: list[str] = setting(
         factory=list,
         doc="Channels that its device may send to, MQTT wildcards allowed.",

@@ -54,6 +54,9 @@ EPOCH_MS = 1_577_836_800_000
 NUMBERS_A_SECOND = 256
 """Of a number's 40 bits, 32 for seconds: enough for 136 years."""
 
+SHORT_NUMBERS_A_SECOND = 4
+"""Of 31 bits, 29 for seconds: enough until 2037."""
+
 SENT = b"sent"
 CAME = b"came"
 _SENT = struct.Struct(">Q")
@@ -76,7 +79,7 @@ class Protection(CanProtect, CanUnprotect, SecurityContextUtils):
         self._scope = f"coap/{driver}/oscore/{name}"
         self._emit = emit
         marks = emit.recall(self._scope)
-        self.sender_sequence_number = max(_reserved(marks), _by_clock(clock))
+        self.sender_sequence_number = max(_reserved(marks), _by_clock(clock, settings.short_numbers))
         self._limit = self.sender_sequence_number
         self._reserving = False
         if CAME in marks:
@@ -204,5 +207,6 @@ def _reserved(marks: Mapping[bytes, bytes]) -> int:
     return int(_SENT.unpack(marks[SENT])[0]) if SENT in marks else 0
 
 
-def _by_clock(clock: Clock) -> int:
-    return max(0, clock.wall_ms() - EPOCH_MS) * NUMBERS_A_SECOND // 1000
+def _by_clock(clock: Clock, short: bool) -> int:
+    a_second = SHORT_NUMBERS_A_SECOND if short else NUMBERS_A_SECOND
+    return max(0, clock.wall_ms() - EPOCH_MS) * a_second // 1000

@@ -6,11 +6,8 @@ can connect to itself and keep the port from the broker that comes back.
 """
 
 import contextlib
-import fcntl
-import hashlib
 import os
 import random
-import shutil
 import signal
 import socket
 import subprocess
@@ -36,6 +33,7 @@ from confluent_kafka.admin import (
 )
 
 from gateway.testing.certificates import Authority, Certificate
+from gateway.testing.jars import jars
 
 PORTS = range(20_000, 32_000)
 START_S = 60.0
@@ -50,7 +48,7 @@ PROTOCOLS = {
 
 
 class BrokerError(RuntimeError):
-    """The real Kafka can't be had or didn't start; one sentence that says what to do."""
+    """The real Kafka didn't start; one sentence that says what to do."""
 
 
 class Delivered(NamedTuple):
@@ -145,7 +143,7 @@ class KafkaBroker:
         """The process ends with the thread that calls this."""
         command = [
             *("setpriv", "--pdeathsig", "KILL", "java", *self._java, "-XX:+UseSerialGC"),
-            *("-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", str(jars() / "*")),
+            *("-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", str(kafka_jars() / "*")),
             *("kafka.Kafka", str(self._properties_file)),
         ]
         with self.log.open("ab") as log:
@@ -326,7 +324,7 @@ class KafkaBroker:
 
     def _format(self) -> None:
         command = [
-            *("java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", str(jars() / "*")),
+            *("java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", str(kafka_jars() / "*")),
             # With "=", because an id may begin with "-".
             *("kafka.tools.StorageTool", "format", f"--cluster-id={self.cluster_id}"),
             *("-c", str(self._properties_file)),
@@ -358,37 +356,10 @@ def new_cluster_id() -> str:
     return urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
 
 
-def jars() -> Path:
-    """The directory with Kafka's jars; fetched by Maven the first time, then kept in the user's cache."""
-    pom = (resources.files("gateway.testing") / "broker" / "pom.xml").read_bytes()
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tidegate"
-    wanted = cache / f"kafka-{hashlib.sha256(pom).hexdigest()[:12]}"
-    if not shutil.which("java"):
-        raise BrokerError("Java 17 is needed to run Apache Kafka: apt install openjdk-17-jre-headless")
-    cache.mkdir(parents=True, exist_ok=True)
-    with (cache / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not wanted.exists():
-            if not shutil.which("mvn"):
-                raise BrokerError("Maven is needed to fetch Apache Kafka: apt install maven")
-            _fetch(pom, wanted)
-    return wanted
-
-
-def _fetch(pom: bytes, wanted: Path) -> None:
-    partial = wanted.with_suffix(".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    (partial / "pom.xml").write_bytes(pom)
-    command = [
-        *("mvn", "-q", "-B", "-f", str(partial / "pom.xml"), "dependency:copy-dependencies"),
-        *(f"-DoutputDirectory={partial}", "-DincludeScope=runtime"),
-    ]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-    if done.returncode:
-        reason = next((line for line in done.stdout.splitlines() if "ERROR" in line), "see mvn's own output")
-        raise BrokerError(f"Maven could not fetch Apache Kafka: {reason}")
-    partial.rename(wanted)
+def kafka_jars() -> Path:
+    """Raises JarsError."""
+    pom = resources.files("gateway.testing") / "broker" / "pom.xml"
+    return jars(pom.read_bytes(), "Apache Kafka")
 
 
 def free_ports(count: int) -> list[int]:

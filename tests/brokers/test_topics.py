@@ -8,7 +8,7 @@ import pytest
 from confluent_kafka.admin import NewPartitions
 
 from gateway.sync import LinkState
-from gateway.testing.kafka import KafkaBroker, jars
+from gateway.testing.kafka import KafkaBroker, kafka_jars
 from tests import proof
 from tests.brokers.load import Load, Stage, judge
 from tests.sync.rig import delivered, entries, numbers, open_queue, running, until
@@ -92,7 +92,7 @@ def throttle(kafka: KafkaBroker, client: str, change: str) -> None:
     """By Kafka's own tool: no client library that we have sets quotas."""
     subprocess.run(
         [
-            *("java", "-XX:TieredStopAtLevel=1", "-cp", str(jars() / "*"), "kafka.admin.ConfigCommand"),
+            *("java", "-XX:TieredStopAtLevel=1", "-cp", str(kafka_jars() / "*"), "kafka.admin.ConfigCommand"),
             *("--bootstrap-server", kafka.bootstrap, "--alter", *change.split()),
             *("--entity-type", "clients", "--entity-name", client),
         ],

@@ -18,6 +18,7 @@ from gateway.audit import Report, audit
 from gateway.config import load
 from gateway.errors import SinkUnavailable
 from gateway.sync.settings import KafkaSettings
+from gateway.testing.jars import JarsError
 from gateway.testing.kafka import BrokerError, KafkaBroker, free_ports
 from gateway.testing.proxy import Proxy
 from tests import proof
@@ -349,7 +350,7 @@ def play(
         screen.say("Apache Kafka starts; the first time Maven fetches it")
         with KafkaBroker(folder / "kafka", listeners=("plain", "proxied"), advertised=advertised) as kafka:
             clean = asyncio.run(scenario(kafka, folder))
-    except BrokerError as error:
+    except (BrokerError, JarsError) as error:
         screen.say(str(error), "bold red")
         return 2
     except KeyboardInterrupt:

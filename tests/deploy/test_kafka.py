@@ -10,7 +10,7 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka.admin import ConfigResource, ResourceType
 
-from gateway.testing.kafka import KafkaBroker, jars
+from gateway.testing.kafka import KafkaBroker, kafka_jars
 from tests.deploy.unit import ROOT
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
@@ -34,12 +34,12 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaBroker]:
 
 def command_line_tools(directory: Path) -> Path:
     """kafka-topics.sh and kafka-acls.sh; their jar, alone, is not among those a broker needs."""
-    version = next(jars().glob("kafka-clients-*.jar")).stem.removeprefix("kafka-clients-")
+    version = next(kafka_jars().glob("kafka-clients-*.jar")).stem.removeprefix("kafka-clients-")
     artifact = f"org.apache.kafka:kafka-tools:{version}"
     maven = ["mvn", "-q", "-B", "dependency:copy", f"-Dartifact={artifact}", f"-DoutputDirectory={directory}"]
     subprocess.run(maven, stdin=subprocess.DEVNULL, check=True)
     for name, main in TOOLS.items():
-        options = ["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", f"{jars()}/*:{directory}/*"]
+        options = ["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", f"{kafka_jars()}/*:{directory}/*"]
         (directory / name).write_text(f'#!/bin/sh\nexec {shlex.join(["java", *options, main])} "$@"\n')
         (directory / name).chmod(0o755)
     return directory

@@ -14,7 +14,8 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
-from gateway.testing.kafka import BrokerError, KafkaBroker, jars
+from gateway.testing.jars import JarsError
+from gateway.testing.kafka import KafkaBroker, kafka_jars
 from gateway.testing.proxy import Api, Proxy
 
 ALICE = {"sasl.username": "alice", "sasl.password": "secret"}
@@ -118,5 +119,5 @@ def test_a_topic_has_the_settings_asked_for(kafka: KafkaBroker, new_topic: Calla
 
 def test_missing_java_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(BrokerError, match="Java 17 is needed to run Apache Kafka: apt install"):
-        jars()
+    with pytest.raises(JarsError, match="Java 17 is needed to run Apache Kafka: apt install"):
+        kafka_jars()
