@@ -47,7 +47,8 @@ def payload_bytes(entries: Sequence[Entry]) -> int:
 
 
 class Gap(NamedTuple):
-    """Records that were deleted undelivered, `first` to `last` both included; times are Unix ms of acceptance."""
+    """Records that were deleted undelivered, `first` to `last` both included. They were accepted from `from_ms` on and not
+    later than `to_ms` (Unix ms)."""
 
     lane: str
     first: int
@@ -62,12 +63,13 @@ class Gap(NamedTuple):
 
 
 class Stored(NamedTuple):
-    """One row as it lies on the disk."""
+    """One row as it lies on the disk. Merged ones were accepted from `wall_ms` on until the next one was."""
 
     first: int
     records: int
     run: int
     size: int
+    wall_ms: int
     body: bytes
 
     @property
@@ -147,16 +149,16 @@ class Segments:
         )[0][0]
         rows: list[Stored] = []
         cursor: Any = self._db.execute(
-            "SELECT id,count,run,size,body FROM segment WHERE id BETWEEN ? AND ? ORDER BY id",
+            "SELECT id,count,run,size,wall_ms,body FROM segment WHERE id BETWEEN ? AND ? ORDER BY id",
             (start or segment_id(lane, 0), segment_id(lane, (1 << 56) - 1)),
         )
-        for row_id, count, run, size, body in cursor:
-            row = Stored(segment_first(row_id), count, run, size, body)
+        for row_id, *fields in cursor:
+            row = Stored(segment_first(row_id), *fields)
             if row.last <= after:
                 continue
             rows.append(row)
-            records_max -= count
-            bytes_max -= size
+            records_max -= row.records
+            bytes_max -= row.size
             if records_max <= 0 or bytes_max <= 0:
                 break
         cursor.close()
@@ -191,15 +193,16 @@ class Segments:
     def evict(self, lane: str, after: int, reason: str) -> Gap | None:
         """Delete the oldest segment that starts behind `after`; None if there is none."""
         rows = self._rows(
-            "SELECT id,count,wall_ms FROM segment WHERE id BETWEEN ? AND ? ORDER BY id LIMIT 1",
+            "SELECT id,count,wall_ms,merged FROM segment WHERE id BETWEEN ? AND ? ORDER BY id LIMIT 2",
             (segment_id(lane, after + 1), segment_id(lane, (1 << 56) - 1)),
         )
         if not rows:
             return None
-        row_id, count, wall_ms = rows[0]
+        row_id, count, wall_ms, merged = rows[0]
+        to_ms = rows[-1][2] if merged else wall_ms
         self._db.execute("DELETE FROM segment WHERE id=?", (row_id,))
         first = segment_first(row_id)
-        return Gap(lane, first, first + count - 1, wall_ms, wall_ms, reason)
+        return Gap(lane, first, first + count - 1, wall_ms, to_ms, reason)
 
     def delete(self, lane: str, first: int) -> None:
         self._db.execute("DELETE FROM segment WHERE id=?", (segment_id(lane, first),))

@@ -293,11 +293,12 @@ class Store:
         good, damaged = [], []
         with _translated():
             rows = self._segments.read(lane, after, records_max, bytes_max)
-        for row in rows:
+        for index, row in enumerate(rows):
             try:
                 good.append((row, row.entries()))
             except DecodeError as error:
-                damaged.append(Gap(lane, row.first, row.last, 0, 0, f"damaged: {error}"))
+                until_ms = rows[min(index + 1, len(rows) - 1)].wall_ms
+                damaged.append(Gap(lane, row.first, row.last, row.wall_ms, until_ms, f"damaged: {error}"))
         if damaged:
             self._give_up(damaged)
         return good, damaged

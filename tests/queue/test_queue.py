@@ -505,6 +505,7 @@ async def test_one_large_commit_does_not_fill_a_small_queue_for_good(tmp_path: P
 
 async def test_good_records_behind_a_damaged_segment_are_read(tmp_path: Path) -> None:
     """Nothing to read would be taken for the end of the lane, and the position would pass them."""
+    before = SystemClock().wall_ms()
     queue = await open_queue(tmp_path)
     for start in (0, 1000):
         await queue.put(entries(*(b"%d" % number for number in range(start, start + 1000))))
@@ -515,4 +516,10 @@ async def test_good_records_behind_a_damaged_segment_are_read(tmp_path: Path) ->
     queue = await open_queue(tmp_path)
     [segment] = await queue.peek("main", 0, 10, 1000)
     assert (segment.first, segment.entries[0].value) == (1001, b"1000")
+    for lane in ("main", "ledger"):
+        queue.advance(lane, 0)
+    await queue.put([])
+    [told] = [json.loads(text) for _, text in await drain(queue, "ledger")]
+    assert (told["first"], told["last"]) == (1, 1000)
+    assert before <= told["from_ms"] <= told["to_ms"] <= SystemClock().wall_ms()
     await queue.close()

@@ -57,6 +57,25 @@ async def test_a_slow_disk_delays_acknowledgements_and_nothing_else(
     tell("9", "every fdatasync takes 2 s", audited, None)
 
 
+@needs_strace
+async def test_after_a_flush_that_failed_nothing_is_believed_and_the_next_process_goes_on(
+    kafka: KafkaBroker, topic: str, tmp_path: Path
+) -> None:
+    """The kernel forgets what it could not write: to flush again and hear that all is well would be a lie."""
+    gateway = Gateway(tmp_path, topic, kafka.bootstrap)
+    await gateway.start()
+    async with at_work(gateway) as devices:
+        queue = next(tid for tid, name in threads(gateway.process.pid).items() if name == "queue")
+        async with inject(queue, "fdatasync", "error=EIO:when=5", tmp_path / "calls"):
+            assert await gateway.ended() == EXIT_DISK
+        began = time.monotonic()
+        await gateway.start()
+        await devices.told_more(gateway.said)
+        recovery_s = time.monotonic() - began
+        audited = await settle(gateway, devices)
+    tell("5", "an fdatasync of a running gateway fails with EIO", audited, recovery_s)
+
+
 @pytest.fixture
 def card(tmp_path: Path) -> Iterator["Card"]:
     card = Card(tmp_path)
