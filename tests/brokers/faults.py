@@ -160,6 +160,15 @@ async def node_stopped(site: Site) -> None:
     node.resume()
 
 
+async def two_killed(site: Site) -> None:
+    """The last one serves on, but leads nothing new and has no controller."""
+    for node in site.dice.sample(list(site.cluster.nodes.values()), 2):
+        await asyncio.to_thread(node.kill)
+    await until(site.down, WAIT_S)
+    await asyncio.sleep(site.outage_s())
+    await site.cluster.revive()
+
+
 async def all_gone_and_elsewhere(site: Site) -> None:
     await asyncio.to_thread(site.cluster.kill)
     await until(site.down, WAIT_S)
@@ -209,6 +218,7 @@ FAULTS: Mapping[Fault, tuple[str, str]] = {
         moved(role): ("17", f"leader of the {role.__name__} moved")
         for role in (records, positions, transactions)
     },
+    two_killed: ("19", "2 of 3 nodes killed"),
     all_gone_and_elsewhere: ("18", "all 3 killed, back at other ports"),
     too_few_in_sync: ("19", "2 of 3 replicas in sync where 3 must be"),
 }
