@@ -1,7 +1,8 @@
 """OSCORE (RFC 8613) with aiocoap's cryptography. What a context must remember is in marks: no file of its own is written.
 
 Numbers of what is sent are reserved in blocks, each on disk before its first number is used. They begin no lower than
-the wall clock says: a lost or an old data directory gives no number twice, as long as the clock is right. An answer
+the wall clock says: a lost or an old data directory gives no number twice, as long as the clock is right (and the numbers
+are not short: there the clock's are too few to be sure). An answer
 always has a number of its own, never its request's, so that no request sent again can have a nonce used twice.
 
 Which numbers came is stored along with the records that came with them: a record is stored once. Without such a mark,
@@ -43,6 +44,9 @@ from gateway.driver import Emit, Mark
 from gateway.errors import DeviceError, Refused
 
 RESERVED = 1000
+SHORT_RESERVED = 40
+"""Each start spends as many: ten seconds of the clock, where there are four numbers a second."""
+
 RETRY_S = 10
 SECRET_BYTES_MIN = 16
 GROUP_FLAG = 0x20
@@ -58,6 +62,7 @@ SHORT_NUMBERS_A_SECOND = 4
 """Of 31 bits, 29 for seconds: enough until 2037."""
 
 SENT = b"sent"
+SHORT_SENT = b"sent/short"
 CAME = b"came"
 _SENT = struct.Struct(">Q")
 _CAME = struct.Struct(">QQ")
@@ -77,9 +82,12 @@ class Protection(CanProtect, CanUnprotect, SecurityContextUtils):
         self.echo_recovery = secrets.token_bytes(8)
         self.recipient_replay_window = ReplayWindow(WINDOW_BITS, lambda: None)
         self._scope = f"coap/{driver}/oscore/{name}"
+        self._sent, self._block = (SHORT_SENT, SHORT_RESERVED) if settings.short_numbers else (SENT, RESERVED)
         self._emit = emit
         marks = emit.recall(self._scope)
-        self.sender_sequence_number = max(_reserved(marks), _by_clock(clock, settings.short_numbers))
+        self.sender_sequence_number = max(
+            _reserved(marks, self._sent), _by_clock(clock, settings.short_numbers)
+        )
         self._limit = self.sender_sequence_number
         self._reserving = False
         if CAME in marks:
@@ -88,8 +96,8 @@ class Protection(CanProtect, CanUnprotect, SecurityContextUtils):
 
     def reserve(self) -> asyncio.Future[None]:
         """Numbers to send with, once the future is done. Raises Refused, as the future does."""
-        limit = self.sender_sequence_number + RESERVED
-        mark = Mark(self._scope, SENT, _SENT.pack(limit), MARK_LIFETIME_S)
+        limit = self.sender_sequence_number + self._block
+        mark = Mark(self._scope, self._sent, _SENT.pack(limit), MARK_LIFETIME_S)
         stored = asyncio.ensure_future(self._emit((), remember=(mark,)))
         stored.add_done_callback(partial(self._reserved, limit))
         self._reserving = True
@@ -102,7 +110,7 @@ class Protection(CanProtect, CanUnprotect, SecurityContextUtils):
 
     def post_seqnoincrease(self) -> None:
         """In time for a disk that is slow."""
-        if not self._reserving and self.sender_sequence_number > self._limit - RESERVED // 2:
+        if not self._reserving and self.sender_sequence_number > self._limit - self._block // 2:
             with suppress(Refused):  # the next number tries again
                 self.reserve()
 
@@ -203,8 +211,8 @@ def _secret(name: str, settings: Oscore) -> bytes:
     return secret
 
 
-def _reserved(marks: Mapping[bytes, bytes]) -> int:
-    return int(_SENT.unpack(marks[SENT])[0]) if SENT in marks else 0
+def _reserved(marks: Mapping[bytes, bytes], key: bytes) -> int:
+    return int(_SENT.unpack(marks[key])[0]) if key in marks else 0
 
 
 def _by_clock(clock: Clock, short: bool) -> int:

@@ -63,7 +63,7 @@ class _Account:
     floors: dict[Place, int] = field(default_factory=dict)
     young: dict[str, int] = field(default_factory=dict)
     reasons: dict[_Reason, list[Range]] = field(default_factory=dict)
-    damaged: list[Range] = field(default_factory=list)
+    damaged: list[tuple[_Reason, Range]] = field(default_factory=list)
     parked: list[str] = field(default_factory=list)
     partings: list[_Parting] = field(default_factory=list)
     saved_through: int = 0
@@ -141,7 +141,7 @@ class Books:
         queue = dict(headers).get("tg.queue", b"?").decode()
         try:
             body = json.loads(value)
-            kind = body["kind"]
+            kind, queue = body["kind"], body.get("of_queue", queue)
             if kind == "salvage":
                 self._salvaged(queue, body)
             elif kind == "lost":
@@ -227,24 +227,24 @@ class Books:
         old = story["queue_id"]
         for lane in ("main", "ledger"):
             saved = story[lane]
+            account = self._account(old, lane)
             for lost in saved["lost"]:
                 numbers = Range(int(lost["first"]), int(lost["last"]))
-                self._account(old, lane).damaged.append(numbers)
-                self._account(old, lane).explain(
-                    Cause.DAMAGED, _stored(lost["from_ms"], lost["to_ms"]), numbers
+                account.damaged.append(
+                    (_Reason(Cause.DAMAGED, _stored(lost["from_ms"], lost["to_ms"])), numbers)
                 )
+            account.note(
+                f"its database was damaged ({story['damage']}): {saved['lost_records']} numbers could not be read, and what "
+                f"was stored behind {saved['end']}, if anything was, left no trace"
+            )
             if not saved["records"]:
-                self._account(old, lane).note(
-                    f"its database was damaged ({story['damage']}); nothing to save"
-                )
                 continue
             first, last, records = saved["first"], saved["last"], saved["records"]
             self._account(queue, lane).explain(
                 Cause.SALVAGED, f"delivered by queue {old} before its database was damaged", Range(1, records)
             )
-            self._account(old, lane).note(
-                f"its database was damaged ({story['damage']}); {records} of its records {first} to {last} go on as "
-                f"1 to {records} of queue {queue}"
+            account.note(
+                f"{records} of its records {first} to {last} go on as 1 to {records} of queue {queue}"
             )
 
     def _parted(self, queue: str, story: Mapping[str, Any]) -> None:
@@ -314,7 +314,7 @@ class Books:
         counts: dict[Cause, int] = {}
         for first, last, cause, _ in missing:
             counts[cause] = counts.get(cause, 0) + last - first + 1
-        twice = account.seen.repeated()
+        twice = joined([*account.seen.repeated(), *self._in_two_queues(account, lane)])
         return Lane(
             gateway=max(account.positions, key=lambda name: account.positions[name], default=account.gateway),
             queue=queue,
@@ -329,18 +329,29 @@ class Books:
             notes=(*account.notes, *account.parked),
         )
 
+    def _in_two_queues(self, account: _Account, lane: str) -> Iterator[Range]:
+        """Records that a former queue delivered, and this one again."""
+        for former, _, frontier in self._formers(account, lane):
+            yield from within(within(account.seen.ranges(), former.seen.ranges()), [Range(1, frontier)])
+
     def _missing(self, account: _Account, lane: str, judged: int) -> Iterator[Missing]:
         seen = account.seen.ranges()
         behind = account.parted_behind
         known = [*seen, Range(1, behind)]
-        reasons = [*account.reasons.items()]
+        reasons = [*account.reasons.items(), *self._expired(account, judged)]
         for former, _, frontier in self._formers(account, lane):
             beyond = joined([Range(behind + 1, frontier)])
             known += within(former.seen.ranges(), beyond)
-            reasons += [(reason, within(joined(told), beyond)) for reason, told in former.reasons.items()]
-        rest = list(without(joined([Range(1, judged), *account.damaged]), joined(known)))
+            told_there = [*former.reasons.items(), *self._expired(former, frontier)]
+            reasons += [(reason, within(joined(told), beyond)) for reason, told in told_there]
+        rest = list(
+            without(joined([Range(1, judged), *(numbers for _, numbers in account.damaged)]), joined(known))
+        )
+        # What the position says Kafka has was lost by Kafka.
+        behind_it = [Range(judged + 1, sys.maxsize)]
+        reasons += [(reason, within([numbers], behind_it)) for reason, numbers in account.damaged]
         beginning = joined([Range(1, seen[0].first - 1 if seen else judged), Range(1, account.saved_through)])
-        for reason, told in [*reasons, *self._expired(account, judged)]:
+        for reason, told in reasons:
             numbers = joined(told)
             if reason.cause is Cause.SALVAGED:
                 numbers = within(numbers, beginning)
@@ -370,11 +381,11 @@ def _stored(from_ms: int | None, to_ms: int) -> str:
 
 
 def _utc(time_ms: int) -> str:
-    """Raises ValueError where no calendar has it."""
+    """The number where no calendar has it."""
     try:
         return datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="seconds")
-    except (OverflowError, OSError) as error:
-        raise ValueError(f"{time_ms} is no time") from error
+    except (ValueError, OverflowError, OSError):
+        return f"{time_ms} ms"
 
 
 def _clashes(runs: Mapping[str, Range]) -> Iterator[Clash]:

@@ -192,13 +192,15 @@ def _salvage(story: Story) -> str:
     main = story.main
     told = f"the database was damaged, found {words.clock(story.time)} ({story.damage}); {words.count(main.records)} "
     told += "waiting records were saved from it"
+    if main.position is None:
+        told += ", how far it had been delivered could not be read"
     if main.lost:
-        told += f", at least {words.count(main.lost_records)} could not be read: "
+        told += f", at least {words.count(main.lost_records)} are not there: "
         told += ", ".join(map(_lost, main.lost[:LOST_SHOWN]))
         told += " and more" if len(main.lost) > LOST_SHOWN else ""
-        told += " (`tidegate audit` knows which of them Kafka had)"
-    since = f"{words.clock(main.end_ms)}, " if main.end_ms is not None else ""
-    told += f"; what was stored later than that ({since}number {main.end}), if anything was, is lost without a trace"
+        told += " (`tidegate audit` knows which of them Kafka had, or were dropped before)"
+    later = f" or later than {words.clock(main.end_ms)}" if main.end_ms is not None else ""
+    told += f"; what was stored behind number {main.end}{later}, if anything was, is lost without a trace"
     return f"{told}. What is left of it is in {story.quarantine}"
 
 

@@ -14,10 +14,11 @@ import apsw
 
 from gateway.codec import DecodeError, Entry, Shape, decode
 from gateway.errors import StorageFailing
+from gateway.queue.ledger import of_queue
 from gateway.queue.lock import Note
 from gateway.queue.log import has_header
 from gateway.queue.quarantine import SUFFIXES, UNFINISHED, Quarantine, size
-from gateway.queue.schema import LANES, connect, segment_first, segment_id, sync_directory
+from gateway.queue.schema import LANES, are_numbers, connect, segment_first, segment_id, sync_directory
 from gateway.queue.settings import QueueSettings
 from gateway.queue.state import StorageDamaged
 from gateway.queue.store import PAGE_BYTES, Store
@@ -115,9 +116,14 @@ def _salvage(
     lanes = {}
     for lane in LANES:
         position, next_seq = damaged.lanes.get(lane, (None, 1))
-        holes = Holes(position)
-        saved, first, last = store.save(lane, old_id, damaged.segments(lane, holes), now)
-        holes.end(next_seq - 1, now[0])
+        holes = Holes(position or 0, now[0])
+        segments = damaged.segments(lane, holes)
+        if lane == "ledger":
+            segments = (
+                (first, [of_queue(entry, old_id) for entry in entries]) for first, entries in segments
+            )
+        saved, first, last = store.save(lane, old_id, segments, now)
+        holes.end(next_seq - 1)
         lost = tuple(holes.lost)
         lanes[lane] = SavedLane(saved, first, last, position, lost, holes.records, holes.last, holes.last_ms)
     story = Story(now[0], note.read_text(), old_id, str(quarantine), **lanes)
@@ -139,10 +145,12 @@ class _Damaged:
         except apsw.Error:
             self._db = None
         self.meta = {str(key): str(value) for key, value in self.rows("meta", 2)}
-        self.lanes: dict[str, tuple[int | None, int]] = {
-            str(name): (int(position), int(next_seq)) for name, next_seq, position, *_ in self.rows("lane", 6)
+        self.lanes = {
+            name: (position, next_seq)
+            for name, next_seq, position, *_ in self.rows("lane", 6)
+            if are_numbers(next_seq, position) and position < max(next_seq, self._next(name))
         }
-        """Position and next number."""
+        """Position and next number of those that can be believed."""
 
     def rows(self, table: str, columns: int) -> list[Any]:
         found = []
@@ -153,7 +161,7 @@ class _Damaged:
 
     def segments(self, lane: str, holes: Holes) -> Iterator[tuple[int, list[Entry]]]:
         """(first, entries) of every undelivered segment with a good checksum, in order; one at a time is in memory."""
-        bounds = (segment_id(lane, 0), segment_id(lane, (1 << 56) - 1))
+        bounds = _bounds(lane)
         query = "SELECT id FROM segment WHERE id BETWEEN ? AND ? ORDER BY id"
         ids = {row_id for (row_id,) in self._read(query, bounds)}
         for (row_id,) in self._read(f"{query} DESC", bounds):
@@ -172,16 +180,26 @@ class _Damaged:
             if skip < len(entries):
                 yield first + skip, entries[skip:]
                 last = first + len(entries) - 1
-                holes.found(first + skip, last, wall_ms)
+                holes.found(first + skip, last, wall_ms if are_numbers(wall_ms) else None)
+
+    def _next(self, lane: str) -> int:
+        """Behind the last segment that leaves a trace."""
+        query = "SELECT id,count FROM segment WHERE id BETWEEN ? AND ? ORDER BY id DESC LIMIT 1"
+        rows = self._read(query, _bounds(lane)) if lane in LANES else ()
+        return next((segment_first(row_id) + count for row_id, count in rows if are_numbers(count)), 1)
 
     def _read(self, sql: str, bindings: tuple[int, ...]) -> Iterator[Any]:
         if self._db is None:
             return
         try:
             yield from self._db.execute(sql, bindings)
-        except apsw.Error:
+        except (apsw.Error, UnicodeDecodeError):
             return
 
     def close(self) -> None:
         if self._db is not None:
             self._db.close(True)
+
+
+def _bounds(lane: str) -> tuple[int, int]:
+    return segment_id(lane, 0), segment_id(lane, (1 << 56) - 1)

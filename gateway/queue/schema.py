@@ -42,6 +42,11 @@ def segment_first(row_id: int) -> int:
     return row_id & ((1 << _LANE_SHIFT) - 1)
 
 
+def are_numbers(*values: object) -> bool:
+    """SQLite keeps anything in any column, also what a flipped bit makes of a number."""
+    return all(isinstance(value, int) and 0 <= value < 1 << _LANE_SHIFT for value in values)
+
+
 def connect(path: Path, page_bytes: int, vfs: str | None = None) -> apsw.Connection:
     """One connection, exclusive, in WAL mode with synchronous=FULL. Raises apsw errors."""
     connection = apsw.Connection(str(path), vfs=vfs)

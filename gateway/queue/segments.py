@@ -47,8 +47,8 @@ def payload_bytes(entries: Sequence[Entry]) -> int:
 
 
 class Gap(NamedTuple):
-    """Records that were deleted undelivered, `first` to `last` both included. They were accepted from `from_ms` on and not
-    later than `to_ms` (Unix ms)."""
+    """Records that were deleted undelivered, `first` to `last` both included. They were accepted between the two times (Unix
+    ms); the later one is of the first record of theirs where the next one's isn't known."""
 
     lane: str
     first: int
@@ -193,16 +193,17 @@ class Segments:
     def evict(self, lane: str, after: int, reason: str) -> Gap | None:
         """Delete the oldest segment that starts behind `after`; None if there is none."""
         rows = self._rows(
-            "SELECT id,count,wall_ms,merged FROM segment WHERE id BETWEEN ? AND ? ORDER BY id LIMIT 2",
+            "SELECT id,count,wall_ms,merged FROM segment WHERE id BETWEEN ? AND ? ORDER BY id LIMIT 1",
             (segment_id(lane, after + 1), segment_id(lane, (1 << 56) - 1)),
         )
         if not rows:
             return None
         row_id, count, wall_ms, merged = rows[0]
-        to_ms = rows[-1][2] if merged else wall_ms
         self._db.execute("DELETE FROM segment WHERE id=?", (row_id,))
         first = segment_first(row_id)
-        return Gap(lane, first, first + count - 1, wall_ms, to_ms, reason)
+        last = first + count - 1
+        to_ms = self.oldest_ms(lane, last) if merged else None
+        return Gap(lane, first, last, wall_ms, to_ms or wall_ms, reason)
 
     def delete(self, lane: str, first: int) -> None:
         self._db.execute("DELETE FROM segment WHERE id=?", (segment_id(lane, first),))

@@ -18,7 +18,7 @@ from gateway.queue.ledger import statement
 from gateway.queue.log import lost_commits
 from gateway.queue.quarantine import Quarantine
 from gateway.queue.reserve import Reserve
-from gateway.queue.schema import FORMAT, LANES, TABLES, connect, format_of
+from gateway.queue.schema import FORMAT, LANES, TABLES, are_numbers, connect, format_of
 from gateway.queue.segments import DROPPED, DROPPED_UNKNOWING, Gap, Segment, Segments, Stored, payload_bytes
 from gateway.queue.settings import QueueSettings
 from gateway.queue.state import Buried, DeadLetter, Group, LaneState, Loaded, Outcome, Run, StorageDamaged
@@ -135,6 +135,8 @@ class Store:
             for name, *numbers in self._rows(
                 "SELECT name,next_seq,position,delivered,dropped,dead FROM lane"
             ):
+                if name not in LANES or not are_numbers(*numbers):
+                    raise StorageDamaged("the queue's database is damaged: a lane's numbers can't be read")
                 state = lanes[name] = LaneState(*numbers)
                 holes[name], sizes[name] = [], 0
                 expected = state.position + 1
@@ -146,6 +148,9 @@ class Store:
                 if state.next_seq > expected:
                     holes[name].append((expected, state.next_seq - 1))
                 state.next_seq = max(state.next_seq, expected)
+            if lanes.keys() != set(LANES):
+                raise StorageDamaged("the queue's database is damaged: a lane is missing")
+            self._forget_marks(meta.get("age_s", "0"))
             marks = {
                 (str(scope), bytes(key)): (bytes(value), int(expires))
                 for scope, key, value, expires in self._rows(
@@ -153,6 +158,11 @@ class Store:
                 )
             }
         return Loaded(meta, lanes, holes, sizes, marks)
+
+    def _forget_marks(self, age_s: str) -> None:
+        """Those of scopes that nobody writes any more; a full disk keeps them."""
+        with suppress(apsw.FullError):
+            self._db.execute("DELETE FROM mark WHERE expires_s<?", (int(age_s),))
 
     def start_run(self, run: tuple[str, str, int, int], firsts: Mapping[str, int]) -> list[tuple[int, Run]]:
         """`run` is (run id, boot id, wall ms, boot ms). Returns all runs with their row ids, oldest first.
@@ -293,11 +303,11 @@ class Store:
         good, damaged = [], []
         with _translated():
             rows = self._segments.read(lane, after, records_max, bytes_max)
-        for index, row in enumerate(rows):
+        for row in rows:
             try:
                 good.append((row, row.entries()))
             except DecodeError as error:
-                until_ms = rows[min(index + 1, len(rows) - 1)].wall_ms
+                until_ms = self._segments.oldest_ms(lane, row.last) or row.wall_ms
                 damaged.append(Gap(lane, row.first, row.last, row.wall_ms, until_ms, f"damaged: {error}"))
         if damaged:
             self._give_up(damaged)
@@ -553,7 +563,7 @@ def _translated() -> Iterator[None]:
         yield
     except apsw.FullError as error:
         raise QueueFull(f"the disk is full: {error}") from error
-    except (apsw.CorruptError, apsw.NotADBError, apsw.ConstraintError) as error:
+    except (apsw.CorruptError, apsw.NotADBError, apsw.ConstraintError, UnicodeDecodeError) as error:
         raise StorageDamaged(f"the queue's database is damaged: {error}") from error
     except apsw.IOError as error:
         unreadable = cast(Any, error).extendedresult in UNREADABLE

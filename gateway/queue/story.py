@@ -20,8 +20,8 @@ class Lost:
 @dataclass(frozen=True)
 class SavedLane:
     """So many `records`, which had numbers from `first` to `last`, were saved. `position` is how far the lane was delivered as far as the database
-    knew; None if that could not be read: then nobody knows what came before `first`. `lost` are the first LOST_MAX
-    ranges that should be there, `lost_records` counts all. `end` is the last number that left a trace and `end_ms` when
+    knew; None if that could not be read. `lost` are the first LOST_MAX ranges behind it that are not there, `lost_records` counts
+    all; some may have been dropped when the queue was full, or delivered. `end` is the last number that left a trace and `end_ms` when
     the last readable record was stored: what came behind, if anything did, nobody can count."""
 
     records: int
@@ -58,27 +58,26 @@ class Story:
 
 
 class Holes:
-    """Numbers that are missing between those that could be read."""
+    """Numbers that are missing between those that could be read, up to now."""
 
-    def __init__(self, position: int | None) -> None:
-        self._position = position
-        self.last = position or 0
+    def __init__(self, position: int, now_ms: int) -> None:
+        self.last = position
         self.last_ms: int | None = None
         self.lost: list[Lost] = []
         self.records = 0
+        self._now_ms = now_ms
 
-    def found(self, first: int, last: int, time_ms: int) -> None:
-        """In order."""
-        if self._position is not None or self.last:
-            self._missing(first - 1, time_ms)
-        self.last, self.last_ms = max(last, self.last), time_ms
+    def found(self, first: int, last: int, time_ms: int | None) -> None:
+        """In order; None if the time can't be read."""
+        self._missing(first - 1, time_ms)
+        self.last, self.last_ms = max(last, self.last), time_ms or self.last_ms
 
-    def end(self, last: int, time_ms: int) -> None:
-        self._missing(last, time_ms)
+    def end(self, last: int) -> None:
+        self._missing(last, None)
         self.last = max(last, self.last)
 
-    def _missing(self, last: int, time_ms: int) -> None:
+    def _missing(self, last: int, time_ms: int | None) -> None:
         if last > self.last:
             self.records += last - self.last
             if len(self.lost) < LOST_MAX:
-                self.lost.append(Lost(self.last + 1, last, self.last_ms, time_ms))
+                self.lost.append(Lost(self.last + 1, last, self.last_ms, time_ms or self._now_ms))

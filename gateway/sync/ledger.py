@@ -1,6 +1,7 @@
 """What a gateway says about its own records, delivered like them in the lane "ledger".
 
-A ledger record is a JSON object with "kind", "lane" and "time" (Unix ms of this gateway); the rest depends on kind:
+A ledger record is a JSON object with "kind", "lane" and "time" (Unix ms of this gateway). "of_queue" is there if it was saved from the damaged
+database of that queue, whose numbers it speaks of. The rest depends on kind:
 
 - topics: {"topics": {topic: partitions}, "from_seq": n}: from record n on the lane goes (also) to these topics. Told
   again when a topic has another number of partitions: a key's records may then lie in two of them.

@@ -3,7 +3,7 @@
 The records of a lane are a log, and the runs that gave their numbers say which log. Copies of one database share a
 beginning and part where they went on in runs of their own. A database that has parted from what Kafka has goes on as
 a new queue of the same family, and its records keep their numbers: so every position of a family can be compared with
-every disk of it, and what is delivered is the longest beginning that the disk shares with any of them.
+every disk of it, and what is delivered is the union of the beginnings that the disk shares with each of them.
 """
 
 import secrets

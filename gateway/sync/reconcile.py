@@ -35,6 +35,8 @@ class Local(NamedTuple):
     """How far the lane was when the last run ended, if no transaction was under way then: nothing is in doubt."""
     fresh: bool = False
     """Nothing of this queue was ever sent."""
+    parted: bool = False
+    """This queue went on from another one, which is told, and nothing happened to it since."""
     moved: bool = False
     """The cluster, gateway id or positions topic is another one than before, and that was agreed to."""
 
@@ -50,7 +52,7 @@ class Verdict(NamedTuple):
     beyond: Progress | None = None
     parted: bool = False
     by: Mapping[str, Progress] = MappingProxyType({})
-    """Other queues that delivered what lies before the position, or beyond, and how far each of them did."""
+    """Queues that delivered what lies before the position, or beyond, and how far each of them did."""
 
 
 def reconcile(
@@ -95,7 +97,8 @@ def _parting(
     if best.frontier <= local.position:
         best = Progress(local.position, local.position)
     own = known.get(local.queue_id, Progress(local.position, local.position))
-    alone = best.frontier <= local.position or all(includes(own, other) for other in known.values())
+    ahead = {name: one for name, one in known.items() if one.frontier > local.position}
+    alone = all(includes(own, other) for other in ahead.values())
     unknown = min(unknown, local.next_seq - 1)
     if not parted and unknown <= best.floor and alone:
         return None
@@ -109,18 +112,21 @@ def _parting(
         )
     if parted and ours is not None and ours < local.position and not local.moved and assume is None:
         return Verdict(local.position, _lost_by_cluster(local, ours) + LOST_BY_CLUSTER)
+    by = {local.queue_id: own} | ahead
     if assume == "delivered":
         through = max(best.frontier, local.runs[-1].first - 1)
         best = Progress(through, through)
+        by = {local.queue_id: best}
+    if local.parted and best.floor == local.position:
+        return Verdict(local.position, beyond=_beyond(best))
     return Verdict(
         best.floor,
         note=f"lane {local.lane}: Kafka has records that this disk lost after they were delivered, or never had: an older "
-        f"image of it was put back, or it doesn't keep what it says it wrote. What it has behind {best.floor} was never "
-        "delivered and goes on as a new queue",
+        f"image of it was put back, or it doesn't keep what it says it wrote. What it has behind {best.floor}, and Kafka "
+        "has not, goes on as a new queue",
         beyond=_beyond(best),
         parted=True,
-        by={local.queue_id: own}
-        | {name: one for name, one in known.items() if one.frontier > local.position},
+        by=by,
     )
 
 

@@ -102,6 +102,7 @@ class Standing:
                 salvaged=await self._queue.salvaged(name),
                 settled=settled[name] if settled is not None else None,
                 fresh=not self._memory.sent,
+                parted=origin is not None and not self._memory.sent,
                 moved=moved,
             )
             verdict = verdicts[name] = reconcile(local, seen, self._gateway_id, assume)

@@ -136,10 +136,10 @@ async def test_of_a_damaged_database_status_says_what_is_gone_and_of_when(site: 
     day = datetime.now().astimezone().strftime("%Y-%m-%d")
     for said in (
         "(a page of it can't be read)",
-        f"{saved} waiting records were saved from it, at least {100 - saved} could not be read",
+        f"{saved} waiting records were saved from it, at least {100 - saved} are not there",
         f"numbers {lost[0]['first']} to {lost[0]['last']}, stored ",
         day,
-        "number 100), if anything was, is lost without a trace",
+        "what was stored behind number 100 or later than",
         "data/quarantine/",
     ):
         for text in (offline.out, live.out):

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +153,15 @@ async def test_numbers_are_never_given_twice(tmp_path: Path) -> None:
         emit = emit.restart()
     assert len(set(given)) == len(given) == 4500
     assert sum(len(call.remember) for call in emit.calls) < 5
+
+
+async def test_numbers_are_short_also_where_they_were_long_before() -> None:
+    long, emit = context("01", "02"), FakeEmit()
+    for settings, size in ((long, 5), (replace(long, short_numbers=True), 4), (long, 5)):
+        protection = Protection("c", settings, "field", emit, SystemClock())
+        await protection.reserve()
+        assert (protection.new_sequence_number().bit_length() + 7) // 8 == size
+        emit = emit.restart()
 
 
 @pytest.mark.parametrize("secret", ["00" * 15, "hush"])

@@ -205,8 +205,8 @@ def sweep(images: int, seed: int, processes: int) -> Found:
     waiting: deque[tuple[int, Future[Found]]] = deque()
     with ProcessPoolExecutor(processes) as pool:
         while (left := images - total.images.total()) > 0:
-            while len(waiting) < processes and (more := left - sum(share for share, _ in waiting)) > 0:
-                share = min(more // (processes - len(waiting)) + 1, IMAGES_EACH)
+            while len(waiting) <= processes and (more := left - sum(share for share, _ in waiting)) > 0:
+                share = min(more // (processes + 1 - len(waiting)) + 1, IMAGES_EACH)
                 waiting.append((share, pool.submit(run, next(seeds), share)))
             total.add(waiting.popleft()[1].result())
     return total

@@ -33,6 +33,9 @@ DRIVERS = ("floor", "web", "sensors", "meters", "dryer", "scale", "line")
 ACKNOWLEDGED = ("floor", "web", "sensors")
 SERVED = ("meters", "dryer", "scale")
 TICK_S = 0.1
+RUNS = " runs; queue "
+"""In the gateway's log, once it does."""
+
 START_S = 60.0
 DEVICES_END_S = 60.0
 DRAIN_S = 60.0
@@ -272,8 +275,14 @@ class Plant:
         with self._windows.open("a") as file:
             file.write(json.dumps({"killed": since, "back": time.monotonic()}) + "\n")
 
+    def starting(self) -> Callable[[], bool]:
+        """Whether a gateway runs that didn't run now."""
+        before = self.log.read_text().count(RUNS)
+        return lambda: self.log.read_text().count(RUNS) > before
+
     def acknowledging(self) -> Callable[[], bool]:
         """Whether more was acknowledged than now."""
+        self.journals.look()
         before = [self.journals.counts[name] for name in ACKNOWLEDGED]
         return lambda: any(
             self.journals.counts[name] > count for name, count in zip(ACKNOWLEDGED, before, strict=True)

@@ -16,7 +16,7 @@ import pytest
 from gateway.clock import SystemClock
 from gateway.codec import Entry
 from gateway.driver import Mark, MarkKey
-from gateway.errors import QueueFull, StorageError, TooLarge
+from gateway.errors import QueueFull, StorageError, StorageFailing, TooLarge
 from gateway.limits import RECORD_BYTES_MAX
 from gateway.queue import Queue, Segment
 from gateway.queue.recent import Recent
@@ -139,9 +139,16 @@ async def test_marks_that_are_too_old_make_room_on_the_disk_too(tmp_path: Path) 
     await asyncio.gather(first, queue.put([], remember=[Mark("s", b"0", b"in use again", 60)]))
     await queue.put([], remember=[Mark("s", letter, b"new", 60) for letter in (b"c", b"d", b"e")])
     await queue.put([])
+    await queue.put([], remember=[Mark("gone", b"x", b"of a driver that is not there any more", 1)])
     fresh = {b"a", b"b", b"c", b"d", b"e", b"0"}
     assert set(queue.recall("s")) == fresh
     await queue.close()
+    queue = await Queue.open(tmp_path / "queue.db", settings(), clock)
+    clock.ahead += 30.0
+    for lane in ("main", "ledger"):
+        queue.advance(lane, 0)
+    await queue.close()
+    await (await open_queue(tmp_path)).close()
     assert {
         key for (key,) in apsw.Connection(str(tmp_path / "queue.db")).execute("SELECT key FROM mark")
     } == fresh
@@ -427,6 +434,47 @@ async def test_what_is_damaged_is_set_aside_and_the_rest_saved(
     await queue.close()
     queue = await open_queue(tmp_path)
     assert [body for _, body in await drain(queue)] == [b"collection goes on"]
+    await queue.close()
+
+
+@pytest.mark.parametrize(
+    "flaw",
+    [
+        "UPDATE lane SET position='x' WHERE name='main'",
+        "UPDATE lane SET next_seq=x'00' WHERE name='main'",
+        "UPDATE lane SET position=1000 WHERE name='main'",
+        "UPDATE lane SET name=cast(x'ff' AS TEXT) WHERE name='main'",
+        "DELETE FROM lane WHERE name='main'",
+        "UPDATE segment SET wall_ms='x'",
+    ],
+)
+async def test_numbers_that_are_none_are_set_aside_and_all_records_saved(tmp_path: Path, flaw: str) -> None:
+    queue = await open_queue(tmp_path)
+    await queue.put(entries(b"1", b"2", b"3"))
+    await queue.close()
+    database = apsw.Connection(str(tmp_path / "queue.db"))
+    database.execute(flaw)
+    database.close()
+    (tmp_path / "queue.damaged").write_text("seen in use")
+    queue = await open_queue(tmp_path)
+    assert [body for _, body in await drain(queue)] == [b"1", b"2", b"3"]
+    story = queue.stats().salvage
+    assert story is not None
+    assert story.main.lost == ()
+    await queue.close()
+
+
+async def test_a_lane_without_its_numbers_is_found_at_start(tmp_path: Path) -> None:
+    queue = await open_queue(tmp_path)
+    await queue.put(entries(b"1"))
+    await queue.close()
+    database = apsw.Connection(str(tmp_path / "queue.db"))
+    database.execute("UPDATE lane SET position='x' WHERE name='main'")
+    database.close()
+    with pytest.raises(StorageFailing, match="numbers can't be read"):
+        await open_queue(tmp_path)
+    queue = await open_queue(tmp_path)
+    assert [body for _, body in await drain(queue)] == [b"1"]
     await queue.close()
 
 

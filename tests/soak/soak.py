@@ -143,10 +143,11 @@ class Soak:
         await self._end_gateway(signal.SIGTERM)
 
     async def _end_gateway(self, number: signal.Signals) -> None:
-        since = time.monotonic()
+        since, starting = time.monotonic(), self._plant.starting()
         await self._plant.end_gateway(number)
-        acknowledging = self._plant.acknowledging()  # it does until it has ended
         await self._start_gateway()
+        await self._plant.until(starting, START_S, "the gateway does not start again")
+        acknowledging = self._plant.acknowledging()  # what the last one said may have been noted only now
         await self._plant.until(acknowledging, START_S, "no device gets an acknowledgement any more")
         self._plant.may_lose(since)
 

@@ -78,7 +78,7 @@ CASES = [
         disk(250, 255),
         kafka(256, "r3"),
         255,
-        "never delivered and goes on as a new queue",
+        "and Kafka has not, goes on as a new queue",
         parted=True,
     ),
     Case("a': Kafka has all but one that the disk has", disk(250, 256), kafka(256, "r3"), 256),
@@ -318,6 +318,22 @@ CASES = [
         beyond=Progress(250, 270, {"closed": 261}, 18),
     ),
     Case(
+        "d: we went on from another branch, and no transaction came of it yet",
+        disk(250, parted=True),
+        None,
+        250,
+        others={"ours.b": kafka(250, "r3", **PARKED)},
+        beyond=Progress(250, 270, {"closed": 251}, UNCOUNTED),
+    ),
+    Case(
+        "d: Kafka lost what it had confirmed, and an older branch has nothing more than we",
+        disk(250),
+        kafka(240, "r3", frontier=270, parked={"closed": 241}, beyond=12),
+        None,
+        "records 241 to 250 were confirmed",
+        others={"ours.b": kafka(100, "r1")},
+    ),
+    Case(
         "d: a new database is no relative",
         disk(150),
         kafka(210, "r3"),
@@ -434,6 +450,13 @@ def test_it_is_told_how_far_each_branch_delivered() -> None:
     }
     by = reconcile(disk(150), seen, US).by
     assert by == {"ours": ours.position.progress, "ours.b": Progress(260, 260)}
+
+
+def test_what_an_operator_takes_as_delivered_is_told_of_our_queue() -> None:
+    verdict = reconcile(
+        disk(150), {Key(US, "ours", "main"): kafka(500, "x", runs=[("x9", 450)])}, US, "delivered"
+    )
+    assert (verdict.position, verdict.by) == (200, {"ours": Progress(200, 200)})
 
 
 PROGRESS = st.builds(
