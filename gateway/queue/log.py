@@ -6,7 +6,6 @@ https://sqlite.org/fileformat2.html#walformat.
 """
 
 import struct
-from collections.abc import Sequence
 from pathlib import Path
 
 HEADER_BYTES = 32
@@ -24,7 +23,8 @@ def lost_commits(log: Path, frames: int, page_bytes: int) -> bool:
     """Whether something was committed, and acknowledged, behind the first `frames`: what stands before it was damaged.
 
     Where a frame goes on from the checksums of a commit, that commit was flushed. What an earlier power cut left
-    behind has the same salt, but its checksums don't go on from what was written over it.
+    behind has the same salt, but its checksums don't go on from what was written over it. Of the first frame that is damaged
+    the checksum may be what is wrong: the one that it should have counts, too.
     """
     if not log.exists():
         return False
@@ -36,14 +36,20 @@ def lost_commits(log: Path, frames: int, page_bytes: int) -> bool:
             return True
         order = _order(header)
         frame_bytes = FRAME_HEADER_BYTES + page_bytes
+        sound: bytes | None = header[24:]
+        if frames:
+            file.seek(HEADER_BYTES + (frames - 1) * frame_bytes)
+            sound = file.read(FRAME_HEADER_BYTES)[16:]
         file.seek(HEADER_BYTES + frames * frame_bytes)
-        commit = b""
+        commit: set[bytes] = set()
         while len(frame := file.read(frame_bytes)) == frame_bytes:
-            content = frame[:8] + frame[FRAME_HEADER_BYTES:]
-            if commit and frame[16:24] == _checksum(content, order, struct.unpack(">2I", commit)):
+            content, told = frame[:8] + frame[FRAME_HEADER_BYTES:], frame[16:24]
+            if any(_checksum(content, order, before) == told for before in commit):
                 return True
-            ends_commit = frame[4:8] != bytes(4) and frame[8:16] == header[16:24]
-            commit = frame[16:24] if ends_commit else b""
+            should = told if sound is None else _checksum(content, order, sound)
+            sound = told if sound is not None and should == told else None
+            is_ours = sound is not None or frame[8:16] == header[16:24]
+            commit = {told, should} if is_ours and frame[4:8] != bytes(4) else set()
     return False
 
 
@@ -55,15 +61,15 @@ def _header(log: Path) -> bytes:
 def _is_sound(header: bytes) -> bool:
     if len(header) < HEADER_BYTES or header[:4] not in MAGIC:
         return False
-    return _checksum(header[:24], _order(header), (0, 0)) == header[24:]
+    return _checksum(header[:24], _order(header), bytes(8)) == header[24:]
 
 
 def _order(header: bytes) -> str:
     return ">" if header[3] & 1 else "<"
 
 
-def _checksum(content: bytes, order: str, before: Sequence[int]) -> bytes:
-    one, other = before
+def _checksum(content: bytes, order: str, before: bytes) -> bytes:
+    one, other = struct.unpack(">2I", before)
     words = struct.unpack(f"{order}{len(content) // 4}I", content)
     for first, second in zip(words[::2], words[1::2], strict=True):
         one = (one + first + other) & 0xFFFFFFFF

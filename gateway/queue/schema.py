@@ -47,6 +47,12 @@ def are_numbers(*values: object) -> bool:
     return all(isinstance(value, int) and 0 <= value < 1 << _LANE_SHIFT for value in values)
 
 
+def check_numbers(table: str, *values: object) -> None:
+    """Raises apsw.CorruptError."""
+    if not are_numbers(*values):
+        raise apsw.CorruptError(f"a row of table {table} can't be read")
+
+
 def connect(path: Path, page_bytes: int, vfs: str | None = None) -> apsw.Connection:
     """One connection, exclusive, in WAL mode with synchronous=FULL. Raises apsw errors."""
     connection = apsw.Connection(str(path), vfs=vfs)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, cast
 import apsw
 
 from gateway.codec import DecodeError, Entry, decode, encode
-from gateway.queue.schema import segment_first, segment_id
+from gateway.queue.schema import check_numbers, segment_first, segment_id
 
 SEGMENT_RECORDS_MAX = 1024
 SEGMENT_BYTES_MAX = 256 << 10
@@ -152,8 +152,9 @@ class Segments:
             "SELECT id,count,run,size,wall_ms,body FROM segment WHERE id BETWEEN ? AND ? ORDER BY id",
             (start or segment_id(lane, 0), segment_id(lane, (1 << 56) - 1)),
         )
-        for row_id, *fields in cursor:
-            row = Stored(segment_first(row_id), *fields)
+        for row_id, count, run, size, wall_ms, body in cursor:
+            check_numbers("segment", count, run, size, wall_ms)
+            row = Stored(segment_first(row_id), count, run, size, wall_ms, body)
             if row.last <= after:
                 continue
             rows.append(row)
@@ -171,6 +172,7 @@ class Segments:
             (segment_id(lane, 0), segment_id(lane, (1 << 56) - 1)),
         )
         for row_id, count, size in rows:
+            check_numbers("segment", count, size)
             yield segment_first(row_id), count, size
 
     def oldest_ms(self, lane: str, after: int) -> int | None:
@@ -178,6 +180,7 @@ class Segments:
             "SELECT wall_ms FROM segment WHERE id BETWEEN ? AND ? ORDER BY id LIMIT 1",
             (segment_id(lane, after + 1), segment_id(lane, (1 << 56) - 1)),
         )
+        check_numbers("segment", *rows[0] if rows else ())
         return int(rows[0][0]) if rows else None
 
     def _rows(self, sql: str, bindings: tuple[int, ...]) -> list[Any]:
@@ -199,6 +202,7 @@ class Segments:
         if not rows:
             return None
         row_id, count, wall_ms, merged = rows[0]
+        check_numbers("segment", count, wall_ms)
         self._db.execute("DELETE FROM segment WHERE id=?", (row_id,))
         first = segment_first(row_id)
         last = first + count - 1

@@ -18,7 +18,7 @@ from gateway.queue.ledger import statement
 from gateway.queue.log import lost_commits
 from gateway.queue.quarantine import Quarantine
 from gateway.queue.reserve import Reserve
-from gateway.queue.schema import FORMAT, LANES, TABLES, are_numbers, connect, format_of
+from gateway.queue.schema import FORMAT, LANES, TABLES, are_numbers, check_numbers, connect, format_of
 from gateway.queue.segments import DROPPED, DROPPED_UNKNOWING, Gap, Segment, Segments, Stored, payload_bytes
 from gateway.queue.settings import QueueSettings
 from gateway.queue.state import Buried, DeadLetter, Group, LaneState, Loaded, Outcome, Run, StorageDamaged
@@ -132,12 +132,13 @@ class Store:
             lanes: dict[str, LaneState] = {}
             holes: dict[str, list[tuple[int, int]]] = {}
             sizes: dict[str, int] = {}
-            for name, *numbers in self._rows(
+            for name, *columns in self._rows(
                 "SELECT name,next_seq,position,delivered,dropped,dead FROM lane"
             ):
-                if name not in LANES or not are_numbers(*numbers):
-                    raise StorageDamaged("the queue's database is damaged: a lane's numbers can't be read")
-                state = lanes[name] = LaneState(*numbers)
+                if name not in LANES:
+                    raise apsw.CorruptError(f"there is no lane {name!r}")
+                check_numbers("lane", *columns)
+                state = lanes[name] = LaneState(*columns)
                 holes[name], sizes[name] = [], 0
                 expected = state.position + 1
                 for first, count, size in self._segments.ranges(name):
@@ -149,20 +150,21 @@ class Store:
                     holes[name].append((expected, state.next_seq - 1))
                 state.next_seq = max(state.next_seq, expected)
             if lanes.keys() != set(LANES):
-                raise StorageDamaged("the queue's database is damaged: a lane is missing")
+                raise apsw.CorruptError("a lane is missing")
             self._forget_marks(meta.get("age_s", "0"))
             marks = {
-                (str(scope), bytes(key)): (bytes(value), int(expires))
+                (str(scope), bytes(key)): (bytes(value), expires)
                 for scope, key, value, expires in self._rows(
                     "SELECT scope,key,value,expires_s FROM mark ORDER BY expires_s"
                 )
+                if isinstance(key, bytes) and isinstance(value, bytes) and are_numbers(expires)
             }
         return Loaded(meta, lanes, holes, sizes, marks)
 
     def _forget_marks(self, age_s: str) -> None:
         """Those of scopes that nobody writes any more; a full disk keeps them."""
         with suppress(apsw.FullError):
-            self._db.execute("DELETE FROM mark WHERE expires_s<?", (int(age_s),))
+            self._db.execute("DELETE FROM mark WHERE expires_s<cast(? AS INT)", (age_s,))
 
     def start_run(self, run: tuple[str, str, int, int], firsts: Mapping[str, int]) -> list[tuple[int, Run]]:
         """`run` is (run id, boot id, wall ms, boot ms). Returns all runs with their row ids, oldest first.
@@ -179,8 +181,10 @@ class Store:
         self._renew_reserve()
         rows = self._rows("SELECT id,run_id,main,ledger FROM run WHERE id<? ORDER BY id", (self._run,))
         rows.append((self._run, run[0], firsts["main"], firsts["ledger"]))
+        with _translated():
+            check_numbers("run", *(first for row in rows for first in row[2:]))
         return [
-            (row[0], Run(row[1], lane, first))
+            (row[0], Run(str(row[1]), lane, first))
             for row in rows
             for lane, first in zip(LANES, row[2:], strict=True)
         ]
@@ -330,11 +334,11 @@ class Store:
 
     def gaps(self) -> list[Gap]:
         with _translated():
+            rows = self._rows("SELECT lane,first,last,from_ms,to_ms,reason FROM gap ORDER BY id")
+            check_numbers("gap", *(column for row in rows for column in row[1:5]))
             return [
                 Gap(lane, first, last, from_ms, to_ms, reason)
-                for lane, first, last, from_ms, to_ms, reason in self._rows(
-                    "SELECT lane,first,last,from_ms,to_ms,reason FROM gap ORDER BY id"
-                )
+                for lane, first, last, from_ms, to_ms, reason in rows
             ]
 
     @_reserved
@@ -374,6 +378,7 @@ class Store:
     def buried(self, lane: str, after: int) -> list[int]:
         with _translated():
             rows = self._rows("SELECT seq FROM dead WHERE lane=? AND seq>?", (lane, after))
+            check_numbers("dead", *(row[0] for row in rows))
         return [int(row[0]) for row in rows]
 
     def save(

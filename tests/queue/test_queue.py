@@ -471,7 +471,7 @@ async def test_a_lane_without_its_numbers_is_found_at_start(tmp_path: Path) -> N
     database = apsw.Connection(str(tmp_path / "queue.db"))
     database.execute("UPDATE lane SET position='x' WHERE name='main'")
     database.close()
-    with pytest.raises(StorageFailing, match="numbers can't be read"):
+    with pytest.raises(StorageFailing, match="a row of table lane can't be read"):
         await open_queue(tmp_path)
     queue = await open_queue(tmp_path)
     assert [body for _, body in await drain(queue)] == [b"1"]
