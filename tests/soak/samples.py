@@ -4,16 +4,17 @@ import asyncio
 import os
 import statistics
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 INTERVAL_S = 2.0
-WARM_UP = 0.2
-"""Of a life: caches fill, the log grows to its size."""
+WARM_UP_S, WARM_UP = 600.0, 0.2
+"""Caches fill, the heap and the log grow to their size. Of a life too short to be judged a part is left out."""
 
 JUDGED_S = 900.0
-"""A shorter life shows no slope."""
+"""After the warm-up; a shorter life shows no slope."""
 
 
 class Sample(NamedTuple):
@@ -57,7 +58,7 @@ class Samples:
 
     def leaks(self) -> list[str]:
         life = self._longest()
-        if len(life) < 2 or life[-1].time - life[0].time < JUDGED_S:
+        if _span(life) < JUDGED_S:
             return []
         slopes = self.slopes()
         return [name for name, most in LEAKS_PER_HOUR.items() if slopes[name] > most]
@@ -66,7 +67,7 @@ class Samples:
         life = self._longest()
         if len(life) < 2:
             return []
-        lines = [f"slopes over {life[-1].time - life[0].time:.0f} s of one process, the warm-up left out:"]
+        lines = [f"slopes over {_span(life):.0f} s of one process, the warm-up left out:"]
         for name, slope in self.slopes().items():
             values = [getattr(sample, name) for sample in life]
             lines.append(
@@ -76,7 +77,9 @@ class Samples:
 
     def _longest(self) -> list[Sample]:
         life = max(self.lives, key=len)
-        return life[int(len(life) * WARM_UP) :]
+        span = _span(life)
+        warm_up = WARM_UP_S if span >= WARM_UP_S + JUDGED_S else WARM_UP * span
+        return [sample for sample in life if sample.time >= life[0].time + warm_up]
 
     def _sample(self) -> Sample:
         process = Path(f"/proc/{self._pid}")
@@ -89,3 +92,7 @@ class Samples:
             int(status["Threads"]),
             disk,
         )
+
+
+def _span(life: Sequence[Sample]) -> float:
+    return life[-1].time - life[0].time if life else 0.0
