@@ -3,7 +3,9 @@
 import asyncio
 import subprocess
 import time
+from asyncio.subprocess import Process
 from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import pytest
@@ -37,15 +39,23 @@ async def test_on_a_full_disk_devices_are_refused_and_what_waits_is_delivered(
     tell("8", "others fill the disk of a running gateway", audited, recovery_s)
 
 
-@needs_strace
-async def test_a_slow_disk_delays_acknowledgements_and_nothing_else(
-    kafka: KafkaBroker, topic: str, tmp_path: Path
-) -> None:
+@pytest.fixture
+async def gateway(kafka: KafkaBroker, topic: str, tmp_path: Path) -> Gateway:
     gateway = Gateway(tmp_path, topic, kafka.bootstrap)
     await gateway.start()
+    return gateway
+
+
+def flushes(gateway: Gateway, fault: str) -> AbstractAsyncContextManager[Process]:
+    """Of the queue's thread, with strace's words for what befalls them."""
+    queue = next(tid for tid, name in threads(gateway.process.pid).items() if name == "queue")
+    return inject(queue, "fdatasync", fault, gateway.folder / "calls")
+
+
+@needs_strace
+async def test_a_slow_disk_delays_acknowledgements_and_nothing_else(gateway: Gateway) -> None:
     async with at_work(gateway) as devices:
-        queue = next(tid for tid, name in threads(gateway.process.pid).items() if name == "queue")
-        async with inject(queue, "fdatasync", "delay_enter=2000000", tmp_path / "calls"):
+        async with flushes(gateway, "delay_enter=2000000"):
             told, until_s = devices.told, time.monotonic() + SLOW_S
             while time.monotonic() < until_s:
                 assert (await gateway.status()).queue.refusing is None
@@ -59,14 +69,11 @@ async def test_a_slow_disk_delays_acknowledgements_and_nothing_else(
 
 @needs_strace
 async def test_after_a_flush_that_failed_nothing_is_believed_and_the_next_process_goes_on(
-    kafka: KafkaBroker, topic: str, tmp_path: Path
+    gateway: Gateway,
 ) -> None:
     """The kernel forgets what it could not write: to flush again and hear that all is well would be a lie."""
-    gateway = Gateway(tmp_path, topic, kafka.bootstrap)
-    await gateway.start()
     async with at_work(gateway) as devices:
-        queue = next(tid for tid, name in threads(gateway.process.pid).items() if name == "queue")
-        async with inject(queue, "fdatasync", "error=EIO:when=5", tmp_path / "calls"):
+        async with flushes(gateway, "error=EIO:when=5"):
             assert await gateway.ended() == EXIT_DISK
         began = time.monotonic()
         await gateway.start()
