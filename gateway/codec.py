@@ -59,9 +59,9 @@ def encode(entries: Sequence[Entry]) -> bytes:
     return bytes((VERSION,)) + zlib.crc32(body).to_bytes(4, "big") + body
 
 
-def decode(data: bytes) -> list[Entry]:
-    """Raises DecodeError."""
-    if len(data) < 5 or data[0] != VERSION:
+def decode(data: object) -> list[Entry]:
+    """Raises DecodeError, also for what are no bytes: a flipped bit makes anything of a column."""
+    if not isinstance(data, bytes) or len(data) < 5 or data[0] != VERSION:
         raise DecodeError(f"not a segment of version {VERSION}")
     body = memoryview(data)[5:]
     if zlib.crc32(body) != int.from_bytes(data[1:5], "big"):

@@ -14,6 +14,7 @@ import apsw
 
 from gateway.codec import DecodeError, Entry, Shape, decode
 from gateway.errors import StorageFailing
+from gateway.queue import meta
 from gateway.queue.ledger import of_queue
 from gateway.queue.lock import Note
 from gateway.queue.log import has_header
@@ -144,7 +145,7 @@ class _Damaged:
             self._db = connect(path, PAGE_BYTES, vfs)
         except apsw.Error:
             self._db = None
-        self.meta = {str(key): str(value) for key, value in self.rows("meta", 2)}
+        self.meta = dict(meta.sound(self.rows("meta", 2)))
         self.lanes = {
             name: (position, next_seq)
             for name, next_seq, position, *_ in self.rows("lane", 6)

@@ -14,6 +14,7 @@ import apsw
 from gateway.codec import DecodeError, Entry, Shape, decode, encode
 from gateway.driver import Mark, MarkKey
 from gateway.errors import QueueFull, StorageFailing
+from gateway.queue import meta
 from gateway.queue.ledger import statement
 from gateway.queue.log import lost_commits
 from gateway.queue.quarantine import Quarantine
@@ -96,7 +97,7 @@ class Store:
     def create(self, queue_id: str) -> None:
         with self._transaction():
             self._db.execute(TABLES)
-            self._db.execute("INSERT INTO meta VALUES('queue_id',?)", (queue_id,))
+            meta.put(self._db, "queue_id", queue_id)
             for lane in LANES:
                 self._db.execute("INSERT INTO lane VALUES(?,1,0,0,0,0)", (lane,))
             self._db.execute(f"PRAGMA user_version={FORMAT}")
@@ -128,7 +129,7 @@ class Store:
 
     def load(self) -> "Loaded":
         with _translated():
-            meta = {str(key): str(value) for key, value in self._rows("SELECT key,value FROM meta")}
+            known = meta.load(self._db)
             lanes: dict[str, LaneState] = {}
             holes: dict[str, list[tuple[int, int]]] = {}
             sizes: dict[str, int] = {}
@@ -151,7 +152,7 @@ class Store:
                 state.next_seq = max(state.next_seq, expected)
             if lanes.keys() != set(LANES):
                 raise apsw.CorruptError("a lane is missing")
-            self._forget_marks(meta.get("age_s", "0"))
+            self._forget_marks(known.get("age_s", "0"))
             marks = {
                 (str(scope), bytes(key)): (bytes(value), expires)
                 for scope, key, value, expires in self._rows(
@@ -159,7 +160,7 @@ class Store:
                 )
                 if isinstance(key, bytes) and isinstance(value, bytes) and are_numbers(expires)
             }
-        return Loaded(meta, lanes, holes, sizes, marks)
+        return Loaded(known, lanes, holes, sizes, marks)
 
     def _forget_marks(self, age_s: str) -> None:
         """Those of scopes that nobody writes any more; a full disk keeps them."""
@@ -253,9 +254,8 @@ class Store:
             for mark in group.marks:
                 self._mark(mark)
             if group.origin is not None:
-                self._db.execute("UPDATE meta SET value=? WHERE key='queue_id'", (group.origin.of,))
-                origin = json.dumps(group.origin)
-                self._db.execute("INSERT OR REPLACE INTO meta VALUES('origin',?)", (origin,))
+                meta.put(self._db, "queue_id", group.origin.of)
+                meta.put(self._db, "origin", json.dumps(group.origin))
             for row_id in group.exhume:
                 self._db.execute("DELETE FROM dead WHERE id=?", (row_id,))
             self._segments.merge("main", group.confirm["main"].position if "main" in group.confirm else 0)
@@ -286,8 +286,9 @@ class Store:
         with _translated(), suppress(apsw.FullError):
             self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
             if self._wal_is_long():
-                change = (secrets.token_hex(4),)  # SQLite writes nothing where nothing changes
-                self._db.execute("INSERT OR REPLACE INTO meta VALUES('log_cut',?)", change)
+                meta.put(
+                    self._db, "log_cut", secrets.token_hex(4)
+                )  # nothing is written where nothing changes
 
     def measure(self, outcome: Outcome) -> None:
         """Live pages and log are used; pages that SQLite keeps free can be used again without growing the file."""
@@ -344,7 +345,7 @@ class Store:
     @_reserved
     def put_meta(self, key: str, value: str) -> None:
         with self._transaction():
-            self._db.execute("INSERT OR REPLACE INTO meta VALUES(?,?)", (key, value))
+            meta.put(self._db, key, value)
 
     @_reserved
     def bury(self, segment: Segment, time_ms: int, reason: str) -> None:
@@ -405,14 +406,15 @@ class Store:
         return first - 1, *numbers
 
     def take_over(
-        self, meta: Mapping[str, str], marks: Sequence[Any], dead: Sequence[Any], queue_id: str
+        self, known: Mapping[str, str], marks: Sequence[Any], dead: Sequence[Any], queue_id: str
     ) -> None:
         """The first part of a salvage; its transaction ends with finish_salvage. The numbers of dead letters are of
         the queue that they came from: here they get negative ones, which no record of this queue has."""
         with _translated():
             self._db.execute("BEGIN IMMEDIATE")
-            for key, value in meta.items():
-                self._db.execute("INSERT OR IGNORE INTO meta VALUES(?,?)", (key, value))
+            for key, value in known.items():
+                if key != "queue_id":
+                    meta.put(self._db, key, value)
             for row in marks:
                 self._db.execute("INSERT OR REPLACE INTO mark VALUES(?,?,?,?)", row)
             for row_id, lane, seq, time_ms, reason, body in dead:
@@ -423,7 +425,7 @@ class Store:
 
     def finish_salvage(self, story: str, now: tuple[int, int]) -> None:
         with _translated():
-            self._db.execute("INSERT OR REPLACE INTO meta VALUES('salvage',?)", (story,))
+            meta.put(self._db, "salvage", story)
             value = json.dumps({"kind": "salvage", **json.loads(story)}).encode()
             first = 1 + self._rows("SELECT coalesce(sum(count),0) FROM salvage WHERE lane='ledger'")[0][0]
             self._segments.append("ledger", first, [Entry(self._ledger, now[0], value)], 0, now)
@@ -458,7 +460,7 @@ class Store:
                 "UPDATE lane SET next_seq=?,position=?,delivered=?,dropped=?,dead=? WHERE name=?",
                 (outcome.next_seq[lane], state.position, state.delivered, state.dropped, state.dead, lane),
             )
-        self._db.execute("INSERT OR REPLACE INTO meta VALUES('age_s',?)", (str(group.age_s),))
+        meta.put(self._db, "age_s", str(group.age_s))
 
     def _make_room(self, after: int, group: Group, outcome: Outcome) -> None:
         reason = DROPPED_UNKNOWING if group.known is None else DROPPED
@@ -536,7 +538,10 @@ class Store:
 
     def _reusable_bytes(self) -> int:
         with _translated():
-            return int(self._rows("PRAGMA freelist_count")[0][0]) * PAGE_BYTES
+            free, pages = (self._rows(f"PRAGMA {count}")[0][0] for count in ("freelist_count", "page_count"))
+            if not 0 <= free <= pages:
+                raise apsw.CorruptError(f"{free} of {pages} pages are free")
+            return int(free) * PAGE_BYTES
 
     def disk_free(self) -> int:
         """For users, as it is now. The only method that any thread may call."""

@@ -446,6 +446,7 @@ async def test_what_is_damaged_is_set_aside_and_the_rest_saved(
         "UPDATE lane SET name=cast(x'ff' AS TEXT) WHERE name='main'",
         "DELETE FROM lane WHERE name='main'",
         "UPDATE segment SET wall_ms='x'",
+        "UPDATE meta SET value=substr(value,1,10)||'?'||substr(value,12) WHERE key='queue_id'",
     ],
 )
 async def test_numbers_that_are_none_are_set_aside_and_all_records_saved(tmp_path: Path, flaw: str) -> None:
@@ -464,14 +465,23 @@ async def test_numbers_that_are_none_are_set_aside_and_all_records_saved(tmp_pat
     await queue.close()
 
 
-async def test_a_lane_without_its_numbers_is_found_at_start(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("flaw", "table"),
+    [
+        ("UPDATE lane SET position='x' WHERE name='main'", "lane"),
+        ("UPDATE segment SET count='x'", "segment"),
+        ("UPDATE meta SET value=value||'.' WHERE key='queue_id'", "meta"),
+        ("UPDATE run SET main=x'00'", "run"),
+    ],
+)
+async def test_a_row_that_makes_no_sense_is_found_at_start(tmp_path: Path, flaw: str, table: str) -> None:
     queue = await open_queue(tmp_path)
     await queue.put(entries(b"1"))
     await queue.close()
     database = apsw.Connection(str(tmp_path / "queue.db"))
-    database.execute("UPDATE lane SET position='x' WHERE name='main'")
+    database.execute(flaw)
     database.close()
-    with pytest.raises(StorageFailing, match="a row of table lane can't be read"):
+    with pytest.raises(StorageFailing, match=f"a row of table {table} can't be read"):
         await open_queue(tmp_path)
     queue = await open_queue(tmp_path)
     assert [body for _, body in await drain(queue)] == [b"1"]
