@@ -51,6 +51,7 @@ from confluent_kafka import Message as KafkaMessage
 
 READ_S = 120.0
 REPORT_S = 0.5
+SILENT_S = 20.0
 POLL_S = 0.1
 POLL_MESSAGES = 1000
 
@@ -194,6 +195,35 @@ def _read(message: KafkaMessage) -> Message:
     )
 
 
+class Follower:
+    """Reads on and on. After its only broker was started again librdkafka's consumer rarely stays without a connection for
+    good (its issue 4916): after some silence another one goes on."""
+
+    def __init__(self, bootstrap: str, topics: Sequence[str]) -> None:
+        self._bootstrap = bootstrap
+        self._consumer = _consumer(bootstrap)
+        self._offsets = dict.fromkeys(_assign(self._consumer, topics), 0)
+        self._heard = time.monotonic()
+
+    def read(self) -> list[Message]:
+        """After POLL_S at the latest."""
+        found = [_read(one) for one in self._consumer.consume(POLL_MESSAGES, POLL_S) if not one.error()]
+        for message in found:
+            self._offsets[message.topic, message.partition] = message.offset + 1
+        now = time.monotonic()
+        if found:
+            self._heard = now
+        elif now > self._heard + SILENT_S:
+            self._consumer.close()
+            self._consumer = _consumer(self._bootstrap)
+            self._consumer.assign([TopicPartition(*place, offset) for place, offset in self._offsets.items()])
+            self._heard = now
+        return found
+
+    def close(self) -> None:
+        self._consumer.close()
+
+
 class Watch:
     """Counts what arrives, and how long it takes until all is there that was acknowledged when the clock started."""
 
@@ -207,14 +237,12 @@ class Watch:
 
     def run(self, bootstrap: str, topics: Sequence[str]) -> None:
         """Until standard input ends."""
-        consumer = _consumer(bootstrap)
+        follower = Follower(bootstrap, topics)
         try:
-            _assign(consumer, topics)
             report_at = time.monotonic()
             while True:
-                for message in consumer.consume(POLL_MESSAGES, POLL_S):
-                    if not message.error():
-                        self._see(_read(message))
+                for message in follower.read():
+                    self._see(message)
                 if select.select([sys.stdin], [], [], 0)[0]:
                     if not os.read(sys.stdin.fileno(), 4096):
                         return
@@ -224,7 +252,7 @@ class Watch:
                     counts = {driver: len(seen) for driver, seen in self._seen.items()}
                     print(json.dumps({"in_kafka": counts, "drained": self.drained}), flush=True)
         finally:
-            consumer.close()
+            follower.close()
 
     def _see(self, message: Message) -> None:
         try:
