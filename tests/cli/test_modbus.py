@@ -126,14 +126,14 @@ async def test_a_write_that_the_unit_ignores_is_told(tidegate: Run, slave: TcpSl
 
 
 async def test_scan(tidegate: Run, slave: TcpSlave, tmp_path: Path) -> None:
-    done = await tidegate("modbus", "scan", "hall", "--units", "6-10", "--timeout", "0.1")
+    done = await tidegate("modbus", "scan", "hall", "--units", "6-10", "--timeout", "0.5")
     assert (done.code, done.err) == (0, "")
     assert [line.split()[0] for line in done.out.splitlines()[1:]] == ["7", "8", "9"]
     assert "holding register 0 is 215" in done.out
     assert "refuses holding register 0: illegal data address" in done.out
     line = SerialSlave({3: ModbusUnit({0: 5})}, tmp_path / "port")
     done = await tidegate(
-        "modbus", "scan", line.path, "--units", "1-4", "--timeout", "0.05", "--mode", "115200-8E1", "--json"
+        "modbus", "scan", line.path, "--units", "1-4", "--timeout", "0.5", "--mode", "115200-8E1", "--json"
     )
     line.close()
     assert json.loads(done.out) == {"unit": 3, "answer": "holding register 0 is 5"}

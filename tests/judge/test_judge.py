@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from confluent_kafka import Producer
 
 from gateway.testing.kafka import KafkaBroker
+from tests.judge.judge import Follower
 
 JUDGE = Path(__file__).parent / "judge.py"
 FAULTS = ("lost", "in_window", "wrong", "twice", "again", "out_of_order", "unasked")
@@ -99,6 +101,27 @@ def serve(journals: Path, served: Sequence[Served]) -> None:
         for count, when in served
     ]
     (journals / "meters.served").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+@pytest.mark.kafka
+def test_after_a_silence_another_consumer_goes_on_where_the_last_one_was(
+    kafka: KafkaBroker, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tests.judge.judge.SILENT_S", 0.2)
+    producer = Producer({"bootstrap.servers": kafka.bootstrap})
+    follower = Follower(kafka.bootstrap, [topic])
+    found: list[bytes] = []
+    first = follower._consumer  # noqa: SLF001
+    deadline = time.monotonic() + 30
+    for number in range(3):
+        producer.produce(topic, b"%d" % number)
+        producer.flush()
+        while len(found) <= number or follower._consumer is first:  # noqa: SLF001
+            assert time.monotonic() < deadline
+            found += [message.body for message in follower.read()]
+        first = follower._consumer  # noqa: SLF001
+    follower.close()
+    assert found == [b"0", b"1", b"2"]
 
 
 def send_readings(kafka: KafkaBroker, topic: str, readings: Sequence[object]) -> None:
