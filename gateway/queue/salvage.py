@@ -6,7 +6,7 @@ by parts: it needs the room of what is saved once more, not twice. Older quarant
 """
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +113,7 @@ def _salvage(
     store = Store(path, settings, ledger, vfs)
     store.make_room(size(quarantine))
     store.create(secrets.token_hex(8))
-    store.take_over(damaged.meta, damaged.rows("mark", 4), damaged.rows("dead", 6), old_id)
+    store.take_over(damaged.meta, damaged.rows("mark"), damaged.rows("dead"), old_id)
     lanes = {}
     for lane in LANES:
         position, next_seq = damaged.lanes.get(lane, (None, 1))
@@ -136,6 +136,14 @@ def _salvage(
     return store
 
 
+COLUMNS: Mapping[str, Sequence[type]] = {
+    "meta": (str, str),
+    "lane": (str, int, int, int, int, int),
+    "mark": (str, bytes, bytes, int),
+    "dead": (int, str, int, int, str, bytes),
+}
+
+
 class _Damaged:
     """Reads what can still be read of a database; whatever can't is passed over."""
 
@@ -145,20 +153,19 @@ class _Damaged:
             self._db = connect(path, PAGE_BYTES, vfs)
         except apsw.Error:
             self._db = None
-        self.meta = dict(meta.sound(self.rows("meta", 2)))
+        self.meta = dict(meta.sound(self.rows("meta")))
         self.lanes = {
             name: (position, next_seq)
-            for name, next_seq, position, *_ in self.rows("lane", 6)
+            for name, next_seq, position, *_ in self.rows("lane")
             if are_numbers(next_seq, position) and position < max(next_seq, self._next(name))
         }
         """Position and next number of those that can be believed."""
 
-    def rows(self, table: str, columns: int) -> list[Any]:
-        found = []
-        for row in self._read(f"SELECT * FROM {table}", ()):  # noqa: S608 the name is one of ours
-            if len(row) == columns:
-                found.append(row)
-        return found
+    def rows(self, table: str) -> list[Any]:
+        """Those that can be what they should be."""
+        columns = COLUMNS[table]
+        found = self._read(f"SELECT * FROM {table}", ())  # noqa: S608 the name is one of ours
+        return [row for row in found if len(row) == len(columns) and all(map(isinstance, row, columns))]
 
     def segments(self, lane: str, holes: Holes) -> Iterator[tuple[int, list[Entry]]]:
         """(first, entries) of every undelivered segment with a good checksum, in order; one at a time is in memory."""

@@ -446,6 +446,8 @@ async def test_what_is_damaged_is_set_aside_and_the_rest_saved(
         "UPDATE lane SET name=cast(x'ff' AS TEXT) WHERE name='main'",
         "DELETE FROM lane WHERE name='main'",
         "UPDATE segment SET wall_ms='x'",
+        "INSERT INTO mark VALUES('s','1',2,'x')",
+        "INSERT INTO dead VALUES(1,'main','x',1,'why','')",
         "UPDATE meta SET value=substr(value,1,10)||'?'||substr(value,12) WHERE key='queue_id'",
     ],
 )
