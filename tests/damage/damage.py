@@ -37,11 +37,12 @@ STARTS_MAX = 3
 SILENT = "lost in silence"
 UNKNOWABLE: Mapping[str, int | None] = {
     "log cut short": None,
+    "database and log cut short": None,
     "bits flipped anywhere in the log": LAST_COMMIT,
     "bits flipped in the header of a frame": LAST_COMMIT,
 }
 """How many records may be lost and nobody says so. How long the log was is written nowhere else; and a last commit that
-can't be read is what a power cut leaves of one that was being written."""
+can't be read is what a power cut leaves of one that was being written. What the log still has of a database that was cut is whole."""
 
 
 class Untrue(AssertionError):
