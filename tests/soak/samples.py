@@ -57,8 +57,7 @@ class Samples:
         }
 
     def leaks(self) -> list[str]:
-        life = self._longest()
-        if _span(life) < JUDGED_S:
+        if max(map(_span, self.lives)) < WARM_UP_S + JUDGED_S:
             return []
         slopes = self.slopes()
         return [name for name, most in LEAKS_PER_HOUR.items() if slopes[name] > most]
