@@ -287,10 +287,9 @@ class Books:
 
     def _hand_back(self, lane: str, account: _Account) -> None:
         """A queue that went on from another takes what is told of that one's last numbers along."""
-        reasons = [(reason, joined(told)) for reason, told in account.reasons.items()]
         for former, through, _ in self._formers(account, lane):
-            for reason, told in reasons:
-                for numbers in within(told, [Range(1, through)]):
+            for reason, told in account.reasons.items():
+                for numbers in within(joined(told), [Range(1, through)]):
                     former.explain(*reason, numbers)
 
     def _formers(self, account: _Account, lane: str) -> Iterator[tuple[_Account, int, int]]:

@@ -125,6 +125,7 @@ class Queue:
         loaded = await self._call(self._store.load)
         self.queue_id = loaded.meta["queue_id"]
         self._meta = loaded.meta
+        self._story = Story.parse(loaded.meta["salvage"]) if "salvage" in loaded.meta else None
         self._lanes: dict[str, LaneState] = loaded.lanes
         self._holes = loaded.holes
         self._bytes = loaded.sizes
@@ -368,7 +369,7 @@ class Queue:
             max_bytes=self._settings.max_bytes,
             disk_free_bytes=self._store.disk_free(),
             commits=self._store.commits,
-            salvage=Story.parse(self._meta["salvage"]) if "salvage" in self._meta else None,
+            salvage=self._story,
             refusing=self._refusing,
         )
 

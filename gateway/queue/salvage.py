@@ -19,7 +19,7 @@ from gateway.queue.ledger import of_queue
 from gateway.queue.lock import Note
 from gateway.queue.log import has_header
 from gateway.queue.quarantine import SUFFIXES, UNFINISHED, Quarantine, size
-from gateway.queue.schema import LANES, are_numbers, connect, segment_first, segment_id, sync_directory
+from gateway.queue.schema import LANES, are_numbers, connect, segment_first, segment_ids, sync_directory
 from gateway.queue.settings import QueueSettings
 from gateway.queue.state import StorageDamaged
 from gateway.queue.store import PAGE_BYTES, Store
@@ -169,14 +169,13 @@ class _Damaged:
 
     def segments(self, lane: str, holes: Holes) -> Iterator[tuple[int, list[Entry]]]:
         """(first, entries) of every undelivered segment with a good checksum, in order; one at a time is in memory."""
-        bounds = _bounds(lane)
+        bounds = segment_ids(lane)
         query = "SELECT id FROM segment WHERE id BETWEEN ? AND ? ORDER BY id"
         ids = {row_id for (row_id,) in self._read(query, bounds)}
         for (row_id,) in self._read(f"{query} DESC", bounds):
             if row_id in ids:
                 break
             ids.add(row_id)
-        last = self.lanes.get(lane, (0, 1))[0] or 0
         for row_id in sorted(ids):
             first = segment_first(row_id)
             try:
@@ -184,7 +183,7 @@ class _Damaged:
                 entries = decode(body)
             except (DecodeError, ValueError):
                 continue
-            skip = max(0, last + 1 - first)
+            skip = max(0, holes.last + 1 - first)
             if skip < len(entries):
                 yield first + skip, entries[skip:]
                 last = first + len(entries) - 1
@@ -193,7 +192,7 @@ class _Damaged:
     def _next(self, lane: str) -> int:
         """Behind the last segment that leaves a trace."""
         query = "SELECT id,count FROM segment WHERE id BETWEEN ? AND ? ORDER BY id DESC LIMIT 1"
-        rows = self._read(query, _bounds(lane)) if lane in LANES else ()
+        rows = self._read(query, segment_ids(lane)) if lane in LANES else ()
         return next((segment_first(row_id) + count for row_id, count in rows if are_numbers(count)), 1)
 
     def _read(self, sql: str, bindings: tuple[int, ...]) -> Iterator[Any]:
@@ -207,7 +206,3 @@ class _Damaged:
     def close(self) -> None:
         if self._db is not None:
             self._db.close(True)
-
-
-def _bounds(lane: str) -> tuple[int, int]:
-    return segment_id(lane, 0), segment_id(lane, (1 << 56) - 1)

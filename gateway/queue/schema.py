@@ -38,6 +38,11 @@ def segment_id(lane: str, seq: int) -> int:
     return LANE_IDS[lane] << _LANE_SHIFT | seq
 
 
+def segment_ids(lane: str, first: int = 0) -> tuple[int, int]:
+    """The least and the greatest id of the lane's segments that begin with `first` or later."""
+    return segment_id(lane, first), segment_id(lane, (1 << _LANE_SHIFT) - 1)
+
+
 def segment_first(row_id: int) -> int:
     return row_id & ((1 << _LANE_SHIFT) - 1)
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, cast
 import apsw
 
 from gateway.codec import DecodeError, Entry, decode, encode
-from gateway.queue.schema import check_numbers, segment_first, segment_id
+from gateway.queue.schema import check_numbers, segment_first, segment_id, segment_ids
 
 SEGMENT_RECORDS_MAX = 1024
 SEGMENT_BYTES_MAX = 256 << 10
@@ -143,14 +143,15 @@ class Segments:
 
     def read(self, lane: str, after: int, records_max: int, bytes_max: int) -> list[Stored]:
         """Rows that hold numbers > after, in order; at least one if there is any."""
+        lowest, highest = segment_ids(lane)
         start = self._rows(
             "SELECT max(id) FROM segment WHERE id BETWEEN ? AND ?",
-            (segment_id(lane, 0), segment_id(lane, after + 1)),
+            (lowest, segment_id(lane, after + 1)),
         )[0][0]
         rows: list[Stored] = []
         cursor: Any = self._db.execute(
             "SELECT id,count,run,size,wall_ms,body FROM segment WHERE id BETWEEN ? AND ? ORDER BY id",
-            (start or segment_id(lane, 0), segment_id(lane, (1 << 56) - 1)),
+            (start or lowest, highest),
         )
         for row_id, count, run, size, wall_ms, body in cursor:
             check_numbers("segment", count, run, size, wall_ms)
@@ -169,7 +170,7 @@ class Segments:
         """(first, count, size) of every segment, in order; bodies are not read."""
         rows: Any = self._db.execute(
             "SELECT id,count,size FROM segment WHERE id BETWEEN ? AND ? ORDER BY id",
-            (segment_id(lane, 0), segment_id(lane, (1 << 56) - 1)),
+            segment_ids(lane),
         )
         for row_id, count, size in rows:
             check_numbers("segment", count, size)
@@ -178,7 +179,7 @@ class Segments:
     def oldest_ms(self, lane: str, after: int) -> int | None:
         rows = self._rows(
             "SELECT wall_ms FROM segment WHERE id BETWEEN ? AND ? ORDER BY id LIMIT 1",
-            (segment_id(lane, after + 1), segment_id(lane, (1 << 56) - 1)),
+            segment_ids(lane, after + 1),
         )
         check_numbers("segment", *rows[0] if rows else ())
         return int(rows[0][0]) if rows else None
@@ -197,7 +198,7 @@ class Segments:
         """Delete the oldest segment that starts behind `after`; None if there is none."""
         rows = self._rows(
             "SELECT id,count,wall_ms,merged FROM segment WHERE id BETWEEN ? AND ? ORDER BY id LIMIT 1",
-            (segment_id(lane, after + 1), segment_id(lane, (1 << 56) - 1)),
+            segment_ids(lane, after + 1),
         )
         if not rows:
             return None
@@ -216,11 +217,12 @@ class Segments:
         """Once enough small segments wait, rewrite adjacent ones as one: each record is rewritten at most once."""
         if self._small < MERGE_SEGMENTS:
             return
-        begin = max(self._merge_from.get(lane, 0), segment_id(lane, position + 1))
+        lowest, highest = segment_ids(lane, position + 1)
+        begin = max(self._merge_from.get(lane, 0), lowest)
         rows = self._rows(
             "SELECT id,count,run,size,wall_ms,boot_ms,body FROM segment WHERE id BETWEEN ? AND ? AND merged=0"
             " ORDER BY id LIMIT ?",
-            (begin, segment_id(lane, (1 << 56) - 1), MERGE_SEGMENTS),
+            (begin, highest, MERGE_SEGMENTS),
         )
         self._small = 0
         group: list[tuple[int, int, int, int, int, int, bytes]] = []

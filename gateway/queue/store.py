@@ -152,7 +152,7 @@ class Store:
                 state.next_seq = max(state.next_seq, expected)
             if lanes.keys() != set(LANES):
                 raise apsw.CorruptError("a lane is missing")
-            self._forget_marks(known.get("age_s", "0"))
+            self._forget_marks(int(known.get("age_s", "0")))
             marks = {
                 (str(scope), bytes(key)): (bytes(value), expires)
                 for scope, key, value, expires in self._rows(
@@ -162,10 +162,10 @@ class Store:
             }
         return Loaded(known, lanes, holes, sizes, marks)
 
-    def _forget_marks(self, age_s: str) -> None:
+    def _forget_marks(self, age_s: int) -> None:
         """Those of scopes that nobody writes any more; a full disk keeps them."""
         with suppress(apsw.FullError):
-            self._db.execute("DELETE FROM mark WHERE expires_s<cast(? AS INT)", (age_s,))
+            self._db.execute("DELETE FROM mark WHERE expires_s<?", (age_s,))
 
     def start_run(self, run: tuple[str, str, int, int], firsts: Mapping[str, int]) -> list[tuple[int, Run]]:
         """`run` is (run id, boot id, wall ms, boot ms). Returns all runs with their row ids, oldest first.
@@ -197,7 +197,7 @@ class Store:
             try:
                 outcome = self._commit(group, next_seq, now)
             except QueueFull:
-                if self._reusable_bytes() >= self._reserve.size:
+                if self._pages_bytes()[1] >= self._reserve.size:
                     self.use_reserve()  # the file needs no room for what is in the log, so it can be had again
                 else:
                     self._fold()
@@ -286,15 +286,13 @@ class Store:
         with _translated(), suppress(apsw.FullError):
             self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
             if self._wal_is_long():
-                meta.put(
-                    self._db, "log_cut", secrets.token_hex(4)
-                )  # nothing is written where nothing changes
+                change = secrets.token_hex(4)  # SQLite writes nothing where nothing changes
+                meta.put(self._db, "log_cut", change)
 
     def measure(self, outcome: Outcome) -> None:
         """Live pages and log are used; pages that SQLite keeps free can be used again without growing the file."""
-        free = self._reusable_bytes()
-        with _translated():
-            outcome.used_bytes = self._rows("PRAGMA page_count")[0][0] * PAGE_BYTES - free + self._wal_bytes()
+        live, free = self._pages_bytes()
+        outcome.used_bytes = live + self._wal_bytes()
         if self._reserve.held:
             outcome.used_bytes += self._reserve.size
         outcome.reusable_bytes = free
@@ -536,12 +534,13 @@ class Store:
         self._wal_pages = pages
         return apsw.SQLITE_OK
 
-    def _reusable_bytes(self) -> int:
+    def _pages_bytes(self) -> tuple[int, int]:
+        """Of live pages, and of those that SQLite keeps free."""
         with _translated():
             free, pages = (self._rows(f"PRAGMA {count}")[0][0] for count in ("freelist_count", "page_count"))
             if not 0 <= free <= pages:
                 raise apsw.CorruptError(f"{free} of {pages} pages are free")
-            return int(free) * PAGE_BYTES
+            return (pages - free) * PAGE_BYTES, free * PAGE_BYTES
 
     def disk_free(self) -> int:
         """For users, as it is now. The only method that any thread may call."""
