@@ -11,6 +11,7 @@ SKIPPED = "bytes skipped"
 WRONG_CHECK = "frames with a wrong check"
 WRONG_LENGTH = "frames of a wrong length"
 HALF = "half frames"
+CUT_SHORT = "searches cut short"
 
 WORK_PER_BYTE = 64
 """Bytes that may be read again in search of a frame, for each that came; else a long frame costs its length squared."""
@@ -162,8 +163,12 @@ class Framer:
             # Without a start every byte may begin a frame, and one fault is to be counted once.
             self._hunting = not self._start
             self._credit -= read
-            self._skip(1 if self._credit >= 0 else read)
-            self._credit = max(self._credit, 0)
+            if self._credit < 0:
+                self.events[CUT_SHORT] += 1
+                self._credit = 0
+                self._skip(read)
+            else:
+                self._skip(1)
             return
         end = self._find_end()
         if end < 0 or reason == HALF:

@@ -5,11 +5,17 @@ A branch is (code object, jump, where it went). Handlers of `except` count too: 
 
 import dis
 import sys
-from collections.abc import Callable, Iterable
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from types import CodeType, FrameType, ModuleType
 from typing import Any
 
 Branch = tuple[CodeType, int, int]
+Place = tuple[str, int, int, int]
+"""A branch in words that another process understands: function, its first line, jump, end."""
+
+ROOT = Path(__file__).parents[2]
 _PREFIX = dis.opmap["EXTENDED_ARG"]
 
 
@@ -46,6 +52,17 @@ class Branches:
             sys.settrace(None)
         return len(self.taken) > before
 
+    def by_file(self) -> dict[str, tuple[set[Place], int]]:
+        """Of each file those taken, and how many there are."""
+        found: dict[str, tuple[set[Place], int]] = {}
+        for branch in self.all:
+            file = str(Path(branch[0].co_filename).relative_to(ROOT))
+            taken, count = found.get(file, (set(), 0))
+            if branch in self.taken:
+                taken.add((branch[0].co_qualname, branch[0].co_firstlineno, *branch[1:]))
+            found[file] = taken, count + 1
+        return found
+
     def _enter(self, frame: FrameType, event: str, argument: object) -> Callable[..., Any] | None:
         code = frame.f_code
         jumps = self._jumps.get(code)
@@ -66,6 +83,17 @@ class Branches:
             return step
 
         return step
+
+
+def joined(runs: Iterable[Mapping[str, tuple[set[Place], int]]]) -> dict[str, tuple[int, int]]:
+    """Of each file how many branches were taken by any run, and how many there are."""
+    taken: dict[str, set[Place]] = defaultdict(set)
+    counts: dict[str, int] = {}
+    for run in runs:
+        for file, (places, count) in run.items():
+            taken[file] |= places
+            counts[file] = count
+    return {file: (len(taken[file]), counts[file]) for file in sorted(counts)}
 
 
 def _jumps(code: CodeType) -> dict[int, int]:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tests.fuzz import coap, fieldbus, http, mqtt, stored
-from tests.fuzz.branches import Branches
+from tests.fuzz.branches import Branches, Place, joined
 from tests.fuzz.mutate import Mutator
 from tests.fuzz.target import Target
 from tests.proof import Row, tell
@@ -56,6 +56,7 @@ class Result(NamedTuple):
     branches_all: int
     work_max: float
     seconds: float
+    by_file: dict[str, tuple[set[Place], int]]
 
 
 def fuzz(target: Target, count: int, seed: str) -> Result:
@@ -98,6 +99,7 @@ def fuzz(target: Target, count: int, seed: str) -> Result:
         len(branches.all),
         work_max,
         time.monotonic() - began,
+        branches.by_file(),
     )
 
 
@@ -151,7 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     names = chosen.targets or list(TARGETS)
     again = f"make fuzz N={chosen.count} SEED={chosen.seed} TARGET="
-    faults = 0
+    faults, results = 0, []
     with multiprocessing.get_context("fork").Pool(PROCESSES, maxtasksperchild=1) as pool:
         for result in pool.imap_unordered(_part, [(name, chosen.count, chosen.seed) for name in names], 1):
             if isinstance(result, str):
@@ -160,6 +162,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 continue
             print(line(result), flush=True)
             tell_of(result, f"{again}{result.name}")
+            results.append(result)
+    for file, (taken, count) in joined(result.by_file for result in results).items():
+        print(f"{file}: {100 * taken / count:.1f} % of {count} branches")
+        if not chosen.targets:
+            what = f"branches of {file} that were taken, of {count}"
+            tell(Row("33", what, taken, None, None, None, None, again.removesuffix(" TARGET=")))
     return 1 if faults else 0
 
 

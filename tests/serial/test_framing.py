@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from drivers.serial import Check, Frame, octets
 from drivers.serial.checksum import Checksum
-from drivers.serial.framing import HALF, Framer
+from drivers.serial.framing import CUT_SHORT, HALF, Framer
 
 CRC = Check(kind="crc", width=32, polynomial=0x04C11DB7, init=0xFFFFFFFF, byte_order="little", at=-4)
 """With 16 bits chance would find a false frame in noise within a few hundred runs of these tests."""
@@ -172,6 +172,15 @@ def test_what_waits_is_bounded(frame: Frame, check: Check | None, data: list[str
         sent += len(piece)
         found += sum(map(len, framer.feed(piece)))
         assert 0 <= sent - found - framer.events["bytes skipped"] <= frame.bytes_max + 1
+
+
+def test_a_search_that_costs_too_much_is_cut_short_and_counted() -> None:
+    """Every second byte of a long frame begins one."""
+    framer = Framer(replace(STX, bytes_max=4000), CRC)
+    assert fed(framer, b"\x02x" * 1000 + b"\x03....", []) == []
+    assert framer.events[CUT_SHORT] > 0
+    good = stx_frame(b"12 g")
+    assert fed(framer, good, []) == [good]
 
 
 CATALOGUE: list[tuple[int, dict[str, object]]] = [

@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import contextlib
 import random
+import shutil
 import signal
 import sys
 import tempfile
@@ -34,7 +35,7 @@ CYCLE_S = 6.0
 
 PADDING = 8000
 FULL_S = 2.0
-AT_ONCE = 4
+AT_ONCE = 8
 CASE_S = 120.0
 ENDS_S = 1.0
 """A process that should run on is watched for so long."""
@@ -147,6 +148,7 @@ class Sweep:
             audited = await settle(gateway, devices)
         if not audited.clean or (case.kind is Kind.DELAY and audited.again):
             raise Failed(f"{audited}")
+        await asyncio.to_thread(self._clear, gateway)
         return Result(case, hit, audited, recovery_s)
 
     async def _recover(self, case: Case, hit: Call, gateway: Gateway, devices: Devices) -> float:
@@ -171,6 +173,11 @@ class Sweep:
         gateway = Gateway(self._folder / name, name, self._kafka.bootstrap)
         await gateway.start()
         return gateway
+
+    def _clear(self, gateway: Gateway) -> None:
+        """Thousands of cases would fill the disk, and the broker with topics."""
+        shutil.rmtree(gateway.folder)
+        self._kafka.delete_topic(gateway.name)
 
     def _ports(self, gateway: Gateway) -> Ports:
         return Ports(gateway.port, int(self._kafka.bootstrap.rpartition(":")[2]))
