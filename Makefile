@@ -7,6 +7,7 @@
 # make proof    the tests that inject faults into the whole gateway, and the page of them, tests/PROOF.md
 # make crash    power cuts at every operation of the queue on a simulated disk: N=100000 images, from SEED=1
 # make damage   files of the queue that are damaged at rest: what starts from them, and what it says; N=200 of each kind, SEED=
+# make interrupted power cuts while such files are set aside and saved; N=5000 images, SEED=
 # make ext4     power cuts of a mounted ext4 while a queue writes, as root: N=20 of them, SEED=
 # make demo     devices -> gateway -> Kafka through a cut link and a killed gateway, and the verdict
 #               DEMO_SECONDS=40 DEMO_DEVICES=40 DEMO_RATE=20; SABOTAGE=ack-early breaks the promise on purpose
@@ -23,7 +24,7 @@ BIN := .venv/bin
 DONE := .venv/.done
 LOCKED = $(BIN)/uv pip compile pyproject.toml -q --universal --python-version 3.11 --generate-hashes --no-header
 
-.PHONY: setup check fix test faults proof kills cuts brokers sweep soak bench demo tools lock fuzz crash damage ext4
+.PHONY: setup check fix test faults proof kills cuts brokers sweep soak bench demo tools lock fuzz crash damage interrupted ext4
 .DEFAULT_GOAL := check
 
 setup: $(DONE)
@@ -63,6 +64,9 @@ crash: setup
 
 damage: setup
 	@$(BIN)/python -m tests.damage.damage $(if $(N),--times $(N)) $(if $(SEED),--seed $(SEED))
+
+interrupted: setup
+	@$(BIN)/python -m tests.damage.interrupted $(if $(N),--images $(N)) $(if $(SEED),--seed $(SEED))
 
 ext4: setup
 	@$(BIN)/python -m tests.damage.ext4 $(if $(N),--times $(N)) $(if $(SEED),--seed $(SEED))

@@ -1,18 +1,23 @@
 """Damaged databases that were set aside: for whoever wants to look at them, as long as nothing else needs the room."""
 
 import logging
+import os
 import secrets
 import shutil
 from contextlib import suppress
 from pathlib import Path
 
 from gateway.errors import StorageFailing
-from gateway.queue.schema import sync_directory
+from gateway.queue.schema import make_directory, sync_directory
 from gateway.queue.state import StorageDamaged
 
 SUFFIXES = ("", "-wal", "-shm")
+MOVING = "moving"
+"""A note, with what is damaged, that files may still lie where they were: what lies there is the damaged database."""
+
 UNFINISHED = "unfinished"
-"""A note that what can be saved is not saved yet: until then a quarantine is kept, whatever it costs."""
+"""The same note once they are all here: what lies there now is a new database, until what can be saved is saved in it.
+Up to then a quarantine is kept, whatever it costs."""
 
 KEPT_MAX = 3
 
@@ -26,6 +31,9 @@ class Quarantine:
         self._suspicion = database.with_suffix(".damaged")
 
     def unfinished(self) -> Path | None:
+        """With what a power cut kept from being moved."""
+        for note in self._shelf.glob(f"*/{MOVING}"):
+            self._move(note.parent)
         return next((note.parent for note in sorted(self._shelf.glob(f"*/{UNFINISHED}"))), None)
 
     def suspect(self, error: StorageFailing) -> None:
@@ -40,10 +48,13 @@ class Quarantine:
     def set_aside(self, now_ms: int, damage: str) -> Path:
         self._forget_beyond(KEPT_MAX - 1)
         folder = self._shelf / f"{now_ms:015d}-{secrets.token_hex(2)}"
-        folder.mkdir(parents=True)
-        (folder / UNFINISHED).write_text(damage)
+        make_directory(folder)
+        _write(folder / MOVING, damage)
         sync_directory(folder)
-        sync_directory(self._shelf)
+        self._move(folder)
+        return folder
+
+    def _move(self, folder: Path) -> None:
         for suffix in SUFFIXES:
             file = Path(f"{self._database}{suffix}")
             if file.exists():
@@ -51,7 +62,8 @@ class Quarantine:
         self._suspicion.unlink(missing_ok=True)
         sync_directory(folder)
         sync_directory(self._database.parent)
-        return folder
+        (folder / MOVING).rename(folder / UNFINISHED)
+        sync_directory(folder)
 
     def shrink(self, max_bytes: int) -> None:
         """To so many bytes; the newest is kept all the same."""
@@ -74,7 +86,20 @@ class Quarantine:
 
     def _finished(self) -> list[Path]:
         """Oldest first."""
-        return [folder for folder in sorted(self._shelf.glob("*")) if not (folder / UNFINISHED).exists()]
+        return [
+            folder
+            for folder in sorted(self._shelf.glob("*"))
+            if not (folder / MOVING).exists() and not (folder / UNFINISHED).exists()
+        ]
+
+
+def _write(file: Path, text: str) -> None:
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
+    try:
+        os.pwrite(descriptor, text.encode(), 0)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def size(folder: Path) -> int:

@@ -204,5 +204,7 @@ class _Damaged:
             return
 
     def close(self) -> None:
+        """The files stay as they were found."""
         if self._db is not None:
+            self._db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
             self._db.close(True)

@@ -111,6 +111,10 @@ class Disk:
     def is_safe(self) -> bool:
         return not self._unsafe_bytes and not self._unsafe_names
 
+    @property
+    def names_are_safe(self) -> bool:
+        return not self._unsafe_names
+
     def _content(self, number: int, fate: Fate, rng: random.Random) -> bytes:
         safe = self.files.get(number, b"")
         unsafe = self._unsafe_bytes.get(number)

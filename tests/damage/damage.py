@@ -14,14 +14,15 @@ import shutil
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 from gateway.clock import SystemClock
 from gateway.codec import DecodeError, Entry
 from gateway.errors import StorageError, StorageFailing
-from gateway.queue import LANES, Queue
+from gateway.queue import LANES, Queue, Segment
 from gateway.sync.lineage import Seen
 from gateway.sync.position import Key, Progress, position_at
 from gateway.sync.reconcile import Local, reconcile
@@ -56,11 +57,40 @@ def law(holds: bool, text: str) -> None:
 
 @dataclass
 class Kafka:
-    """Survives the gateway. `positions` are (number, run) by queue and lane; `main` is (queue, number, value)."""
+    """Survives the gateway, as devices do. `positions` are (number, run) by queue and lane; `main` is (queue, number, value);
+    `told` are bodies that were acknowledged after the damage."""
 
     positions: dict[Key, tuple[int, str]] = field(default_factory=dict)
     main: list[tuple[str, int, bytes]] = field(default_factory=list)
     ledger: list[dict[str, object]] = field(default_factory=list)
+    told: list[bytes] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, victim: Victim) -> Self:
+        """What the victim had delivered."""
+        kafka = cls()
+        for lane, position in (("main", IN_KAFKA), ("ledger", 0)):
+            kafka.positions[Key(GATEWAY, victim.queue_id, lane)] = position, victim.run
+        kafka.main += [
+            (victim.queue_id, number, value)
+            for number, value in enumerate(victim.values[:IN_KAFKA], 1)
+            if number != DEAD
+        ]
+        return kafka
+
+    def commit(self, lane: str, queue: Queue, segments: Sequence[Segment]) -> None:
+        """One transaction: the records, but for dead letters, and the position behind them."""
+        dead = queue.buried(lane)
+        for segment in segments:
+            for number, entry in enumerate(segment.entries, segment.first):
+                if lane == "ledger":
+                    self.ledger.append(json.loads(entry.value))
+                elif number not in dead:
+                    self.main.append((queue.queue_id, number, entry.value))
+        self.positions[Key(GATEWAY, queue.queue_id, lane)] = segments[-1].last, segments[-1].run
+
+    def acknowledged(self, body: bytes) -> None:
+        self.told.append(body)
 
 
 @dataclass
@@ -73,32 +103,25 @@ class Found:
     broken: list[str] = field(default_factory=list)
 
 
-async def examine(victim: Victim, folder: Path) -> tuple[str, int]:
+async def examine(victim: Victim, folder: Path, kafka: Kafka, vfs: str | None = None) -> tuple[str, int]:
     """(what became of it, records that are lost and nobody says so). Raises Untrue."""
-    kafka = Kafka()
-    for lane, position in (("main", IN_KAFKA), ("ledger", 0)):
-        kafka.positions[Key(GATEWAY, victim.queue_id, lane)] = position, victim.run
-    kafka.main += [
-        (victim.queue_id, number, value)
-        for number, value in enumerate(victim.values[:IN_KAFKA], 1)
-        if number != DEAD
-    ]
     for start in range(1, STARTS_MAX + 1):
         try:
-            return await _start(victim, folder, kafka)
+            return await _start(victim, folder, kafka, vfs)
         except (StorageFailing, StorageError) as error:
             law(start < STARTS_MAX, f"starts again and again: {error}")
     raise AssertionError
 
 
-async def _start(victim: Victim, folder: Path, kafka: Kafka) -> tuple[str, int]:
-    queue = await Queue.open(folder / "queue.db", settings(), SystemClock())
+async def _start(victim: Victim, folder: Path, kafka: Kafka, vfs: str | None) -> tuple[str, int]:
+    queue = await Queue.open(folder / "queue.db", settings(), SystemClock(), vfs=vfs)
     try:
         held = await _reconciled(queue, kafka)
         if not held:
             await _drain(queue, "main", kafka)
         body = b"new" + secrets.token_bytes(8)
         await queue.put([Entry(SHAPE, 0, body)])
+        kafka.acknowledged(body)
         if held:
             return "held", 0
         await _drain(queue, "main", kafka)
@@ -138,23 +161,17 @@ async def _reconciled(queue: Queue, kafka: Kafka) -> bool:
 
 async def _drain(queue: Queue, lane: str, kafka: Kafka) -> None:
     while segments := await queue.peek(lane, queue.position(lane), 1000, 1 << 20):
-        dead = queue.buried(lane)
-        for segment in segments:
-            for number, entry in enumerate(segment.entries, segment.first):
-                if lane == "ledger":
-                    kafka.ledger.append(json.loads(entry.value))
-                elif number not in dead:
-                    kafka.main.append((queue.queue_id, number, entry.value))
-        last = segments[-1]
-        kafka.positions[Key(GATEWAY, queue.queue_id, lane)] = last.last, last.run
-        queue.advance(lane, last.last)
+        kafka.commit(lane, queue, segments)
+        queue.advance(lane, segments[-1].last)
     queue.advance(lane, queue.next_seq(lane) - 1)
 
 
 async def _judged(queue: Queue, victim: Victim, kafka: Kafka) -> tuple[str, int]:
-    values = [value for _, _, value in kafka.main if not value.startswith(b"new")]
+    every = [value for _, _, value in kafka.main]
+    law(len(set(every)) == len(every), "a record twice")
+    law(set(kafka.told) <= set(every), "a record of after the damage is lost")
+    values = [value for value in every if not value.startswith(b"new")]
     law(set(values) <= set(victim.values), "a record that nobody sent")
-    law(len(set(values)) == len(values), "a record twice")
     wrong = [
         number
         for queue_id, number, value in kafka.main
@@ -245,7 +262,7 @@ def _sample(
     hurt(folder / ("queue.db-wal" if wound in OF_LOG else "queue.db"), rng)
     found.acknowledged += len(victim.values)
     try:
-        outcome, silent = runner.run(examine(victim, folder))
+        outcome, silent = runner.run(examine(victim, folder, Kafka.of(victim)))
     except Untrue as error:
         found.broken.append(f"{number}: {error}")
         outcome, silent = "broken", 0

@@ -1,0 +1,229 @@
+"""make interrupted: power cuts while a damaged queue is set aside and saved. What an undisturbed start saves is saved all the same.
+
+python -m tests.damage.interrupted --images 5000 --seed 1
+python -m tests.damage.interrupted --seed 1 --replay "database missing" 31:TORN:2
+"""
+
+import argparse
+import asyncio
+import copy
+import logging
+import random
+import secrets
+import shutil
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from gateway.errors import TidegateError
+from gateway.queue import Queue, Segment
+from tests.crash.crash import DRAWS, MEMORY, Cut, OneThread, cuts, image_of
+from tests.crash.disk import Disk, Fate, Operation, fingerprint, lay_out
+from tests.crash.recorder import Recorder
+from tests.damage.damage import Kafka, Untrue, examine, law
+from tests.damage.victim import Victim, make_victim
+from tests.damage.wounds import OF_DATABASE, OF_LOG
+from tests.proof import Row, tell
+
+AGAIN_SHARE, AGAIN_IMAGES = 1 / 50, 25
+"""Of the images, the start is recorded too, and cut again."""
+
+DATA = "data"
+
+
+class Watched(Kafka):
+    """Notes what it knew after how many operations of the disk."""
+
+    moments: list[tuple[int, Kafka]]
+    operations: Sequence[Operation]
+
+    @classmethod
+    def watch(cls, kafka: Kafka, operations: Sequence[Operation]) -> "Watched":
+        one = cls(**copy.deepcopy(vars(kafka)))
+        one.operations, one.moments = operations, [(0, copy.deepcopy(kafka))]
+        return one
+
+    def commit(self, lane: str, queue: Queue, segments: Sequence[Segment]) -> None:
+        super().commit(lane, queue, segments)
+        self._note()
+
+    def acknowledged(self, body: bytes) -> None:
+        super().acknowledged(body)
+        self._note()
+
+    def _note(self) -> None:
+        fields = {name: value for name, value in vars(self).items() if name in Kafka.__dataclass_fields__}
+        self.moments.append((len(self.operations), Kafka(**copy.deepcopy(fields))))
+
+
+class Trace(NamedTuple):
+    """What a start from `before` does to its disk, and what Kafka and devices knew by then."""
+
+    before: Mapping[str, bytes]
+    operations: Sequence[Operation]
+    moments: Sequence[tuple[int, Kafka]]
+
+
+@dataclass
+class Found:
+    images: int = 0
+    acknowledged: int = 0
+    failures: list[str] = field(default_factory=list)
+
+
+def record(victim: Victim, before: Mapping[str, bytes], kafka: Kafka, seed: str) -> Trace:
+    rng = random.Random(seed)
+    with tempfile.TemporaryDirectory(dir=MEMORY) as name, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(secrets, "token_hex", lambda size: rng.randbytes(size).hex())
+        patch.setattr(secrets, "token_bytes", rng.randbytes)
+        lay_out(before, Path(name))
+        recorder = Recorder(Path(name), before)
+        watched = Watched.watch(kafka, recorder.operations)
+        with recorder.recording(), asyncio.Runner(loop_factory=OneThread) as runner:
+            runner.run(examine(victim, Path(name) / DATA, watched, recorder.vfs))
+    return Trace(before, recorder.operations, watched.moments)
+
+
+def moments(trace: Trace) -> Iterator[tuple[int, Disk, Kafka]]:
+    disk = Disk(trace.before)
+    for number in range(len(trace.operations) + 1):
+        if number:
+            disk.happens(trace.operations[number - 1])
+        yield number, disk, [kafka for known, kafka in trace.moments if known <= number][-1]
+
+
+def delivered(victim: Victim, image: Mapping[str, bytes], kafka: Kafka) -> set[bytes]:
+    """What Kafka has in the end of what devices sent before the damage. Raises Untrue, TidegateError."""
+    with tempfile.TemporaryDirectory(dir=MEMORY) as name, asyncio.Runner(loop_factory=OneThread) as runner:
+        lay_out(image, Path(name))
+        runner.run(examine(victim, Path(name) / DATA, kafka))
+    return {value for _, _, value in kafka.main} - set(kafka.told)
+
+
+class Sweep:
+    """Of one wound."""
+
+    def __init__(self, victims: Sequence[Victim], wound: str, seed: str) -> None:
+        """`victims`: one that was killed, one that was stopped."""
+        self._seed = f"{seed} {wound}"
+        self._wound = wound
+        rng = random.Random(self._seed)
+        self.victim = victims[0] if wound in OF_LOG else rng.choice(victims)
+        self.image = _hurt(self.victim, wound, rng)
+        self._saved = delivered(self.victim, self.image, Kafka.of(self.victim))
+        self._again = f"python -m tests.damage.interrupted --seed {seed} --replay '{wound}'"
+        self.found = Found()
+
+    def trace(self, before: Mapping[str, bytes], kafka: Kafka, trail: tuple[Cut, ...] = ()) -> Trace:
+        return record(self.victim, before, kafka, f"{self._seed} {trail}")
+
+    def look(self, image: Mapping[str, bytes], kafka: Kafka) -> None:
+        """Raises Untrue, TidegateError."""
+        told = len(kafka.told)
+        values = delivered(self.victim, image, kafka)
+        lost = {value for value in self._saved - values if not value.startswith(b"new")}
+        law(not lost, f"{len(lost)} records that an undisturbed start saves are lost")
+        self.found.acknowledged += len(self.victim.values) + told
+
+    def cut(self, trace: Trace, images_max: int, trail: tuple[Cut, ...] = ()) -> None:
+        rng = random.Random(f"{self._seed} {trail}")
+        # Files are moved within a few operations of hundreds: half of the images are of those.
+        kinds = Counter(disk.names_are_safe for _, disk, _ in moments(trace))
+        seen: set[tuple[int, int]] = set()
+        for number, disk, kafka in moments(trace):
+            for cut in cuts(number, disk):
+                if rng.random() > images_max / 2 / (kinds[disk.names_are_safe] * sum(DRAWS.values())):
+                    continue
+                image = image_of(0, disk, cut)
+                content = fingerprint(image), id(kafka)
+                if content in seen:
+                    continue
+                seen.add(content)
+                self.found.images += 1
+                known = copy.deepcopy(kafka)
+                try:
+                    self.look(image, copy.deepcopy(kafka))
+                except (Untrue, TidegateError) as error:
+                    where = " ".join(f"{one.operation}:{one.fate.name}:{one.draw}" for one in (*trail, cut))
+                    self.found.failures.append(f"{self._wound}: {error}\n    again: {self._again} {where}")
+                    continue
+                if not trail and rng.random() < AGAIN_SHARE:
+                    self.cut(self.trace(image, known, (cut,)), AGAIN_IMAGES, (cut,))
+
+
+def _victims(folder: Path) -> list[Victim]:
+    with asyncio.Runner(loop_factory=OneThread) as runner:
+        return [runner.run(make_victim(folder / str(clean), clean)) for clean in (False, True)]
+
+
+def _hurt(victim: Victim, wound: str, rng: random.Random) -> dict[str, bytes]:
+    with tempfile.TemporaryDirectory(dir=MEMORY) as name:
+        folder = Path(name) / DATA
+        shutil.copytree(victim.folder, folder)
+        hurt = OF_LOG.get(wound) or OF_DATABASE[wound]
+        hurt(folder / ("queue.db-wal" if wound in OF_LOG else "queue.db"), rng)
+        return {f"{DATA}/{file.name}": file.read_bytes() for file in folder.iterdir() if file.is_file()}
+
+
+def sweep(images: int, seed: str) -> Found:
+    """About so many images, as many of each wound."""
+    logging.disable(logging.CRITICAL)
+    total = Found()
+    with tempfile.TemporaryDirectory(dir=MEMORY) as name:
+        victims = _victims(Path(name))
+        wounds = [*OF_DATABASE, *OF_LOG]
+        for wound in wounds:
+            one = Sweep(victims, wound, seed)
+            one.cut(one.trace(one.image, Kafka.of(one.victim)), images // len(wounds))
+            total.images += one.found.images
+            total.acknowledged += one.found.acknowledged
+            total.failures += one.found.failures
+    logging.disable(logging.NOTSET)
+    return total
+
+
+def replay(seed: str, wound: str, trail: Sequence[Cut]) -> None:
+    """Raises Untrue, TidegateError."""
+    with tempfile.TemporaryDirectory(dir=MEMORY) as name:
+        one = Sweep(_victims(Path(name)), wound, seed)
+        image: Mapping[str, bytes] = one.image
+        kafka = Kafka.of(one.victim)
+        for depth, cut in enumerate(trail):
+            for number, disk, known in moments(one.trace(image, kafka, tuple(trail[:depth]))):
+                if number == cut.operation:
+                    image, kafka = image_of(0, disk, cut), copy.deepcopy(known)
+                    break
+        one.look(image, kafka)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--images", type=int, default=5000)
+    parser.add_argument("--seed", default=str(secrets.randbelow(1000)))
+    parser.add_argument("--replay", nargs="+", metavar=("WOUND", "OPERATION:FATE:DRAW"))
+    options = parser.parse_args()
+    if options.replay:
+        wound, *where = options.replay
+        parts = [one.split(":") for one in where]
+        replay(options.seed, wound, [Cut(int(number), Fate[fate], int(draw)) for number, fate, draw in parts])
+        return
+    found = sweep(options.images, options.seed)
+    print("\n".join(found.failures[:20]))
+    print(f"{found.images} power cuts from seed {options.seed}, {len(found.failures)} broken promises")
+    tell_row(found, f"make interrupted N={options.images} SEED={options.seed}")
+    sys.exit(bool(found.failures))
+
+
+def tell_row(found: Found, command: str) -> None:
+    what = "while a damaged database is set aside and saved"
+    tell(Row("3", what, found.images, found.acknowledged, len(found.failures), 0, None, command))
+
+
+if __name__ == "__main__":
+    main()
