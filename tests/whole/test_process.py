@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import resource
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,7 @@ pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.proof, pytest.mar
 CROWD = 20
 SHORT_S = 5.0
 HANGS_S = 5
+MORTAL = Path(__file__).with_name("mortal")
 
 
 @pytest.fixture
@@ -106,6 +108,28 @@ async def test_a_thread_that_hangs_starves_the_watchdog(
     tell(
         "37", f"the {what} hangs for {HANGS_S} s and systemd's watchdog ends the process", audited, recovery_s
     )
+
+
+@pytest.mark.parametrize(
+    ("signal_number", "what"),
+    [(signal.SIGUSR1, "event loop"), (signal.SIGUSR2, "storage thread")],
+    ids=["loop", "storage"],
+)
+async def test_a_thread_that_dies_starves_the_watchdog(
+    signal_number: int, what: str, kafka: KafkaBroker, topic: str, watchdog: Watchdog, tmp_path: Path
+) -> None:
+    gateway = Gateway(tmp_path, topic, kafka.bootstrap)
+    await gateway.start(environment=watchdog.environment | {"PYTHONPATH": str(MORTAL)})
+    async with at_work(gateway) as devices:
+        assert not await watchdog.starves(within_s=3)
+        gateway.process.send_signal(signal_number)
+        assert await watchdog.starves(within_s=2 * HANGS_S)
+        await watchdog.bite(gateway.process)
+        began = time.monotonic()
+        await gateway.start(environment=watchdog.environment)
+        recovery_s = time.monotonic() - began
+        audited = await settle(gateway, devices)
+    tell("37", f"the {what} dies and systemd's watchdog ends the process", audited, recovery_s)
 
 
 @pytest.mark.parametrize("kafka_is", ["down", "silent"])
