@@ -14,7 +14,7 @@ import apsw
 
 from gateway.codec import DecodeError, Entry, Shape, decode
 from gateway.errors import StorageFailing
-from gateway.queue import meta
+from gateway.queue import lanes, meta
 from gateway.queue.ledger import of_queue
 from gateway.queue.lock import Note
 from gateway.queue.log import has_header
@@ -114,20 +114,21 @@ def _salvage(
     store.make_room(size(quarantine))
     store.create(secrets.token_hex(8))
     store.take_over(damaged.meta, damaged.rows("mark"), damaged.rows("dead"), old_id)
-    lanes = {}
+    told = {}
     for lane in LANES:
-        position, next_seq = damaged.lanes.get(lane, (None, 1))
-        holes = Holes(position or 0, now[0])
+        state = damaged.lanes.get(lane)
+        holes = Holes(0 if state is None else state.position, now[0])
         segments = damaged.segments(lane, holes)
         if lane == "ledger":
             segments = (
                 (first, [of_queue(entry, old_id) for entry in entries]) for first, entries in segments
             )
         saved, first, last = store.save(lane, old_id, segments, now)
-        holes.end(next_seq - 1)
-        lost = tuple(holes.lost)
-        lanes[lane] = SavedLane(saved, first, last, position, lost, holes.records, holes.last, holes.last_ms)
-    story = Story(now[0], note.read_text(), old_id, str(quarantine), **lanes)
+        if state is not None:
+            holes.end(state.next_seq - 1)
+        position, lost = None if state is None else state.position, tuple(holes.lost)
+        told[lane] = SavedLane(saved, first, last, position, lost, holes.records, holes.last, holes.last_ms)
+    story = Story(now[0], note.read_text(), old_id, str(quarantine), **told)
     store.finish_salvage(story.encode(), now)
     sync_directory(path.parent)
     damaged.close()
@@ -138,7 +139,7 @@ def _salvage(
 
 COLUMNS: Mapping[str, Sequence[type]] = {
     "meta": (str, str),
-    "lane": (str, int, int, int, int, int),
+    "lane": (str, int, int, int, int, int, int),
     "mark": (str, bytes, bytes, int),
     "dead": (int, str, int, int, str, bytes),
 }
@@ -154,12 +155,7 @@ class _Damaged:
         except apsw.Error:
             self._db = None
         self.meta = dict(meta.sound(self.rows("meta")))
-        self.lanes = {
-            name: (position, next_seq)
-            for name, next_seq, position, *_ in self.rows("lane")
-            if are_numbers(next_seq, position) and position < max(next_seq, self._next(name))
-        }
-        """Position and next number of those that can be believed."""
+        self.lanes = dict(lanes.sound(self.rows("lane")))
 
     def rows(self, table: str) -> list[Any]:
         """Those that can be what they should be."""
@@ -188,12 +184,6 @@ class _Damaged:
                 yield first + skip, entries[skip:]
                 last = first + len(entries) - 1
                 holes.found(first + skip, last, wall_ms if are_numbers(wall_ms) else None)
-
-    def _next(self, lane: str) -> int:
-        """Behind the last segment that leaves a trace."""
-        query = "SELECT id,count FROM segment WHERE id BETWEEN ? AND ? ORDER BY id DESC LIMIT 1"
-        rows = self._read(query, segment_ids(lane)) if lane in LANES else ()
-        return next((segment_first(row_id) + count for row_id, count in rows if are_numbers(count)), 1)
 
     def _read(self, sql: str, bindings: tuple[int, ...]) -> Iterator[Any]:
         if self._db is None:

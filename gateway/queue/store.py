@@ -5,16 +5,19 @@ import os
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import cache, wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 import apsw
 
-from gateway.codec import DecodeError, Entry, Shape, decode, encode
+from gateway.codec import DecodeError, Entry, Shape
 from gateway.driver import Mark, MarkKey
 from gateway.errors import QueueFull, StorageFailing
-from gateway.queue import meta
+from gateway.queue import lanes, meta
+from gateway.queue.dead import Dead
+from gateway.queue.gaps import Gaps
 from gateway.queue.ledger import statement
 from gateway.queue.log import lost_commits
 from gateway.queue.quarantine import Quarantine
@@ -28,16 +31,6 @@ PAGE_BYTES = 4096
 WAL_BYTES_MAX = 4 << 20
 """Checkpoint from here on; sooner where the cap is so small that the log would fill it."""
 
-DEAD_MAX = 10_000
-DEAD_SHARE = 0.01
-"""Of the cap: what dead letters may take; the newest always may."""
-
-BURIED_TOO_MANY = """
-SELECT id,lane,seq,time_ms,reason,size FROM (
-    SELECT *, length(body) AS size, row_number() OVER newer AS number, sum(length(body)) OVER newer AS total
-    FROM dead WINDOW newer AS (ORDER BY id DESC)
-) JOIN lane ON name=lane WHERE number>1 AND (number>? OR total>?) AND seq<=position ORDER BY id
-"""
 SCHEMA = "SELECT name,sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY name"
 RUNS_MAX = 1_000
 
@@ -93,13 +86,15 @@ class Store:
         self._wal_pages = 0
         self._db.set_wal_hook(self._wal_grew)
         self._segments = Segments(self._db)
+        self._gaps = Gaps(self._db)
+        self._dead = Dead(self._db, self._max_bytes)
 
     def create(self, queue_id: str) -> None:
         with self._transaction():
             self._db.execute(TABLES)
             meta.put(self._db, "queue_id", queue_id)
             for lane in LANES:
-                self._db.execute("INSERT INTO lane VALUES(?,1,0,0,0,0)", (lane,))
+                lanes.put(self._db, lane, LaneState())
             self._db.execute(f"PRAGMA user_version={FORMAT}")
 
     def check(self, whole: bool) -> None:
@@ -130,17 +125,10 @@ class Store:
     def load(self) -> "Loaded":
         with _translated():
             known = meta.load(self._db)
-            lanes: dict[str, LaneState] = {}
-            holes: dict[str, list[tuple[int, int]]] = {}
-            sizes: dict[str, int] = {}
-            for name, *columns in self._rows(
-                "SELECT name,next_seq,position,delivered,dropped,dead FROM lane"
-            ):
-                if name not in LANES:
-                    raise apsw.CorruptError(f"there is no lane {name!r}")
-                check_numbers("lane", *columns)
-                state = lanes[name] = LaneState(*columns)
-                holes[name], sizes[name] = [], 0
+            states = lanes.load(self._db)
+            holes: dict[str, list[tuple[int, int]]] = {lane: [] for lane in LANES}
+            sizes = dict.fromkeys(LANES, 0)
+            for name, state in states.items():
                 expected = state.position + 1
                 for first, count, size in self._segments.ranges(name):
                     if first > expected:
@@ -150,8 +138,6 @@ class Store:
                 if state.next_seq > expected:
                     holes[name].append((expected, state.next_seq - 1))
                 state.next_seq = max(state.next_seq, expected)
-            if lanes.keys() != set(LANES):
-                raise apsw.CorruptError("a lane is missing")
             self._forget_marks(int(known.get("age_s", "0")))
             marks = {
                 (str(scope), bytes(key)): (bytes(value), expires)
@@ -160,7 +146,7 @@ class Store:
                 )
                 if isinstance(key, bytes) and isinstance(value, bytes) and are_numbers(expires)
             }
-        return Loaded(known, lanes, holes, sizes, marks)
+        return Loaded(known, states, holes, sizes, marks)
 
     def _forget_marks(self, age_s: int) -> None:
         """Those of scopes that nobody writes any more; a full disk keeps them."""
@@ -256,8 +242,7 @@ class Store:
             if group.origin is not None:
                 meta.put(self._db, "queue_id", group.origin.of)
                 meta.put(self._db, "origin", json.dumps(group.origin))
-            for row_id in group.exhume:
-                self._db.execute("DELETE FROM dead WHERE id=?", (row_id,))
+            self._dead.exhume(group.exhume)
             self._segments.merge("main", group.confirm["main"].position if "main" in group.confirm else 0)
         self._run_unwritten = None
         return outcome
@@ -321,7 +306,7 @@ class Store:
         with self._transaction():
             for gap in damaged:
                 self._segments.delete(gap.lane, gap.first)
-                self._remember_gap(gap)
+                self._gaps.remember(gap)
 
     def ranges(self, lane: str) -> list[tuple[int, int, int]]:
         with _translated():
@@ -333,12 +318,7 @@ class Store:
 
     def gaps(self) -> list[Gap]:
         with _translated():
-            rows = self._rows("SELECT lane,first,last,from_ms,to_ms,reason FROM gap ORDER BY id")
-            check_numbers("gap", *(column for row in rows for column in row[1:5]))
-            return [
-                Gap(lane, first, last, from_ms, to_ms, reason)
-                for lane, first, last, from_ms, to_ms, reason in rows
-            ]
+            return self._gaps.all()
 
     @_reserved
     def put_meta(self, key: str, value: str) -> None:
@@ -348,37 +328,23 @@ class Store:
     @_reserved
     def bury(self, segment: Segment, time_ms: int, reason: str) -> None:
         with self._transaction():
-            self._db.execute(
-                "INSERT OR IGNORE INTO dead(lane,seq,time_ms,reason,body) VALUES(?,?,?,?,?)",
-                (segment.lane, segment.first, time_ms, reason, encode(segment.entries)),
-            )
+            self._dead.bury(segment, time_ms, reason)
 
     def surplus(self) -> list[Buried]:
-        """Those beyond the caps. One that the position has not passed stays: it is the record itself."""
         with _translated():
-            rows = self._rows(BURIED_TOO_MANY, (DEAD_MAX, int(self._max_bytes * DEAD_SHARE)))
-        return [Buried(*row) for row in rows]
+            return self._dead.surplus()
 
     def dead_list(self, limit: int) -> list[Buried]:
-        """Oldest first."""
         with _translated():
-            query = "SELECT id,lane,seq,time_ms,reason,length(body) FROM dead ORDER BY id LIMIT ?"
-            return [Buried(*row) for row in self._rows(query, (limit,))]
+            return self._dead.oldest(limit)
 
     def dead(self, ids: Sequence[int]) -> list[DeadLetter]:
         with _translated():
-            query = "SELECT id,lane,seq,time_ms,reason,body FROM dead WHERE id=?"
-            return [
-                DeadLetter(row_id, lane, seq, time_ms, reason, decode(body)[0])
-                for chosen in sorted(set(ids))
-                for row_id, lane, seq, time_ms, reason, body in self._rows(query, (chosen,))
-            ]
+            return self._dead.letters(ids)
 
     def buried(self, lane: str, after: int) -> list[int]:
         with _translated():
-            rows = self._rows("SELECT seq FROM dead WHERE lane=? AND seq>?", (lane, after))
-            check_numbers("dead", *(row[0] for row in rows))
-        return [int(row[0]) for row in rows]
+            return self._dead.numbers(lane, after)
 
     def save(
         self, lane: str, queue_id: str, rows: Iterable[tuple[int, list[Entry]]], now: tuple[int, int]
@@ -406,8 +372,7 @@ class Store:
     def take_over(
         self, known: Mapping[str, str], marks: Sequence[Any], dead: Sequence[Any], queue_id: str
     ) -> None:
-        """The first part of a salvage; its transaction ends with finish_salvage. The numbers of dead letters are of
-        the queue that they came from: here they get negative ones, which no record of this queue has."""
+        """The first part of a salvage; its transaction ends with finish_salvage."""
         with _translated():
             self._db.execute("BEGIN IMMEDIATE")
             for key, value in known.items():
@@ -415,11 +380,7 @@ class Store:
                     meta.put(self._db, key, value)
             for row in marks:
                 self._db.execute("INSERT OR REPLACE INTO mark VALUES(?,?,?,?)", row)
-            for row_id, lane, seq, time_ms, reason, body in dead:
-                if seq > 0:
-                    seq, reason = -row_id, f"{reason} (number {seq} of queue {queue_id})"
-                row = (row_id, lane, seq, time_ms, reason, body)
-                self._db.execute("INSERT OR REPLACE INTO dead VALUES(?,?,?,?,?,?)", row)
+            self._dead.take_over(dead, queue_id)
 
     def finish_salvage(self, story: str, now: tuple[int, int]) -> None:
         with _translated():
@@ -454,10 +415,7 @@ class Store:
     def _confirm(self, group: Group, outcome: Outcome) -> None:
         for lane, state in group.confirm.items():
             self._segments.trim(lane, state.position)
-            self._db.execute(
-                "UPDATE lane SET next_seq=?,position=?,delivered=?,dropped=?,dead=? WHERE name=?",
-                (outcome.next_seq[lane], state.position, state.delivered, state.dropped, state.dead, lane),
-            )
+            lanes.put(self._db, lane, replace(state, next_seq=outcome.next_seq[lane]))
         meta.put(self._db, "age_s", str(group.age_s))
 
     def _make_room(self, after: int, group: Group, outcome: Outcome) -> None:
@@ -471,37 +429,23 @@ class Store:
             gap = self._segments.evict("main", after, reason)
             if gap is None:
                 return
-            self._remember_gap(gap)
+            self._gaps.remember(gap)
             outcome.evicted.append(gap)
-
-    def _remember_gap(self, gap: Gap) -> None:
-        """Adjacent gaps of one reason are one row. next_seq must survive the deletion of the newest segment."""
-        self._db.execute("UPDATE lane SET next_seq=max(next_seq,?) WHERE name=?", (gap.last + 1, gap.lane))
-        self._db.execute(
-            "UPDATE gap SET last=?,records=records+?,to_ms=? WHERE id=(SELECT max(id) FROM gap)"
-            " AND lane=? AND last=? AND reason=?",
-            (gap.last, gap.records, gap.to_ms, gap.lane, gap.first - 1, gap.reason),
-        )
-        if not self._db.changes():
-            self._db.execute(
-                "INSERT INTO gap(lane,first,last,records,from_ms,to_ms,reason) VALUES(?,?,?,?,?,?,?)",
-                (gap.lane, gap.first, gap.last, gap.records, gap.from_ms, gap.to_ms, gap.reason),
-            )
 
     def _settle(self, known: Mapping[str, int], outcome: Outcome, now: tuple[int, int]) -> None:
         """Count what was really lost and say so in the ledger lane. What was dropped before the positions were `known`
         may have been delivered up to them; later only what is not in flight is dropped: all of that is lost."""
         outcome.settled = True
         told = []
-        for gap in self.gaps():
+        for gap in self._gaps.all():
             first = gap.first if gap.reason == DROPPED else max(gap.first, known[gap.lane] + 1)
             if first <= gap.last:
                 lost = gap._replace(first=first)
                 outcome.dropped[gap.lane] = outcome.dropped.get(gap.lane, 0) + lost.records
                 told.append(lost)
-        self._db.execute("DELETE FROM gap")
+        self._gaps.forget()
         for lane, records in outcome.dropped.items():
-            self._db.execute("UPDATE lane SET dropped=dropped+? WHERE name=?", (records, lane))
+            lanes.dropped(self._db, lane, records)
         entries = [
             statement(self._ledger, "dropped", time_ms=now[0], records=gap.records, **gap._asdict())
             for gap in told

@@ -442,6 +442,7 @@ async def test_what_is_damaged_is_set_aside_and_the_rest_saved(
     [
         "UPDATE lane SET position='x' WHERE name='main'",
         "UPDATE lane SET next_seq=x'00' WHERE name='main'",
+        "UPDATE lane SET next_seq=next_seq|1<<45 WHERE name='main'",
         "UPDATE lane SET position=1000 WHERE name='main'",
         "UPDATE lane SET name=cast(x'ff' AS TEXT) WHERE name='main'",
         "DELETE FROM lane WHERE name='main'",
@@ -471,6 +472,8 @@ async def test_numbers_that_are_none_are_set_aside_and_all_records_saved(tmp_pat
     ("flaw", "table"),
     [
         ("UPDATE lane SET position='x' WHERE name='main'", "lane"),
+        ("UPDATE lane SET next_seq=next_seq|1<<45 WHERE name='main'", "lane"),
+        ("UPDATE lane SET dropped=1 WHERE name='ledger'", "lane"),
         ("UPDATE segment SET count='x'", "segment"),
         ("UPDATE meta SET value=value||'.' WHERE key='queue_id'", "meta"),
         ("UPDATE run SET main=x'00'", "run"),

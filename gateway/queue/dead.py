@@ -1,0 +1,75 @@
+"""The table of dead letters: records that can't be delivered, for the operator. All runs inside the caller's transaction."""
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import apsw
+
+from gateway.codec import decode, encode
+from gateway.queue.schema import check_numbers
+from gateway.queue.segments import Segment
+from gateway.queue.state import Buried, DeadLetter
+
+LETTERS_MAX = 10_000
+SHARE_MAX = 0.01
+"""Of the cap: what dead letters may take; the newest always may."""
+
+TOO_MANY = """
+SELECT id,lane,seq,time_ms,reason,size FROM (
+    SELECT *, length(body) AS size, row_number() OVER newer AS number, sum(length(body)) OVER newer AS total
+    FROM dead WINDOW newer AS (ORDER BY id DESC)
+) JOIN lane ON name=lane WHERE number>1 AND (number>? OR total>?) AND seq<=position ORDER BY id
+"""
+
+
+class Dead:
+    def __init__(self, database: apsw.Connection, max_bytes: int) -> None:
+        self._db = database
+        self._bytes_max = int(max_bytes * SHARE_MAX)
+
+    def bury(self, segment: Segment, time_ms: int, reason: str) -> None:
+        """A segment of one record. Once is enough."""
+        self._db.execute(
+            "INSERT OR IGNORE INTO dead(lane,seq,time_ms,reason,body) VALUES(?,?,?,?,?)",
+            (segment.lane, segment.first, time_ms, reason, encode(segment.entries)),
+        )
+
+    def exhume(self, ids: Sequence[int]) -> None:
+        for row_id in ids:
+            self._db.execute("DELETE FROM dead WHERE id=?", (row_id,))
+
+    def take_over(self, rows: Sequence[Any], queue_id: str) -> None:
+        """Another database's. Their numbers are of the queue that they came from: here they get negative ones, which
+        no record of this queue has."""
+        for row_id, lane, seq, time_ms, reason, body in rows:
+            if seq > 0:
+                seq, reason = -row_id, f"{reason} (number {seq} of queue {queue_id})"
+            row = (row_id, lane, seq, time_ms, reason, body)
+            self._db.execute("INSERT OR REPLACE INTO dead VALUES(?,?,?,?,?,?)", row)
+
+    def surplus(self) -> list[Buried]:
+        """Those beyond the caps. One that the position has not passed stays: it is the record itself."""
+        return [Buried(*row) for row in self._rows(TOO_MANY, (LETTERS_MAX, self._bytes_max))]
+
+    def oldest(self, limit: int) -> list[Buried]:
+        """In order."""
+        query = "SELECT id,lane,seq,time_ms,reason,length(body) FROM dead ORDER BY id LIMIT ?"
+        return [Buried(*row) for row in self._rows(query, (limit,))]
+
+    def letters(self, ids: Sequence[int]) -> list[DeadLetter]:
+        """Raises DecodeError."""
+        query = "SELECT id,lane,seq,time_ms,reason,body FROM dead WHERE id=?"
+        return [
+            DeadLetter(row_id, lane, seq, time_ms, reason, decode(body)[0])
+            for chosen in sorted(set(ids))
+            for row_id, lane, seq, time_ms, reason, body in self._rows(query, (chosen,))
+        ]
+
+    def numbers(self, lane: str, after: int) -> list[int]:
+        """Sequence numbers. Raises apsw.CorruptError."""
+        rows = self._rows("SELECT seq FROM dead WHERE lane=? AND seq>?", (lane, after))
+        check_numbers("dead", *(row[0] for row in rows))
+        return [int(row[0]) for row in rows]
+
+    def _rows(self, sql: str, bindings: tuple[object, ...]) -> Any:
+        return self._db.execute(sql, cast(Any, bindings)).fetchall()
