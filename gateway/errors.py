@@ -8,7 +8,7 @@ TidegateError
 │   ├── TooLarge           this record can never fit
 │   └── StorageFailing     the disk failed: nothing is acknowledged any more, the process ends and restarts
 ├── StorageError           the queue's file can't be opened or used
-│   └── StorageReadOnly    its file system takes no writes: wait until somebody has mended it
+│   └── StorageUnwritable  its file system takes no writes or has no room for the first ones: wait until somebody has mended it
 ├── SinkUnavailable        Kafka can't be reached or used now: keep everything, try again
 │   └── SinkRefused        Kafka said no (credentials, certificate, ACL): slow back-off, alarm
 ├── SinkHeld               only an operator may decide: collect, send nothing, alarm
@@ -56,7 +56,7 @@ class StorageError(TidegateError):
     pass
 
 
-class StorageReadOnly(StorageError):
+class StorageUnwritable(StorageError):
     pass
 
 

@@ -1,13 +1,12 @@
 """One process at a time has the queue open: two SQLite libraries on one file corrupt it."""
 
-import errno
 import fcntl
 import os
 from pathlib import Path
 from typing import NamedTuple
 
-from gateway.errors import StorageError, StorageFailing, StorageReadOnly
-from gateway.queue.schema import make_directory
+from gateway.errors import StorageError, StorageFailing
+from gateway.queue.schema import make_directory, unusable
 
 NOTE_BYTES = 128
 OPEN = "open"
@@ -23,7 +22,7 @@ class Note(NamedTuple):
 class FileLock:
     """An flock on `path`, held from creation until `release` or the end of the process.
 
-    Raises StorageError, StorageReadOnly where the file system takes no writes.
+    Raises StorageError, StorageUnwritable where the file system takes no writes.
     """
 
     def __init__(self, path: Path) -> None:
@@ -32,8 +31,7 @@ class FileLock:
             make_directory(path.parent)
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
         except OSError as error:
-            kind = StorageReadOnly if error.errno == errno.EROFS else StorageError
-            raise kind(f"{path}: {error.strerror}") from error
+            raise unusable(path, error) from error
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

@@ -32,6 +32,9 @@ class Quarantine:
 
     def unfinished(self) -> Path | None:
         """With what a power cut kept from being moved."""
+        for folder in self._shelf.glob("*"):
+            with suppress(OSError):  # there is something in it
+                folder.rmdir()
         for note in self._shelf.glob(f"*/{MOVING}"):
             self._move(note.parent)
         return next((note.parent for note in sorted(self._shelf.glob(f"*/{UNFINISHED}"))), None)
@@ -46,10 +49,15 @@ class Quarantine:
         return self._suspicion.read_text() if self._suspicion.exists() else None
 
     def set_aside(self, now_ms: int, damage: str) -> Path:
+        """Raises OSError; what is not moved by then the next start moves."""
         self._forget_beyond(KEPT_MAX - 1)
         folder = self._shelf / f"{now_ms:015d}-{secrets.token_hex(2)}"
         make_directory(folder)
-        _write(folder / MOVING, damage)
+        try:
+            _write(folder / MOVING, damage)
+        except OSError:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
         sync_directory(folder)
         self._move(folder)
         return folder

@@ -2,27 +2,37 @@
 
 A damaged database is moved to quarantine/<time>/ with a note that the salvage is unfinished; only when the new
 database holds what could be saved is the note removed. A crash in between starts the salvage again, so it may commit
-by parts: it needs the room of what is saved once more, not twice. Older quarantines make that room.
+by parts: it needs the room of what is saved once more, not twice. Older quarantines make that room, and what is kept in
+reserve; where that is not enough nothing is written until there is more.
 """
 
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import apsw
 
 from gateway.codec import DecodeError, Entry, Shape, decode
-from gateway.errors import StorageFailing
+from gateway.errors import QueueFull, StorageFailing, StorageUnwritable
 from gateway.queue import lanes, meta
 from gateway.queue.ledger import of_queue
 from gateway.queue.lock import Note
 from gateway.queue.log import has_header
 from gateway.queue.quarantine import SUFFIXES, UNFINISHED, Quarantine, size
-from gateway.queue.schema import LANES, are_numbers, connect, segment_first, segment_ids, sync_directory
+from gateway.queue.schema import (
+    LANES,
+    are_numbers,
+    connect,
+    segment_first,
+    segment_ids,
+    sync_directory,
+    unusable,
+)
 from gateway.queue.settings import QueueSettings
 from gateway.queue.state import StorageDamaged
-from gateway.queue.store import PAGE_BYTES, Store
+from gateway.queue.store import PAGE_BYTES, Store, free_bytes, log_bytes_max, reserve_path
 from gateway.queue.story import Holes, SavedLane, Story
 
 IN_WAL_MODE = b"\2\2"
@@ -37,12 +47,29 @@ def open_store(
     now: tuple[int, int],
     vfs: str | None,
 ) -> Store:
-    """A store that is ready for use; `noted` is what the last process left in the lock. Raises StorageError."""
+    """A store that is ready for use; `noted` is what the last process left in the lock. Raises StorageError, StorageFailing."""
+    try:
+        return _open_or_save(path, settings, ledger, noted, now, vfs)
+    except QueueFull as error:
+        raise StorageUnwritable(f"{path}: {error}") from error
+    except OSError as error:
+        raise unusable(path, error) from error
+    except NO_DAMAGE as error:
+        raise StorageFailing(f"the queue's disk failed: {error}") from error
+
+
+def _open_or_save(
+    path: Path,
+    settings: QueueSettings,
+    ledger: Shape,
+    noted: Note | None,
+    now: tuple[int, int],
+    vfs: str | None,
+) -> Store:
     quarantine = Quarantine(path)
     unfinished = quarantine.unfinished()
     if unfinished is not None:
-        for suffix in SUFFIXES:
-            Path(f"{path}{suffix}").unlink(missing_ok=True)
+        _discard(path)
     else:
         try:
             return _open(path, settings, ledger, noted, vfs)
@@ -108,33 +135,58 @@ def _salvage(
     vfs: str | None,
 ) -> Store:
     note = quarantine / UNFINISHED
-    damaged = _Damaged(quarantine / path.name, vfs)
-    old_id = damaged.meta.get("queue_id", noted.queue_id if noted else "unknown")
-    store = Store(path, settings, ledger, vfs)
-    store.make_room(size(quarantine))
-    store.create(secrets.token_hex(8))
-    store.take_over(damaged.meta, damaged.rows("mark"), damaged.rows("dead"), old_id)
-    told = {}
-    for lane in LANES:
-        state = damaged.lanes.get(lane)
-        holes = Holes(0 if state is None else state.position, now[0])
-        segments = damaged.segments(lane, holes)
-        if lane == "ledger":
-            segments = (
-                (first, [of_queue(entry, old_id) for entry in entries]) for first, entries in segments
-            )
-        saved, first, last = store.save(lane, old_id, segments, now)
-        if state is not None:
-            holes.end(state.next_seq - 1)
-        position, lost = None if state is None else state.position, tuple(holes.lost)
-        told[lane] = SavedLane(saved, first, last, position, lost, holes.records, holes.last, holes.last_ms)
-    story = Story(now[0], note.read_text(), old_id, str(quarantine), **told)
-    store.finish_salvage(story.encode(), now)
-    sync_directory(path.parent)
-    damaged.close()
+    with closing(_Damaged(quarantine / path.name, vfs)) as damaged:
+        _make_room(path, damaged, quarantine, settings)
+        old_id = damaged.meta.get("queue_id", noted.queue_id if noted else "unknown")
+        store = Store(path, settings, ledger, vfs)
+        try:
+            store.make_room(size(quarantine))
+            store.create(secrets.token_hex(8))
+            store.take_over(damaged.meta, damaged.rows("mark"), damaged.rows("dead"), old_id)
+            saved = {lane: _save(store, damaged, lane, old_id, now) for lane in LANES}
+            story = Story(now[0], note.read_text(), old_id, str(quarantine), **saved)
+            store.finish_salvage(story.encode(), now)
+            sync_directory(path.parent)
+        except BaseException:
+            store.abandon()
+            _discard(path)
+            raise
     note.unlink()
     sync_directory(quarantine)
     return store
+
+
+def _discard(path: Path) -> None:
+    """What was saved by halves."""
+    for suffix in SUFFIXES:
+        Path(f"{path}{suffix}").unlink(missing_ok=True)
+
+
+def _make_room(path: Path, damaged: "_Damaged", quarantine: Path, settings: QueueSettings) -> None:
+    """To try in vain would cost the card as much each time as to succeed. Raises StorageUnwritable."""
+    needed = log_bytes_max(settings) + min(damaged.undelivered_bytes(), size(quarantine))
+    while free_bytes(path.parent) < needed and Quarantine(path).forget_oldest():
+        pass
+    if free_bytes(path.parent) < needed:
+        reserve_path(path).unlink(missing_ok=True)
+    free = free_bytes(path.parent)
+    if free < needed:
+        raise StorageUnwritable(
+            f"{quarantine}: {needed} bytes are needed to save what is in the damaged database, {free} are free"
+        )
+
+
+def _save(store: Store, damaged: "_Damaged", lane: str, old_id: str, now: tuple[int, int]) -> SavedLane:
+    state = damaged.lanes.get(lane)
+    holes = Holes(0 if state is None else state.position, now[0])
+    segments = damaged.segments(lane, holes)
+    if lane == "ledger":
+        segments = ((first, [of_queue(entry, old_id) for entry in entries]) for first, entries in segments)
+    records, first, last = store.save(lane, old_id, segments, now)
+    if state is not None:
+        holes.end(state.next_seq - 1)
+    position, lost = None if state is None else state.position, tuple(holes.lost)
+    return SavedLane(records, first, last, position, lost, holes.records, holes.last, holes.last_ms)
 
 
 COLUMNS: Mapping[str, Sequence[type]] = {
@@ -145,13 +197,20 @@ COLUMNS: Mapping[str, Sequence[type]] = {
 }
 
 
+NO_DAMAGE = (apsw.BusyError, apsw.LockedError, apsw.FullError, apsw.CantOpenError)
+"""What can't be read for these reasons can be read another time."""
+
+
 class _Damaged:
     """Reads what can still be read of a database; whatever can't is passed over."""
 
     def __init__(self, path: Path, vfs: str | None) -> None:
+        """Raises NO_DAMAGE, as all that reads does."""
         self._db: apsw.Connection | None
         try:
             self._db = connect(path, PAGE_BYTES, vfs)
+        except NO_DAMAGE:
+            raise
         except apsw.Error:
             self._db = None
         self.meta = dict(meta.sound(self.rows("meta")))
@@ -185,11 +244,23 @@ class _Damaged:
                 last = first + len(entries) - 1
                 holes.found(first + skip, last, wall_ms if are_numbers(wall_ms) else None)
 
+    def undelivered_bytes(self) -> int:
+        """Of segments, as far as they can be counted."""
+        query = "SELECT length(body) FROM segment WHERE id BETWEEN ? AND ?"
+        return sum(
+            length
+            for lane, state in self.lanes.items()
+            for (length,) in self._read(query, segment_ids(lane, state.position + 1))
+            if are_numbers(length)
+        )
+
     def _read(self, sql: str, bindings: tuple[int, ...]) -> Iterator[Any]:
         if self._db is None:
             return
         try:
             yield from self._db.execute(sql, bindings)
+        except NO_DAMAGE:
+            raise
         except (apsw.Error, UnicodeDecodeError):
             return
 

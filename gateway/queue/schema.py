@@ -1,11 +1,12 @@
 """The database: its tables, its pragmas and how it is opened. Format version 1."""
 
+import errno
 import os
 from pathlib import Path
 
 import apsw
 
-from gateway.errors import StorageError
+from gateway.errors import StorageError, StorageUnwritable
 
 FORMAT = 1
 LANES = ("main", "ledger")
@@ -87,6 +88,11 @@ def format_of(connection: apsw.Connection) -> int:
             f"the queue has format {version}, this tidegate knows {FORMAT}; install the newer one"
         )
     return version
+
+
+def unusable(path: Path, error: OSError) -> StorageError:
+    unwritable = error.errno in (errno.EROFS, errno.ENOSPC, errno.EDQUOT)
+    return (StorageUnwritable if unwritable else StorageError)(f"{path}: {error.strerror}")
 
 
 def make_directory(directory: Path) -> None:

@@ -40,6 +40,20 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
+def log_bytes_max(settings: QueueSettings) -> int:
+    return min(WAL_BYTES_MAX, settings.max_bytes // 8)
+
+
+def reserve_path(database: Path) -> Path:
+    return database.with_suffix(".reserve")
+
+
+def free_bytes(folder: Path) -> int:
+    """For users, as it is now."""
+    disk = os.statvfs(folder)
+    return disk.f_bavail * disk.f_frsize
+
+
 def _reserved(
     method: Callable[Concatenate["Store", P], T],
 ) -> Callable[Concatenate["Store", P], T]:
@@ -70,8 +84,8 @@ class Store:
     def __init__(self, path: Path, settings: QueueSettings, ledger: Shape, vfs: str | None = None) -> None:
         self._path = path
         self._max_bytes = settings.max_bytes
-        self._log_bytes_max = min(WAL_BYTES_MAX, self._max_bytes // 8)
-        self._reserve = Reserve(path.with_suffix(".reserve"), self._log_bytes_max)
+        self._log_bytes_max = log_bytes_max(settings)
+        self._reserve = Reserve(reserve_path(path), self._log_bytes_max)
         self._quarantine = Quarantine(path)
         self.floor_bytes = max(settings.min_free_bytes, self._log_bytes_max)
         """Stays free on the disk: at least what it takes to fold the log into the file."""
@@ -487,9 +501,8 @@ class Store:
             return (pages - free) * PAGE_BYTES, free * PAGE_BYTES
 
     def disk_free(self) -> int:
-        """For users, as it is now. The only method that any thread may call."""
-        disk = os.statvfs(self._path.parent)
-        return disk.f_bavail * disk.f_frsize
+        """The only method that any thread may call."""
+        return free_bytes(self._path.parent)
 
     def _wal_bytes(self) -> int:
         try:

@@ -13,7 +13,7 @@ from typing import Any
 
 from gateway.clock import SystemClock
 from gateway.config import Config, load
-from gateway.errors import ConfigError, StorageError, StorageFailing, StorageReadOnly
+from gateway.errors import ConfigError, StorageError, StorageFailing, StorageUnwritable
 from gateway.runtime.logs import configure
 from gateway.runtime.notify import Notify, watchdog_interval_s
 from gateway.runtime.runtime import Runtime
@@ -32,7 +32,7 @@ GC_ALLOCATIONS = 50_000
 time under load, and every look at all that lives takes milliseconds."""
 
 START_AGAIN_S = 60.0
-"""systemd lets the start take so much longer, each time that it is told that the disk is still read-only."""
+"""systemd lets the start take so much longer, each time that it is told that the disk still takes no writes."""
 
 Attach = Callable[[Runtime, Config], AbstractAsyncContextManager[None]]
 """What is served beside the runtime while a configuration is in force: gateway.control."""
@@ -64,7 +64,7 @@ async def _start(config: Config, notify: Notify, signals: "_Signals") -> Runtime
     while True:
         try:
             return await Runtime.start(config, SystemClock())
-        except StorageReadOnly as error:
+        except StorageUnwritable as error:
             if not told:
                 _log.critical("the queue can't be opened: %s; devices are refused until it can", error)
             told = True
