@@ -133,6 +133,8 @@ class Publisher(Device):
                 await asyncio.wait_for(self._news.wait(), 1)
 
     def _write(self, writer: asyncio.StreamWriter, packet_id: int, message: Message) -> None:
+        if writer.transport.is_closing():
+            return  # asyncio would say so for each packet
         if message.accepted:
             writer.write(packet(PUBREL << 4 | 2, struct.pack(">H", packet_id)))
             return

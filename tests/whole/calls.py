@@ -117,6 +117,11 @@ async def injected(file: Path) -> str | None:
     return None
 
 
+def let_go_within(file: Path) -> bool:
+    """Whether strace ended while the thread was in a call that it had stopped."""
+    return "<detached" in _lines(file)[-1]
+
+
 def _lines(file: Path) -> list[str]:
     return file.read_text().splitlines() if file.exists() else []
 
