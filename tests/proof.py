@@ -1,7 +1,7 @@
 """tests/PROOF.md: what was broken on purpose, how often, and what it cost. Written by the runs, never by hand.
 
 A run that was asked to (`PROOF=file`) appends a line to that file for each fault it injected; `python -m tests.proof file`
-takes them into the page: lines of one fault are added up and replace what the page said of it before.
+takes them into the page: lines of one fault are added up, with all their commands, and replace what the page said of it before.
 """
 
 import json
@@ -108,6 +108,7 @@ def added_up(rows: Iterable[Row]) -> dict[tuple[str, str], Row]:
                 lost=_sum(before.lost, row.lost),
                 twice=_sum(before.twice, row.twice),
                 recovery_s=max(filter(None, (before.recovery_s, row.recovery_s)), default=None),
+                command="; ".join(dict.fromkeys((*before.command.split("; "), row.command))),
             )
         sums[row.fault, row.what] = row
     return sums
