@@ -37,6 +37,7 @@ from gateway.queue.census import Count
 from gateway.queue.ledger import statement
 from gateway.queue.origin import Origin, Salvaged
 from gateway.queue.queue import Queue
+from gateway.queue.salvaged import by_queue
 from gateway.queue.schema import LANES
 from gateway.queue.segments import Gap, Segment
 from gateway.queue.settings import QueueSettings
@@ -63,5 +64,6 @@ __all__ = [
     "Segment",
     "Shape",
     "Story",
+    "by_queue",
     "statement",
 ]

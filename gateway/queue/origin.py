@@ -12,6 +12,13 @@ class Salvaged(NamedTuple):
     records: int
     first: int
 
+    @property
+    def old_last(self) -> int:
+        return self.old_first + self.records - 1
+
+    def longer(self, records: int) -> "Salvaged":
+        return self._replace(records=self.records + records)
+
 
 class Origin(NamedTuple):
     """Queue `of` went on from `queue_id`: numbers up to `through` {lane: number} are that queue's, not its own."""

@@ -283,7 +283,8 @@ class Queue:
         return await self._call(self._store.oldest_ms, lane, self.position(lane))
 
     async def salvaged(self, lane: str) -> list[Salvaged]:
-        return [Salvaged(*row[1:]) for row in await self._call(self._store.salvaged) if row[0] == lane]
+        """The nearest queue's first: after more than one damage without a link there are several."""
+        return await self._call(self._store.salvaged, lane)
 
     @property
     def origin(self) -> Origin | None:

@@ -16,11 +16,13 @@ import apsw
 
 from gateway.codec import DecodeError, Entry, Shape, decode
 from gateway.errors import QueueFull, StorageFailing, StorageUnwritable
-from gateway.queue import lanes, meta
+from gateway.queue import lanes, meta, salvaged
 from gateway.queue.ledger import of_queue
 from gateway.queue.lock import Note
 from gateway.queue.log import has_header
+from gateway.queue.origin import Salvaged
 from gateway.queue.quarantine import SUFFIXES, UNFINISHED, Quarantine, size
+from gateway.queue.salvaged import by_queue, carried
 from gateway.queue.schema import (
     LANES,
     are_numbers,
@@ -143,9 +145,11 @@ def _salvage(
             store.make_room(size(quarantine))
             store.create(secrets.token_hex(8))
             store.take_over(damaged.meta, damaged.rows("mark"), damaged.rows("dead"), old_id)
-            saved = {lane: _save(store, damaged, lane, old_id, now) for lane in LANES}
-            story = Story(now[0], note.read_text(), old_id, str(quarantine), **saved)
-            store.finish_salvage(story.encode(), now)
+            pieces, told = {}, {}
+            for lane in LANES:
+                pieces[lane], told[lane] = _save(store, damaged, lane, old_id, now)
+            story = Story(now[0], note.read_text(), old_id, str(quarantine), **told)
+            store.finish_salvage(story, pieces, now)
             sync_directory(path.parent)
         except BaseException:
             store.abandon()
@@ -176,17 +180,29 @@ def _make_room(path: Path, damaged: "_Damaged", quarantine: Path, settings: Queu
         )
 
 
-def _save(store: Store, damaged: "_Damaged", lane: str, old_id: str, now: tuple[int, int]) -> SavedLane:
+def _save(
+    store: Store, damaged: "_Damaged", lane: str, old_id: str, now: tuple[int, int]
+) -> tuple[list[Salvaged], SavedLane]:
     state = damaged.lanes.get(lane)
     holes = Holes(0 if state is None else state.position, now[0])
     segments = damaged.segments(lane, holes)
     if lane == "ledger":
         segments = ((first, [of_queue(entry, old_id) for entry in entries]) for first, entries in segments)
-    records, first, last = store.save(lane, old_id, segments, now)
+    pieces = store.save(lane, old_id, segments, now)
     if state is not None:
         holes.end(state.next_seq - 1)
-    position, lost = None if state is None else state.position, tuple(holes.lost)
-    return SavedLane(records, first, last, position, lost, holes.records, holes.last, holes.last_ms)
+    told = SavedLane(
+        records=sum(piece.records for piece in pieces),
+        first=pieces[0].old_first if pieces else None,
+        last=pieces[-1].old_last if pieces else None,
+        position=None if state is None else state.position,
+        lost=tuple(holes.lost),
+        lost_records=holes.records,
+        end=holes.last,
+        end_ms=holes.last_ms,
+    )
+    earlier = by_queue(piece for of_lane, piece in damaged.salvaged if of_lane == lane)
+    return pieces + [one for before in earlier.values() for one in carried(pieces, before)], told
 
 
 COLUMNS: Mapping[str, Sequence[type]] = {
@@ -194,6 +210,7 @@ COLUMNS: Mapping[str, Sequence[type]] = {
     "lane": (str, int, int, int, int, int, int),
     "mark": (str, bytes, bytes, int),
     "dead": (int, str, int, int, str, bytes),
+    "salvage": (str, str, int, int, int, int),
 }
 
 
@@ -215,6 +232,7 @@ class _Damaged:
             self._db = None
         self.meta = dict(meta.sound(self.rows("meta")))
         self.lanes = dict(lanes.sound(self.rows("lane")))
+        self.salvaged = list(salvaged.sound(self.rows("salvage")))
 
     def rows(self, table: str) -> list[Any]:
         """Those that can be what they should be."""

@@ -5,7 +5,7 @@ import os
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cache, wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
@@ -15,17 +15,19 @@ import apsw
 from gateway.codec import DecodeError, Entry, Shape
 from gateway.driver import Mark, MarkKey
 from gateway.errors import QueueFull, StorageFailing
-from gateway.queue import lanes, meta
+from gateway.queue import lanes, meta, salvaged
 from gateway.queue.dead import Dead
 from gateway.queue.gaps import Gaps
 from gateway.queue.ledger import statement
 from gateway.queue.log import lost_commits
+from gateway.queue.origin import Salvaged
 from gateway.queue.quarantine import Quarantine
 from gateway.queue.reserve import Reserve
 from gateway.queue.schema import FORMAT, LANES, TABLES, are_numbers, check_numbers, connect, format_of
 from gateway.queue.segments import DROPPED, DROPPED_UNKNOWING, Gap, Segment, Segments, Stored, payload_bytes
 from gateway.queue.settings import QueueSettings
 from gateway.queue.state import Buried, DeadLetter, Group, LaneState, Loaded, Outcome, Run, StorageDamaged
+from gateway.queue.story import Story
 
 PAGE_BYTES = 4096
 WAL_BYTES_MAX = 4 << 20
@@ -362,18 +364,17 @@ class Store:
 
     def save(
         self, lane: str, queue_id: str, rows: Iterable[tuple[int, list[Entry]]], now: tuple[int, int]
-    ) -> tuple[int, int | None, int | None]:
-        """Take over another database's records, (first number there, entries) each; returns how many, and the first
-        and the last number that they had."""
+    ) -> list[Salvaged]:
+        """Take over another database's records, (first number there, entries) each."""
         first = 1
         size = 0
-        numbers: tuple[int | None, int | None] = (None, None)
+        pieces: list[Salvaged] = []
         with _translated():
             for old_first, entries in rows:
-                numbers = (numbers[0] or old_first, old_first + len(entries) - 1)
-                self._db.execute(
-                    "INSERT INTO salvage VALUES(?,?,?,?,?)", (lane, queue_id, old_first, len(entries), first)
-                )
+                piece = Salvaged(queue_id, old_first, len(entries), first)
+                if pieces and pieces[-1].old_first + pieces[-1].records == old_first:
+                    piece = pieces.pop().longer(len(entries))
+                pieces.append(piece)
                 first = self._segments.append(lane, first, entries, 0, now)
                 size += payload_bytes(entries)
                 if size > self._log_bytes_max // 2:  # or the log would grow to the size of all that is saved
@@ -381,7 +382,7 @@ class Store:
                     self._checkpoint()
                     self._db.execute("BEGIN IMMEDIATE")
                     size = 0
-        return first - 1, *numbers
+        return pieces
 
     def take_over(
         self, known: Mapping[str, str], marks: Sequence[Any], dead: Sequence[Any], queue_id: str
@@ -396,18 +397,22 @@ class Store:
                 self._db.execute("INSERT OR REPLACE INTO mark VALUES(?,?,?,?)", row)
             self._dead.take_over(dead, queue_id)
 
-    def finish_salvage(self, story: str, now: tuple[int, int]) -> None:
+    def finish_salvage(
+        self, story: Story, pieces: Mapping[str, Sequence[Salvaged]], now: tuple[int, int]
+    ) -> None:
+        """`pieces` by lane, the nearest queue's first."""
         with _translated():
-            meta.put(self._db, "salvage", story)
-            value = json.dumps({"kind": "salvage", **json.loads(story)}).encode()
-            first = 1 + self._rows("SELECT coalesce(sum(count),0) FROM salvage WHERE lane='ledger'")[0][0]
-            self._segments.append("ledger", first, [Entry(self._ledger, now[0], value)], 0, now)
+            for lane in LANES:
+                salvaged.put(self._db, lane, pieces[lane])
+            meta.put(self._db, "salvage", story.encode())
+            told = Entry(self._ledger, now[0], json.dumps({"kind": "salvage", **asdict(story)}).encode())
+            self._segments.append("ledger", story.ledger.records + 1, [told], 0, now)
             self._db.execute("COMMIT")
 
-    def salvaged(self) -> list[tuple[str, str, int, int, int]]:
-        """(lane, queue id it had, first number it had, records, first number it has), in order."""
+    def salvaged(self, lane: str) -> list[Salvaged]:
+        """The nearest queue's first."""
         with _translated():
-            return self._rows("SELECT lane,queue_id,old_first,count,first FROM salvage ORDER BY lane,first")
+            return [piece for of_lane, piece in salvaged.load(self._db) if of_lane == lane]
 
     def close(self) -> None:
         """Fold the write-ahead log into the file, so that an empty log tells of a clean stop. On a full disk it stays."""

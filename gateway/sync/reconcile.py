@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
-from gateway.queue import Run, Salvaged
+from gateway.queue import Run, Salvaged, by_queue
 from gateway.sync.lineage import Seen, clipped, family, includes, relatives, shared, union
 from gateway.sync.position import UNCOUNTED, Key, Progress
 
@@ -175,20 +175,20 @@ def _beyond(progress: Progress | None) -> Progress | None:
 
 
 def _saved(local: Local, seen: Mapping[Key, Seen], gateway_id: str) -> tuple[Progress, str]:
-    """What is delivered of records saved from a damaged database, under their old numbers; and by which queue."""
-    pieces = sorted(local.salvaged, key=lambda saved: saved.first)
-    old = next(
-        (seen[key] for saved in pieces if (key := Key(gateway_id, saved.queue_id, local.lane)) in seen), None
-    )
-    if old is None:
-        return Progress(0, 0), ""
-    progress = old.position.progress
+    """What is delivered of records saved from a damaged database, under their old numbers; and by which queue. The nearest
+    that Kafka knows has reconciled itself with those before it."""
+    for queue_id, pieces in by_queue(local.salvaged).items():
+        old = seen.get(Key(gateway_id, queue_id, local.lane))
+        if old is not None:
+            return _saved_of(pieces, old.position.progress), queue_id
+    return Progress(0, 0), ""
+
+
+def _saved_of(pieces: Sequence[Salvaged], progress: Progress) -> Progress:
     floor, frontier = (_saved_up_to(pieces, number) for number in progress[:2])
     parked = {topic: 1 + _saved_up_to(pieces, first - 1) for topic, first in progress.parked.items()}
     behind = {topic: first for topic, first in parked.items() if first <= frontier}
-    if not behind:
-        return Progress(frontier, frontier), pieces[0].queue_id
-    return Progress(floor, frontier, behind, UNCOUNTED), pieces[0].queue_id
+    return Progress(floor, frontier, behind, UNCOUNTED) if behind else Progress(frontier, frontier)
 
 
 def _saved_up_to(pieces: Sequence[Salvaged], number: int) -> int:
@@ -197,7 +197,7 @@ def _saved_up_to(pieces: Sequence[Salvaged], number: int) -> int:
     for saved in pieces:
         count = min(saved.records, number - saved.old_first + 1)
         if count > 0:
-            through = saved.first + count - 1
+            through = max(through, saved.first + count - 1)
     return through
 
 

@@ -1,9 +1,17 @@
 """Damaged files: a start that always succeeds, and tells the truth. `make damage` does more of them."""
 
+import random
+import shutil
+from pathlib import Path
+
 import pytest
 
+from gateway.clock import SystemClock
+from gateway.codec import Entry
+from gateway.queue import Queue
 from tests.damage import ext4, interrupted
-from tests.damage.damage import SILENT, UNKNOWABLE, sweep, tell_rows
+from tests.damage.damage import SILENT, UNKNOWABLE, Kafka, examine, sweep, tell_rows
+from tests.damage.victim import SHAPE, make_victim, settings
 from tests.damage.wounds import OF_DATABASE, OF_LOG
 from tests.queue.full_disk import needs_root
 
@@ -20,6 +28,26 @@ def test_damage_is_survived_and_told() -> None:
     assert set(found) == {*OF_DATABASE, *OF_LOG}
     assert {wound for wound, one in found.items() if one.outcomes[SILENT]} <= set(UNKNOWABLE)
     tell_rows(found, f"make damage N={TIMES} SEED={SEED}")
+
+
+@pytest.mark.parametrize("wound", [*OF_DATABASE, *OF_LOG])
+async def test_damaged_twice_without_a_link_nothing_is_delivered_twice(tmp_path: Path, wound: str) -> None:
+    """Kafka's position is the first queue's; the second never told it any."""
+    victim = await make_victim(tmp_path / "victim", clean=False)
+    hurt = OF_LOG.get(wound) or OF_DATABASE[wound]
+    hurt(victim.folder / ("queue.db-wal" if wound in OF_LOG else "queue.db"), random.Random(SEED))
+    once, twice, folder = Kafka.of(victim), Kafka.of(victim), tmp_path / "twice"
+    shutil.copytree(victim.folder, folder)
+    queue = await Queue.open(folder / "queue.db", settings(), SystemClock())
+    await queue.put([Entry(SHAPE, 0, b"new, without a link")])
+    twice.acknowledged(b"new, without a link")
+    await queue.close()
+    (folder / "queue.damaged").write_text("seen in use")
+    await examine(victim, victim.folder, once)
+    await examine(victim, folder, twice)
+    assert {value for _, _, value in twice.main if value not in twice.told} == {
+        value for _, _, value in once.main if value not in once.told
+    }
 
 
 @pytest.mark.slow

@@ -433,6 +433,17 @@ def test_what_was_saved_of_a_damaged_database_is_not_delivered_again(
     assert reconcile(disk(0, salvaged=saved), seen, US).position == goes_on
 
 
+@pytest.mark.parametrize(("nearer", "goes_on"), [(None, 13), (15, 15)])
+def test_of_two_damaged_queues_the_nearest_that_kafka_knows_decides(nearer: int | None, goes_on: int) -> None:
+    """Ours was saved from "nearer", whole, which had been saved from "old". "nearer" may never have been connected."""
+    seen = {Key(US, "old", "main"): kafka(43, "gone")}
+    if nearer is not None:
+        seen[Key(US, "nearer", "main")] = kafka(nearer, "gone")
+    verdict = reconcile(disk(0, salvaged=(Salvaged("nearer", 1, 25, 1), *SAVED)), seen, US)
+    assert verdict.position == goes_on
+    assert set(verdict.by) == {"old" if nearer is None else "nearer"}
+
+
 @pytest.mark.parametrize(("closed", "first"), [(16, 6), (30, 11)])
 def test_what_was_saved_while_a_topic_was_closed_goes_on_behind_it(closed: int, first: int) -> None:
     """The old queue had delivered up to 43 but what waits for the closed topic from `closed` on: here it is `first`."""

@@ -1,0 +1,70 @@
+"""The salvage table: which numbers saved records had in a damaged queue, and in those that it had been saved from itself.
+
+Nobody may have been connected in between: then only the first queue's position in Kafka says what is delivered.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+from zlib import crc32
+
+import apsw
+
+from gateway.queue.origin import Salvaged
+
+
+def put(database: apsw.Connection, lane: str, pieces: Iterable[Salvaged]) -> None:
+    for piece in pieces:
+        row = (lane, *piece)
+        database.execute("INSERT INTO salvage VALUES(?,?,?,?,?,?)", (*row, _sum(row)))
+
+
+def load(database: apsw.Connection) -> list[tuple[str, Salvaged]]:
+    """(lane, piece), the nearest queue's first. Raises apsw.CorruptError."""
+    rows: list[Any] = database.execute("SELECT * FROM salvage ORDER BY rowid").fetchall()
+    pieces = list(sound(rows))
+    if len(pieces) < len(rows):
+        raise apsw.CorruptError("a row of table salvage can't be read")
+    return pieces
+
+
+def sound(rows: Iterable[Sequence[Any]]) -> Iterator[tuple[str, Salvaged]]:
+    """Those whose checksum is right."""
+    for *row, found in rows:
+        if found == _sum(row):
+            lane, *piece = row
+            yield lane, Salvaged(*piece)
+
+
+def by_queue(pieces: Iterable[Salvaged]) -> dict[str, list[Salvaged]]:
+    """The nearest first, each in the order of its numbers."""
+    queues: dict[str, list[Salvaged]] = {}
+    for piece in pieces:
+        queues.setdefault(piece.queue_id, []).append(piece)
+    return queues
+
+
+def carried(pieces: Sequence[Salvaged], earlier: Sequence[Salvaged]) -> Iterator[Salvaged]:
+    """What `pieces` of a queue had been before, where `earlier` says it of that queue. Both are in order."""
+    begin = 0
+    for piece in pieces:
+        end = piece.old_first + piece.records
+        while begin < len(earlier) and _end(earlier[begin]) <= piece.old_first:
+            begin += 1
+        for one in earlier[begin:]:
+            if one.first >= end:
+                break
+            first, stop = max(one.first, piece.old_first), min(_end(one), end)
+            yield Salvaged(
+                one.queue_id,
+                one.old_first + first - one.first,
+                stop - first,
+                piece.first + first - piece.old_first,
+            )
+
+
+def _end(piece: Salvaged) -> int:
+    return piece.first + piece.records
+
+
+def _sum(row: Sequence[object]) -> int:
+    return crc32(" ".join(map(str, row)).encode())
