@@ -1,7 +1,8 @@
 """Where a queue's records were before they were its own."""
 
+import json
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 
 class Salvaged(NamedTuple):
@@ -26,3 +27,16 @@ class Origin(NamedTuple):
     of: str
     queue_id: str
     through: Mapping[str, int]
+
+    @classmethod
+    def known(cls, meta: Mapping[str, str], queue_id: str) -> Self | None:
+        """Of this queue, if it went on from another one."""
+        origin = cls(*json.loads(meta["origin"])) if "origin" in meta else None
+        return origin if origin is not None and origin.of == queue_id else None
+
+    def encode(self) -> str:
+        return json.dumps(self)
+
+    def shared(self, lane: str) -> Salvaged:
+        """The numbers that both queues have, as if they had been saved."""
+        return Salvaged(self.queue_id, 1, self.through[lane], 1)

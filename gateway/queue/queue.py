@@ -1,7 +1,6 @@
 """The asynchronous side: admission, group commit, positions and what is remembered of them between commits."""
 
 import asyncio
-import json
 import logging
 import secrets
 from collections.abc import Callable, Sequence
@@ -289,8 +288,7 @@ class Queue:
     @property
     def origin(self) -> Origin | None:
         """Of which queue the first numbers are, if not of this one."""
-        origin = Origin(*json.loads(self._meta.get("origin", '["", "", {}]')))
-        return origin if origin.of == self.queue_id else None
+        return Origin.known(self._meta, self.queue_id)
 
     async def part(self, origin: Origin, **told: object) -> None:
         """Go on as queue `origin.of`; the ledger tells it with `told`. On disk when this returns. Raises Refused."""
@@ -533,7 +531,7 @@ class Queue:
         self._group.marks[:0] = self._marks.apply(group.marks)  # one of these keys may be in use again
         if group.origin is not None:
             self.queue_id = group.origin.of
-            self._meta["origin"] = json.dumps(group.origin)
+            self._meta["origin"] = group.origin.encode()
             self._lock.note(Note(self.queue_id, is_open=True))
         for lane, state in group.confirm.items():
             self._confirmed[lane] = state.position

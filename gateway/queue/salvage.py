@@ -20,7 +20,7 @@ from gateway.queue import lanes, meta, salvaged
 from gateway.queue.ledger import of_queue
 from gateway.queue.lock import Note
 from gateway.queue.log import has_header
-from gateway.queue.origin import Salvaged
+from gateway.queue.origin import Origin, Salvaged
 from gateway.queue.quarantine import SUFFIXES, UNFINISHED, Quarantine, size
 from gateway.queue.salvaged import by_queue, carried
 from gateway.queue.schema import (
@@ -201,7 +201,9 @@ def _save(
         end=holes.last,
         end_ms=holes.last_ms,
     )
-    earlier = by_queue(piece for of_lane, piece in damaged.salvaged if of_lane == lane)
+    origin = Origin.known(damaged.meta, old_id)
+    parted = [] if origin is None else [origin.shared(lane)]
+    earlier = by_queue(parted + [piece for of_lane, piece in damaged.salvaged if of_lane == lane])
     return pieces + [one for before in earlier.values() for one in carried(pieces, before)], told
 
 

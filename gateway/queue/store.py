@@ -257,7 +257,7 @@ class Store:
                 self._mark(mark)
             if group.origin is not None:
                 meta.put(self._db, "queue_id", group.origin.of)
-                meta.put(self._db, "origin", json.dumps(group.origin))
+                meta.put(self._db, "origin", group.origin.encode())
             self._dead.exhume(group.exhume)
             self._segments.merge("main", group.confirm["main"].position if "main" in group.confirm else 0)
         self._run_unwritten = None

@@ -8,7 +8,7 @@ import pytest
 
 from gateway.clock import SystemClock
 from gateway.codec import Entry
-from gateway.queue import Queue
+from gateway.queue import Origin, Queue
 from tests.damage import ext4, interrupted
 from tests.damage.damage import SILENT, UNKNOWABLE, Kafka, examine, sweep, tell_rows
 from tests.damage.victim import SHAPE, make_victim, settings
@@ -48,6 +48,17 @@ async def test_damaged_twice_without_a_link_nothing_is_delivered_twice(tmp_path:
     assert {value for _, _, value in twice.main if value not in twice.told} == {
         value for _, _, value in once.main if value not in once.told
     }
+
+
+async def test_a_branch_that_is_damaged_before_it_sent_delivers_nothing_twice(tmp_path: Path) -> None:
+    """It has the numbers of the queue that it parted from, and Kafka knows only that one."""
+    victim = await make_victim(tmp_path / "victim", clean=True)
+    queue = await Queue.open(victim.folder / "queue.db", settings(), SystemClock())
+    await queue.part(Origin("branch", victim.queue_id, {"main": len(victim.values), "ledger": 0}))
+    await queue.close()
+    (victim.folder / "queue.damaged").write_text("seen in use")
+    kafka = Kafka.of(victim)
+    assert await examine(victim, victim.folder, kafka) == ("salvaged whole", 0)
 
 
 @pytest.mark.slow
