@@ -195,7 +195,8 @@ def _salvage(story: Story) -> str:
     if main.position is None:
         told += ", how far it had been delivered could not be read"
     if main.lost:
-        told += f", at least {words.count(main.lost_records)} are not there: "
+        bound = "at least" if main.position is not None else "up to"
+        told += f", {bound} {words.count(main.lost_records)} are not there: "
         told += ", ".join(map(_lost, main.lost[:LOST_SHOWN]))
         told += " and more" if len(main.lost) > LOST_SHOWN else ""
         told += " (`tidegate audit` knows which of them Kafka had, or were dropped before)"

@@ -6,6 +6,7 @@ from typing import Any, cast
 import apsw
 
 from gateway.codec import decode, encode
+from gateway.queue import lanes
 from gateway.queue.schema import check_numbers
 from gateway.queue.segments import Segment
 from gateway.queue.state import Buried, DeadLetter
@@ -18,7 +19,7 @@ TOO_MANY = """
 SELECT id,lane,seq,time_ms,reason,size FROM (
     SELECT *, length(body) AS size, row_number() OVER newer AS number, sum(length(body)) OVER newer AS total
     FROM dead WINDOW newer AS (ORDER BY id DESC)
-) JOIN lane ON name=lane WHERE number>1 AND (number>? OR total>?) AND seq<=position ORDER BY id
+) WHERE number>1 AND (number>? OR total>?) ORDER BY id
 """
 
 
@@ -48,8 +49,10 @@ class Dead:
             self._db.execute("INSERT OR REPLACE INTO dead VALUES(?,?,?,?,?,?)", row)
 
     def surplus(self) -> list[Buried]:
-        """Those beyond the caps. One that the position has not passed stays: it is the record itself."""
-        return [Buried(*row) for row in self._rows(TOO_MANY, (LETTERS_MAX, self._bytes_max))]
+        """Those beyond the caps, oldest first. One that the position has not passed stays: it is the record itself."""
+        many = [Buried(*row) for row in self._rows(TOO_MANY, (LETTERS_MAX, self._bytes_max))]
+        states = lanes.load(self._db) if many else {}
+        return [one for one in many if one.lane in states and one.seq <= states[one.lane].position]
 
     def oldest(self, limit: int) -> list[Buried]:
         """In order."""

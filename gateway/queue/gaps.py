@@ -5,7 +5,7 @@ from typing import Any
 import apsw
 
 from gateway.queue import lanes
-from gateway.queue.schema import check_numbers
+from gateway.queue.schema import LANES, check_numbers
 from gateway.queue.segments import Gap
 
 
@@ -33,6 +33,8 @@ class Gaps:
         query = "SELECT lane,first,last,from_ms,to_ms,reason FROM gap ORDER BY id"
         rows: list[Any] = self._db.execute(query).fetchall()
         check_numbers("gap", *(column for row in rows for column in row[1:5]))
+        if any(row[0] not in LANES for row in rows):
+            raise apsw.CorruptError("a row of table gap can't be read")
         return [Gap(*row) for row in rows]
 
     def forget(self) -> None:

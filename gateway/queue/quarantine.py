@@ -32,9 +32,13 @@ class Quarantine:
 
     def unfinished(self) -> Path | None:
         """With what a power cut kept from being moved."""
-        for folder in self._shelf.glob("*"):
+        if not self._shelf.is_dir():
+            return None
+        for folder in self._folders():
             with suppress(OSError):  # there is something in it
                 folder.rmdir()
+        for folder in (self._shelf.parent, self._shelf, *self._folders()):
+            sync_directory(folder)  # what a process that was killed did may be in memory only
         for note in self._shelf.glob(f"*/{MOVING}"):
             self._move(note.parent)
         return next((note.parent for note in sorted(self._shelf.glob(f"*/{UNFINISHED}"))), None)
@@ -43,18 +47,28 @@ class Quarantine:
         """Damage that was found while the queue was in use: the next start sets it aside, whatever a check says."""
         if isinstance(error, StorageDamaged):
             with suppress(OSError):  # the next process that finds the damage tries again
-                self._suspicion.write_text(str(error))
+                write(self._suspicion, str(error).encode())
 
     def suspected(self) -> str | None:
-        return self._suspicion.read_text() if self._suspicion.exists() else None
+        return damage(self._suspicion) if self._suspicion.exists() else None
 
-    def set_aside(self, now_ms: int, damage: str) -> Path:
+    def discard(self) -> None:
+        """What was saved by halves."""
+        for suffix in SUFFIXES:
+            Path(f"{self._database}{suffix}").unlink(missing_ok=True)
+        self._suspicion.unlink(missing_ok=True)
+
+    def set_aside(self, damage: str) -> Path:
         """Raises OSError; what is not moved by then the next start moves."""
         self._forget_beyond(KEPT_MAX - 1)
-        folder = self._shelf / f"{now_ms:015d}-{secrets.token_hex(2)}"
+        # By number: without a clock battery the newest may have the oldest time.
+        numbers = [
+            int(number) for folder in self._folders() if (number := folder.name.partition("-")[0]).isdigit()
+        ]
+        folder = self._shelf / f"{max(numbers, default=0) + 1:06}-{secrets.token_hex(2)}"
         make_directory(folder)
         try:
-            _write(folder / MOVING, damage)
+            write(folder / MOVING, damage.encode())
         except OSError:
             shutil.rmtree(folder, ignore_errors=True)
             raise
@@ -96,15 +110,24 @@ class Quarantine:
         """Oldest first."""
         return [
             folder
-            for folder in sorted(self._shelf.glob("*"))
+            for folder in self._folders()
             if not (folder / MOVING).exists() and not (folder / UNFINISHED).exists()
         ]
 
+    def _folders(self) -> list[Path]:
+        return sorted(self._shelf.glob("*/"))
 
-def _write(file: Path, text: str) -> None:
+
+def damage(note: Path) -> str:
+    """What a note says. A power cut may have left it empty."""
+    return note.read_text("utf-8", errors="replace") or "damage was seen in use"
+
+
+def write(file: Path, content: bytes) -> None:
+    """On disk when this returns, but for its name."""
     descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
     try:
-        os.pwrite(descriptor, text.encode(), 0)
+        os.pwrite(descriptor, content, 0)
         os.fsync(descriptor)
     finally:
         os.close(descriptor)

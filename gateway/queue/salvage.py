@@ -1,11 +1,12 @@
 """Opening, and what is done when a database is damaged: set aside, saved from what has a good checksum, go on.
 
-A damaged database is moved to quarantine/<time>/ with a note that the salvage is unfinished; only when the new
-database holds what could be saved is the note removed. A crash in between starts the salvage again, so it may commit
-by parts: it needs the room of what is saved once more, not twice. Older quarantines make that room, and what is kept in
+A damaged database is moved to a folder of quarantine/ under the note `moving`, which becomes `unfinished` once all of
+it is there; only when the new database holds what could be saved is the note removed. A crash in between starts the
+salvage again, so it may commit by parts: it needs the room of what is saved once more, not twice. Older quarantines make that room, and what is kept in
 reserve; where that is not enough nothing is written until there is more.
 """
 
+import errno
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
@@ -21,7 +22,7 @@ from gateway.queue.ledger import of_queue
 from gateway.queue.lock import Note
 from gateway.queue.log import has_header
 from gateway.queue.origin import Origin, Salvaged
-from gateway.queue.quarantine import SUFFIXES, UNFINISHED, Quarantine, size
+from gateway.queue.quarantine import UNFINISHED, Quarantine, damage, size, write
 from gateway.queue.salvaged import by_queue, carried
 from gateway.queue.schema import (
     LANES,
@@ -71,12 +72,16 @@ def _open_or_save(
     quarantine = Quarantine(path)
     unfinished = quarantine.unfinished()
     if unfinished is not None:
-        _discard(path)
+        quarantine.discard()
     else:
         try:
             return _open(path, settings, ledger, noted, vfs)
         except StorageDamaged as error:
-            unfinished = quarantine.set_aside(now[0], str(error))
+            unfinished = quarantine.set_aside(str(error))
+        except OSError as error:  # of what is read here and not by SQLite
+            if error.errno != errno.EIO:
+                raise
+            unfinished = quarantine.set_aside(f"the queue's files can't be read: {error.strerror}")
     store = _salvage(path, unfinished, settings, ledger, noted, now, vfs)
     quarantine.shrink(settings.max_bytes)
     return store
@@ -85,9 +90,9 @@ def _open_or_save(
 def _open(path: Path, settings: QueueSettings, ledger: Shape, noted: Note | None, vfs: str | None) -> Store:
     log = Path(f"{path}-wal")
     unclean = log.exists() and log.stat().st_size > 0
-    damage = Quarantine(path).suspected() or _missing(path, log, unclean, noted)
-    if damage is not None:
-        raise StorageDamaged(damage)
+    found = Quarantine(path).suspected() or _missing(path, log, unclean, noted)
+    if found is not None:
+        raise StorageDamaged(found)
     try:
         store = Store(path, settings, ledger, vfs)
     except StorageFailing as error:
@@ -148,22 +153,16 @@ def _salvage(
             pieces, told = {}, {}
             for lane in LANES:
                 pieces[lane], told[lane] = _save(store, damaged, lane, old_id, now)
-            story = Story(now[0], note.read_text(), old_id, str(quarantine), **told)
+            story = Story(now[0], damage(note), old_id, str(quarantine), **told)
             store.finish_salvage(story, pieces, now)
             sync_directory(path.parent)
         except BaseException:
             store.abandon()
-            _discard(path)
+            Quarantine(path).discard()
             raise
     note.unlink()
     sync_directory(quarantine)
     return store
-
-
-def _discard(path: Path) -> None:
-    """What was saved by halves."""
-    for suffix in SUFFIXES:
-        Path(f"{path}{suffix}").unlink(missing_ok=True)
 
 
 def _make_room(path: Path, damaged: "_Damaged", quarantine: Path, settings: QueueSettings) -> None:
@@ -216,7 +215,7 @@ COLUMNS: Mapping[str, Sequence[type]] = {
 }
 
 
-NO_DAMAGE = (apsw.BusyError, apsw.LockedError, apsw.FullError, apsw.CantOpenError)
+NO_DAMAGE = (apsw.BusyError, apsw.LockedError, apsw.FullError, apsw.CantOpenError, apsw.NoMemError)
 """What can't be read for these reasons can be read another time."""
 
 
@@ -225,6 +224,9 @@ class _Damaged:
 
     def __init__(self, path: Path, vfs: str | None) -> None:
         """Raises NO_DAMAGE, as all that reads does."""
+        if not path.exists() or path.stat().st_size == 0:
+            # SQLite would throw the log of an empty file away.
+            write(path, bytes(PAGE_BYTES))
         self._db: apsw.Connection | None
         try:
             self._db = connect(path, PAGE_BYTES, vfs)

@@ -232,7 +232,8 @@ class Store:
             "INSERT INTO run(id,run_id,boot_id,wall_ms,boot_ms,main,ledger) VALUES(?,?,?,?,?,?,?)",
             self._run_unwritten,
         )
-        named = min(self._named(lane) for lane in LANES)
+        states = lanes.load(self._db)
+        named = min(self._named(lane, states[lane].position) for lane in LANES)
         self._db.execute("DELETE FROM run WHERE id<=? AND id<?", (self._run - RUNS_MAX, named))
 
     @_reserved
@@ -426,10 +427,10 @@ class Store:
         self._db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
         self._db.close(True)
 
-    def _named(self, lane: str) -> int:
-        """The row of the run that gave the number at the lane's position."""
-        query = f"SELECT coalesce(max(id),0) FROM run,lane WHERE name=? AND {lane}<=max(1,position)"  # noqa: S608
-        return int(self._rows(query, (lane,))[0][0])
+    def _named(self, lane: str, position: int) -> int:
+        """The row of the run that gave the number at the position."""
+        query = f"SELECT coalesce(max(id),0) FROM run WHERE {lane}<=max(1,?)"  # noqa: S608
+        return int(self._rows(query, (position,))[0][0])
 
     def _confirm(self, group: Group, outcome: Outcome) -> None:
         for lane, state in group.confirm.items():

@@ -111,7 +111,7 @@ def record(seed: int, before: Mapping[str, bytes], promise: Promise, steps: int)
         patch.setattr(secrets, "token_hex", lambda size: rng.randbytes(size).hex())
         folder = Path(name)
         lay_out(before, folder)
-        recorder = Recorder(folder, before)
+        recorder = Recorder(folder, Disk(before).names)
         workload = Workload(recorder, promise, rng)
         with recorder.recording():
             run_in_one_thread(workload.run(steps))

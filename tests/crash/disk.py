@@ -97,15 +97,22 @@ class Disk:
 
     def image(self, fate: Fate, rng: random.Random) -> dict[str, bytes]:
         """Files by path, if the power goes now."""
+        return {
+            path: self._content(number, fate, rng)
+            for path, number in sorted(self._names(fate, rng).items())
+            if number != DIRECTORY
+        }
+
+    def seen_names(self) -> dict[str, int]:
+        """What a process sees, safe or not."""
+        return self._names(Fate.KEPT, random.Random())
+
+    def _names(self, fate: Fate, rng: random.Random) -> dict[str, int]:
         names = dict(self.names)
         for change in self._unsafe_names:
             if fate is Fate.KEPT or (fate is not Fate.LOST and rng.random() < 0.5):
                 _rename(names, change)
-        return {
-            path: self._content(number, fate, rng)
-            for path, number in sorted(names.items())
-            if number != DIRECTORY
-        }
+        return names
 
     @property
     def is_safe(self) -> bool:

@@ -12,7 +12,6 @@ import pytest
 
 from tests.crash.disk import (
     DIRECTORY,
-    Disk,
     Name,
     Operation,
     Rename,
@@ -29,12 +28,13 @@ _count = itertools.count(1)
 class Recorder:
     """`operations` in order; whoever uses it puts remarks of its own between them through `note`."""
 
-    def __init__(self, folder: Path, image: Mapping[str, bytes]) -> None:
+    def __init__(self, folder: Path, names: Mapping[str, int]) -> None:
+        """`names` are those of the disk when the recording begins."""
         self.folder = folder
         self.vfs = f"recorder-{next(_count)}"
         self.operations: list[Operation] = []
-        self._files = dict(Disk(image).names)
-        self._numbers = itertools.count(len(self._files) + 1)
+        self._files = dict(names)
+        self._numbers = itertools.count(max(names.values()) + 1)
         self._descriptors: dict[int, str] = {}
 
     def path(self, path: Any) -> str | None:

@@ -11,9 +11,18 @@ from gateway.codec import Entry
 from gateway.queue import Origin, Queue
 from tests.damage import ext4, interrupted
 from tests.damage.damage import SILENT, UNKNOWABLE, Kafka, examine, sweep, tell_rows
-from tests.damage.victim import SHAPE, make_victim, settings
+from tests.damage.victim import (
+    DEAD,
+    DELIVERED,
+    LAST_COMMIT,
+    SCOPE,
+    SHAPE,
+    make_victim,
+    settings,
+)
 from tests.damage.wounds import OF_DATABASE, OF_LOG
 from tests.queue.full_disk import needs_root
+from tests.queue.rig import drain
 
 TIMES = 12
 SEED = 2
@@ -28,6 +37,35 @@ def test_damage_is_survived_and_told() -> None:
     assert set(found) == {*OF_DATABASE, *OF_LOG}
     assert {wound for wound, one in found.items() if one.outcomes[SILENT]} <= set(UNKNOWABLE)
     tell_rows(found, f"make damage N={TIMES} SEED={SEED}")
+
+
+@pytest.mark.parametrize("clean", [True, False])
+@pytest.mark.parametrize("note", [b"seen in use", b"", b"\xff\xfe"], ids=["text", "empty", "not text"])
+async def test_what_is_set_aside_whole_is_saved_whole(tmp_path: Path, note: bytes, clean: bool) -> None:
+    """Records, marks and dead letters. The note may be all that a power cut left of it, or damaged itself."""
+    victim = await make_victim(tmp_path, clean)
+    (victim.folder / "queue.damaged").write_bytes(note)
+    queue = await Queue.open(victim.folder / "queue.db", settings(), SystemClock())
+    story = queue.stats().salvage
+    assert story is not None
+    assert story.damage != ""
+    assert queue.recall(SCOPE) == victim.marks
+    [letter] = await queue.dead([one.id for one in await queue.dead_list(10)])
+    assert letter.entry.value == victim.values[DEAD - 1]
+    assert [value for _, value in await drain(queue)] == list(victim.values[DELIVERED:])
+    await queue.close()
+
+
+@pytest.mark.parametrize("wound", ["database missing", "database empty", "database all zeroes"])
+async def test_what_only_the_log_has_is_saved(tmp_path: Path, wound: str) -> None:
+    victim = await make_victim(tmp_path, clean=False)
+    OF_DATABASE[wound](victim.folder / "queue.db", random.Random(SEED))
+    log = (victim.folder / "queue.db-wal").read_bytes()
+    queue = await Queue.open(victim.folder / "queue.db", settings(), SystemClock())
+    assert len(await drain(queue)) > LAST_COMMIT
+    [kept] = (victim.folder / "quarantine").glob("*/queue.db-wal")
+    assert kept.read_bytes() == log
+    await queue.close()
 
 
 @pytest.mark.parametrize("wound", [*OF_DATABASE, *OF_LOG])

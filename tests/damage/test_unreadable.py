@@ -1,5 +1,6 @@
 """A sector that can't be read any more: what is elsewhere is saved."""
 
+import errno
 import os
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,29 @@ class BadFile(apsw.VFSFile):
             error.extendedresult = apsw.SQLITE_IOERR_READ  # type: ignore[attr-defined]
             raise error
         return super().xRead(amount, offset)
+
+
+async def test_a_file_that_can_not_even_be_looked_at_is_set_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its first sector is read here, before SQLite sees it."""
+    victim = await make_victim(tmp_path, clean=True)
+    path = victim.folder / "queue.db"
+    bad = os.stat(path).st_ino
+    really_open = Path.open
+
+    def fails(file: Path, *arguments: Any, **more: Any) -> Any:
+        if file.exists() and os.stat(file).st_ino == bad:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return really_open(file, *arguments, **more)
+
+    monkeypatch.setattr(Path, "open", fails)
+    queue = await Queue.open(path, settings(), SystemClock())
+    story = queue.stats().salvage
+    assert story is not None
+    assert story.damage == "the queue's files can't be read: Input/output error"
+    assert len(await drain(queue)) == story.main.records > 200
+    await queue.close()
 
 
 @pytest.mark.slow

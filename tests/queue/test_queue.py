@@ -477,6 +477,7 @@ async def test_numbers_that_are_none_are_set_aside_and_all_records_saved(tmp_pat
         ("UPDATE segment SET count='x'", "segment"),
         ("UPDATE meta SET value=value||'.' WHERE key='queue_id'", "meta"),
         ("UPDATE run SET main=x'00'", "run"),
+        ("INSERT INTO gap VALUES(1,'mbin',1,1,1,1,1,'queue full: oldest dropped')", "gap"),
     ],
 )
 async def test_a_row_that_makes_no_sense_is_found_at_start(tmp_path: Path, flaw: str, table: str) -> None:

@@ -259,7 +259,7 @@ async def test_a_damaged_database_is_saved_while_a_topic_is_missing(tmp_path: Pa
     await world.emit(SMALL, OTHER)
     await world.quiet()
     await world.kill()
-    Quarantine(world.folder / "queue.db").set_aside(1, "damaged")
+    Quarantine(world.folder / "queue.db").set_aside("damaged")
     await world.start()
     await world.emit(SMALL)
     await world.quiet()
