@@ -27,9 +27,11 @@ as another one: one transaction changes the id and tells it in the ledger; recor
 meta "origin" count as the former queue's.
 
 Recovery. After an unclean stop the file and the log are checked; the lock file says which queue must be there, and
-whether its log must. Damage that is met in use is noted for the next start. A damaged database is set aside (quarantine/), what has a good
-checksum is saved under a new queue_id, and the story, with what is known to be lost, is told in status and in the ledger lane. Quarantines lie outside
-the cap, at most three, together no larger than it; where the disk gets near the floor the oldest goes first.
+whether its log must. Damage that is met in use is noted for the next start. A damaged database is set aside
+(quarantine/), what has a good checksum is saved under a new queue_id, and the story, with what is known to be lost, is
+told in status and in the ledger lane. The table salvage keeps the numbers that saved records had in the damaged queue,
+and in those before it: Kafka may know only the first. Quarantines lie outside the cap, at most three, together no
+larger than it; where the disk gets near the floor the oldest goes first.
 """
 
 from gateway.codec import Entry, Shape
