@@ -68,6 +68,7 @@ async def test_what_only_the_log_has_is_saved(tmp_path: Path, wound: str) -> Non
     await queue.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wound", [*OF_DATABASE, *OF_LOG])
 async def test_damaged_twice_without_a_link_nothing_is_delivered_twice(tmp_path: Path, wound: str) -> None:
     """Kafka's position is the first queue's; the second never told it any."""
