@@ -16,7 +16,7 @@ from gateway.control.wire import StoredRecord
 from gateway.errors import CommandError, Refused, StorageError
 from gateway.queue import Buried, Queue
 from gateway.runtime.runtime import QUEUE_FILE
-from gateway.sync import Answer, adopt
+from gateway.sync import Answer, adopt, note_board
 
 T = TypeVar("T")
 
@@ -34,6 +34,7 @@ class LocalQueue:
         ledger = Shape(config.kafka.ledger_topic, config.gateway.id.encode(), ())
         try:
             self._queue = self._run(Queue.open(path, config.queue, SystemClock(), ledger=ledger))
+            self._run(note_board(self._queue, self._gateway_id))
         except CommandError:
             self._runner.close()
             raise

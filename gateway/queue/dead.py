@@ -1,12 +1,13 @@
 """The table of dead letters: records that can't be delivered, for the operator. All runs inside the caller's transaction."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import apsw
 
 from gateway.codec import decode, encode
 from gateway.queue import lanes
+from gateway.queue.origin import Salvaged
 from gateway.queue.schema import check_numbers
 from gateway.queue.segments import Segment
 from gateway.queue.state import Buried, DeadLetter
@@ -39,12 +40,14 @@ class Dead:
         for row_id in ids:
             self._db.execute("DELETE FROM dead WHERE id=?", (row_id,))
 
-    def take_over(self, rows: Sequence[Any], queue_id: str) -> None:
-        """Another database's. Their numbers are of the queue that they came from: here they get negative ones, which
-        no record of this queue has."""
+    def take_over(self, rows: Sequence[Any], queue_id: str, pieces: Mapping[str, Sequence[Salvaged]]) -> None:
+        """Another database's, whose records are saved. One that stands for a saved record gets its new number, or the
+        record would be delivered beside it; the others get negative ones, which no record of this queue has."""
         for row_id, lane, seq, time_ms, reason, body in rows:
             if seq > 0:
-                seq, reason = -row_id, f"{reason} (number {seq} of queue {queue_id})"
+                reason = f"{reason} (number {seq} of queue {queue_id})"
+                numbers = (piece.number(seq) for piece in pieces.get(lane, ()) if piece.queue_id == queue_id)
+                seq = next(filter(None, numbers), -row_id)
             row = (row_id, lane, seq, time_ms, reason, body)
             self._db.execute("INSERT OR REPLACE INTO dead VALUES(?,?,?,?,?,?)", row)
 

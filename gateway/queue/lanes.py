@@ -2,17 +2,16 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import astuple, replace
-from zlib import crc32
 
 import apsw
 
-from gateway.queue.schema import LANES
+from gateway.queue.schema import LANES, checksum
 from gateway.queue.state import LaneState
 
 
 def put(database: apsw.Connection, lane: str, state: LaneState) -> None:
     row = (lane, *astuple(state))
-    database.execute("INSERT OR REPLACE INTO lane VALUES(?,?,?,?,?,?,?)", (*row, _sum(row)))
+    database.execute("INSERT OR REPLACE INTO lane VALUES(?,?,?,?,?,?,?)", (*row, checksum(row)))
 
 
 def load(database: apsw.Connection) -> dict[str, LaneState]:
@@ -27,7 +26,7 @@ def sound(rows: Iterable[Sequence[object]]) -> Iterator[tuple[str, LaneState]]:
     """Those whose checksum is right: they are what was written."""
     for *row, found in rows:
         lane, *numbers = row
-        if lane in LANES and found == _sum(row):
+        if lane in LANES and found == checksum(row):
             yield str(lane), LaneState(*numbers)  # type: ignore[arg-type]
 
 
@@ -42,7 +41,3 @@ def dropped(database: apsw.Connection, lane: str, records: int) -> None:
     """So many more. Raises apsw.CorruptError."""
     state = load(database)[lane]
     put(database, lane, replace(state, dropped=state.dropped + records))
-
-
-def _sum(row: Sequence[object]) -> int:
-    return crc32(" ".join(map(str, row)).encode())

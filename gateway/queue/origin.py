@@ -17,6 +17,10 @@ class Salvaged(NamedTuple):
     def old_last(self) -> int:
         return self.old_first + self.records - 1
 
+    def number(self, old: int) -> int | None:
+        """The present number of one of them."""
+        return self.first + old - self.old_first if self.old_first <= old <= self.old_last else None
+
     def longer(self, records: int) -> "Salvaged":
         return self._replace(records=self.records + records)
 

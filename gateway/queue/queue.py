@@ -45,6 +45,9 @@ CONFIRM_INTERVAL_S = 5.0
 CONFIRM_RECORDS = 20_000
 """A delivered position is written with the next commit once one of these is reached."""
 
+AGE_INTERVAL_S = 60
+"""While nothing is confirmed the running time is written so often, with a mark: a power cut sets it back no further."""
+
 SETTLE_INTERVAL_S = 60.0
 """What is dropped is told so often: a record of the ledger with every commit would fill the queue in a long outage."""
 
@@ -136,7 +139,8 @@ class Queue:
             self._gaps_open = True
             if gap.reason != DROPPED:
                 include(self._unsettled[gap.lane], gap.first, gap.last)
-        self._marks = Marks(loaded.marks, int(loaded.meta.get("age_s", "0")), self._clock)
+        self._age_written_s = int(loaded.meta.get("age_s", "0"))
+        self._marks = Marks(loaded.marks, self._age_written_s, self._clock)
         run = (self.run_id, boot_id(), *now)
         firsts = {lane: state.next_seq for lane, state in self._lanes.items()}
         self._runs = await self._call(self._store.start_run, run, firsts)
@@ -481,8 +485,10 @@ class Queue:
             group.settle = self._gaps_open and (due or self._closing)
         if group.exhume or self._confirm_is_due() or self._closing:
             group.confirm = {lane: replace(state) for lane, state in self._lanes.items()}
-            group.age_s = self._marks.age_s()
             self._last_confirm = now
+        age_s = self._marks.age_s()
+        if group.confirm or (group.marks and age_s >= self._age_written_s + AGE_INTERVAL_S):
+            group.age_s = self._age_written_s = age_s
         if self._settings.when_full == "drop_oldest" and not self._reading:
             group.evict_after = self._evict_after()
             group.room = self._store.reserve_bytes if self._disk_full is not None else 0

@@ -20,7 +20,7 @@ from gateway.errors import QueueFull, StorageFailing, StorageUnwritable
 from gateway.queue import lanes, meta, salvaged
 from gateway.queue.ledger import of_queue
 from gateway.queue.lock import Note
-from gateway.queue.log import has_header
+from gateway.queue.log import HEADER_BYTES, has_header
 from gateway.queue.origin import Origin, Salvaged
 from gateway.queue.quarantine import UNFINISHED, Quarantine, damage, size, write
 from gateway.queue.salvaged import by_queue, carried
@@ -89,8 +89,8 @@ def _open_or_save(
 
 def _open(path: Path, settings: QueueSettings, ledger: Shape, noted: Note | None, vfs: str | None) -> Store:
     log = Path(f"{path}-wal")
-    unclean = log.exists() and log.stat().st_size > 0
-    found = Quarantine(path).suspected() or _missing(path, log, unclean, noted)
+    log_bytes = log.stat().st_size if log.exists() else 0
+    found = Quarantine(path).suspected() or _missing(path, log, log_bytes, noted)
     if found is not None:
         raise StorageDamaged(found)
     try:
@@ -104,7 +104,7 @@ def _open(path: Path, settings: QueueSettings, ledger: Shape, noted: Note | None
             store.create(secrets.token_hex(8))
             sync_directory(path.parent)
         else:
-            store.check(whole=unclean)
+            store.check(whole=log_bytes > 0)  # an unclean stop
     except StorageFailing as error:
         store.abandon()
         raise _damaged_schema(error) from error
@@ -114,8 +114,9 @@ def _open(path: Path, settings: QueueSettings, ledger: Shape, noted: Note | None
     return store
 
 
-def _missing(path: Path, log: Path, unclean: bool, noted: Note | None) -> str | None:
-    if (unclean or noted is not None) and not path.exists():
+def _missing(path: Path, log: Path, log_bytes: int, noted: Note | None) -> str | None:
+    # A first start that was interrupted may leave a log with nothing in it.
+    if (log_bytes > HEADER_BYTES or noted is not None) and not path.exists():
         return "the queue's database file is missing"
     if noted is None:
         return None
@@ -149,12 +150,12 @@ def _salvage(
         try:
             store.make_room(size(quarantine))
             store.create(secrets.token_hex(8))
-            store.take_over(damaged.meta, damaged.rows("mark"), damaged.rows("dead"), old_id)
+            store.take_over(damaged.meta, damaged.rows("mark"))
             pieces, told = {}, {}
             for lane in LANES:
                 pieces[lane], told[lane] = _save(store, damaged, lane, old_id, now)
             story = Story(now[0], damage(note), old_id, str(quarantine), **told)
-            store.finish_salvage(story, pieces, now)
+            store.finish_salvage(story, pieces, damaged.rows("dead"), now)
             sync_directory(path.parent)
         except BaseException:
             store.abandon()

@@ -5,17 +5,17 @@ Nobody may have been connected in between: then only the first queue's position 
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
-from zlib import crc32
 
 import apsw
 
 from gateway.queue.origin import Salvaged
+from gateway.queue.schema import checksum
 
 
 def put(database: apsw.Connection, lane: str, pieces: Iterable[Salvaged]) -> None:
     for piece in pieces:
         row = (lane, *piece)
-        database.execute("INSERT INTO salvage VALUES(?,?,?,?,?,?)", (*row, _sum(row)))
+        database.execute("INSERT INTO salvage VALUES(?,?,?,?,?,?)", (*row, checksum(row)))
 
 
 def load(database: apsw.Connection) -> list[tuple[str, Salvaged]]:
@@ -30,7 +30,7 @@ def load(database: apsw.Connection) -> list[tuple[str, Salvaged]]:
 def sound(rows: Iterable[Sequence[Any]]) -> Iterator[tuple[str, Salvaged]]:
     """Those whose checksum is right."""
     for *row, found in rows:
-        if found == _sum(row):
+        if found == checksum(row):
             lane, *piece = row
             yield lane, Salvaged(*piece)
 
@@ -64,7 +64,3 @@ def carried(pieces: Sequence[Salvaged], earlier: Sequence[Salvaged]) -> Iterator
 
 def _end(piece: Salvaged) -> int:
     return piece.first + piece.records
-
-
-def _sum(row: Sequence[object]) -> int:
-    return crc32(" ".join(map(str, row)).encode())

@@ -2,7 +2,9 @@
 
 import errno
 import os
+from collections.abc import Iterable
 from pathlib import Path
+from zlib import crc32
 
 import apsw
 
@@ -21,7 +23,7 @@ CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE lane(name TEXT PRIMARY KEY, next_seq INT NOT NULL, position INT NOT NULL,
     delivered INT NOT NULL, dropped INT NOT NULL, dead INT NOT NULL, sum INT NOT NULL) WITHOUT ROWID;
 CREATE TABLE run(id INTEGER PRIMARY KEY, run_id TEXT NOT NULL, boot_id TEXT NOT NULL, wall_ms INT NOT NULL,
-    boot_ms INT NOT NULL, main INT NOT NULL, ledger INT NOT NULL);
+    boot_ms INT NOT NULL, main INT NOT NULL, ledger INT NOT NULL, sum INT NOT NULL);
 CREATE TABLE segment(id INTEGER PRIMARY KEY, count INT NOT NULL, run INT NOT NULL, size INT NOT NULL,
     wall_ms INT NOT NULL, boot_ms INT NOT NULL, merged INT NOT NULL, body BLOB NOT NULL);
 CREATE TABLE mark(scope TEXT, key BLOB, value BLOB NOT NULL, expires_s INT NOT NULL,
@@ -57,6 +59,11 @@ def check_numbers(table: str, *values: object) -> None:
     """Raises apsw.CorruptError."""
     if not are_numbers(*values):
         raise apsw.CorruptError(f"a row of table {table} can't be read")
+
+
+def checksum(row: Iterable[object]) -> int:
+    """Of what a row must say truly: SQLite's pages have none."""
+    return crc32(" ".join(map(str, row)).encode())
 
 
 def connect(path: Path, page_bytes: int, vfs: str | None = None) -> apsw.Connection:

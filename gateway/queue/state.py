@@ -67,7 +67,8 @@ class Group:
     entries: dict[str, list[Entry]] = field(default_factory=dict)
     marks: list[tuple[Mark, int] | MarkKey] = field(default_factory=list)
     confirm: dict[str, LaneState] = field(default_factory=dict)
-    age_s: int = 0
+    age_s: int | None = None
+    """The running time, where it is to be written."""
     evict_after: int | None = None
     exhume: list[int] = field(default_factory=list)
     bytes: int = 0

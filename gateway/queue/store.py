@@ -23,7 +23,7 @@ from gateway.queue.log import lost_commits
 from gateway.queue.origin import Salvaged
 from gateway.queue.quarantine import Quarantine
 from gateway.queue.reserve import Reserve
-from gateway.queue.schema import FORMAT, LANES, TABLES, are_numbers, check_numbers, connect, format_of
+from gateway.queue.schema import FORMAT, LANES, TABLES, are_numbers, checksum, connect, format_of
 from gateway.queue.segments import DROPPED, DROPPED_UNKNOWING, Gap, Segment, Segments, Stored, payload_bytes
 from gateway.queue.settings import QueueSettings
 from gateway.queue.state import Buried, DeadLetter, Group, LaneState, Loaded, Outcome, Run, StorageDamaged
@@ -35,6 +35,12 @@ WAL_BYTES_MAX = 4 << 20
 
 SCHEMA = "SELECT name,sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY name"
 RUNS_MAX = 1_000
+
+SAVED_RUN = 1
+"""The run of what was saved from a damaged database, by whichever run it was stored there."""
+
+RunRow = tuple[int, str, str, int, int, int, int]
+"""Row id, run id, boot id, wall ms, boot ms, and the first number in each lane."""
 
 UNREADABLE = (apsw.SQLITE_IOERR_READ, apsw.SQLITE_IOERR_SHORT_READ)
 
@@ -92,7 +98,7 @@ class Store:
         self.floor_bytes = max(settings.min_free_bytes, self._log_bytes_max)
         """Stays free on the disk: at least what it takes to fold the log into the file."""
         self._ledger = ledger
-        self._run_unwritten: tuple[int, str, str, int, int, int, int] | None = None
+        self._run_unwritten: RunRow | None = None
         self.commits = 0
         with _translated():
             self._db = connect(path, PAGE_BYTES, vfs)
@@ -176,20 +182,17 @@ class Store:
         kept, and all since the position: Kafka's names one of them, and records that wait were given by them.
         On a full disk the run is written with the first commit that succeeds, which is the first to give a number.
         """
-        with _translated():
-            self._run = 1 + self._rows("SELECT coalesce(max(id),0) FROM run")[0][0]
-        self._run_unwritten = (self._run, *run, firsts["main"], firsts["ledger"])
+        self._run = 1 + max((row[0] for row in self._run_rows()), default=0)
+        self._run_unwritten = self._run_row(run, firsts)
         with suppress(QueueFull):
             self._store_run()
         self._renew_reserve()
-        rows = self._rows("SELECT id,run_id,main,ledger FROM run WHERE id<? ORDER BY id", (self._run,))
-        rows.append((self._run, run[0], firsts["main"], firsts["ledger"]))
-        with _translated():
-            check_numbers("run", *(first for row in rows for first in row[2:]))
+        rows = [row for row in self._run_rows() if row[0] != self._run]
+        rows.append((*self._run_row(run, firsts), 0))
         return [
-            (row[0], Run(str(row[1]), lane, first))
+            (row[0], Run(row[1], lane, first))
             for row in rows
-            for lane, first in zip(LANES, row[2:], strict=True)
+            for lane, first in zip(LANES, row[5:7], strict=True)
         ]
 
     def commit(self, group: Group, next_seq: Mapping[str, int], now: tuple[int, int]) -> Outcome:
@@ -217,6 +220,20 @@ class Store:
             if not self._quarantine.forget_oldest():
                 return
 
+    def _run_rows(self) -> list[Any]:
+        """Of earlier ones, oldest first."""
+        with _translated():
+            rows = self._rows("SELECT * FROM run ORDER BY id")
+            if any(row[-1] != checksum(row[:-1]) for row in rows):
+                raise apsw.CorruptError("a row of table run can't be read")
+        return rows
+
+    def _run_row(self, run: tuple[str, str, int, int], firsts: Mapping[str, int]) -> RunRow:
+        return (self._run, *run, firsts["main"], firsts["ledger"])
+
+    def _insert_run(self, row: RunRow) -> None:
+        self._db.execute("INSERT INTO run VALUES(?,?,?,?,?,?,?,?)", (*row, checksum(row)))
+
     @_reserved
     def _store_run(self) -> None:
         with self._transaction():
@@ -228,10 +245,7 @@ class Store:
             return
         *_, main, ledger = self._run_unwritten
         self._db.execute("DELETE FROM run WHERE main=? AND ledger=?", (main, ledger))
-        self._db.execute(
-            "INSERT INTO run(id,run_id,boot_id,wall_ms,boot_ms,main,ledger) VALUES(?,?,?,?,?,?,?)",
-            self._run_unwritten,
-        )
+        self._insert_run(self._run_unwritten)
         states = lanes.load(self._db)
         named = min(self._named(lane, states[lane].position) for lane in LANES)
         self._db.execute("DELETE FROM run WHERE id<=? AND id<?", (self._run - RUNS_MAX, named))
@@ -246,6 +260,8 @@ class Store:
             self._write_run()
             if group.confirm:
                 self._confirm(group, outcome)
+            if group.age_s is not None:
+                meta.put(self._db, "age_s", str(group.age_s))
             if group.evict_after is not None:
                 self._make_room(group.evict_after, group, outcome)
             if group.settle and group.known is not None:
@@ -376,7 +392,7 @@ class Store:
                 if pieces and pieces[-1].old_first + pieces[-1].records == old_first:
                     piece = pieces.pop().longer(len(entries))
                 pieces.append(piece)
-                first = self._segments.append(lane, first, entries, 0, now)
+                first = self._segments.append(lane, first, entries, SAVED_RUN, now)
                 size += payload_bytes(entries)
                 if size > self._log_bytes_max // 2:  # or the log would grow to the size of all that is saved
                     self._db.execute("COMMIT")
@@ -385,9 +401,7 @@ class Store:
                     size = 0
         return pieces
 
-    def take_over(
-        self, known: Mapping[str, str], marks: Sequence[Any], dead: Sequence[Any], queue_id: str
-    ) -> None:
+    def take_over(self, known: Mapping[str, str], marks: Sequence[Any]) -> None:
         """The first part of a salvage; its transaction ends with finish_salvage."""
         with _translated():
             self._db.execute("BEGIN IMMEDIATE")
@@ -396,18 +410,23 @@ class Store:
                     meta.put(self._db, key, value)
             for row in marks:
                 self._db.execute("INSERT OR REPLACE INTO mark VALUES(?,?,?,?)", row)
-            self._dead.take_over(dead, queue_id)
 
     def finish_salvage(
-        self, story: Story, pieces: Mapping[str, Sequence[Salvaged]], now: tuple[int, int]
+        self,
+        story: Story,
+        pieces: Mapping[str, Sequence[Salvaged]],
+        dead: Sequence[Any],
+        now: tuple[int, int],
     ) -> None:
-        """`pieces` by lane, the nearest queue's first."""
+        """`pieces` by lane, the nearest queue's first; `dead` are rows of the damaged one."""
         with _translated():
+            self._dead.take_over(dead, story.queue_id, pieces)
             for lane in LANES:
                 salvaged.put(self._db, lane, pieces[lane])
             meta.put(self._db, "salvage", story.encode())
             told = Entry(self._ledger, now[0], json.dumps({"kind": "salvage", **asdict(story)}).encode())
-            self._segments.append("ledger", story.ledger.records + 1, [told], 0, now)
+            self._segments.append("ledger", story.ledger.records + 1, [told], SAVED_RUN, now)
+            self._insert_run((SAVED_RUN, secrets.token_hex(4), "", *now, 1, 1))
             self._db.execute("COMMIT")
 
     def salvaged(self, lane: str) -> list[Salvaged]:
@@ -436,7 +455,6 @@ class Store:
         for lane, state in group.confirm.items():
             self._segments.trim(lane, state.position)
             lanes.put(self._db, lane, replace(state, next_seq=outcome.next_seq[lane]))
-        meta.put(self._db, "age_s", str(group.age_s))
 
     def _make_room(self, after: int, group: Group, outcome: Outcome) -> None:
         reason = DROPPED_UNKNOWING if group.known is None else DROPPED

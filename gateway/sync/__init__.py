@@ -9,13 +9,29 @@ from gateway.clock import Clock
 from gateway.queue import Queue
 from gateway.sync.hardware import hardware_id
 from gateway.sync.lineage import family
-from gateway.sync.memory import adopt
+from gateway.sync.memory import Memory, adopt
 from gateway.sync.reconcile import Answer, Assume
 from gateway.sync.settings import KafkaSettings
+from gateway.sync.standing import Standing
 from gateway.sync.status import LinkState, SyncStatus
 from gateway.sync.sync import Sync
 
-__all__ = ["Answer", "Assume", "LinkState", "Sync", "SyncStatus", "adopt", "family", "kafka_sync"]
+__all__ = [
+    "Answer",
+    "Assume",
+    "LinkState",
+    "Sync",
+    "SyncStatus",
+    "adopt",
+    "family",
+    "kafka_sync",
+    "note_board",
+]
+
+
+async def note_board(queue: Queue, gateway_id: str) -> None:
+    """Before anything is stored on a card that may have been copied from another board."""
+    await Standing(queue, Memory(queue), gateway_id, hardware_id(), None).note_board()
 
 
 def kafka_sync(

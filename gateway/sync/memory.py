@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from gateway.queue import LANES, Queue
+from gateway.sync.lineage import family
 from gateway.sync.position import Progress
 from gateway.sync.reconcile import Answer, Assume
 from gateway.sync.sink import PositionRecord
@@ -25,9 +26,12 @@ class Place(NamedTuple):
 
 class Adoption(NamedTuple):
     """An operator's word. "fork": this database is a copy, and its gateway a new one. Anything else: what is found now
-    is right, and what was in doubt is delivered or lost."""
+    is right, and what was in doubt is delivered or lost. `earlier` is {lane: last number} of queue `queue_id` that had been
+    given before the run in which it was said: what is given later was not meant."""
 
     answer: Answer | None
+    queue_id: str
+    earlier: Mapping[str, int]
 
     @property
     def assume(self) -> Assume | None:
@@ -112,7 +116,13 @@ class Memory:
     @property
     def sent(self) -> bool:
         """Whether this queue may ever have sent something."""
-        return bool(self._load("sent") == self._queue.queue_id)
+        return self.sent_as == self._queue.queue_id
+
+    @property
+    def sent_as(self) -> str | None:
+        """The last queue id under which this database may have sent something; it may have been damaged and saved since."""
+        stored = self._load("sent")
+        return None if stored is None else str(stored)
 
     async def set_sent(self) -> None:
         if not self.sent:
@@ -146,11 +156,15 @@ class Memory:
 
     @property
     def adoption(self) -> Adoption | None:
+        """None, too, for what was said of a queue that was damaged since: its numbers are others now."""
         stored = self._load("adoption")
-        return None if stored is None else Adoption(*stored)
+        adoption = None if stored is None else Adoption(*stored)
+        if adoption is None or family(adoption.queue_id) == family(self._queue.queue_id):
+            return adoption
+        return adoption if adoption.answer == "fork" else None
 
     async def set_adoption(self, adoption: Adoption | None) -> None:
-        if adoption != self.adoption:
+        if adoption is not None or self._load("adoption") is not None:
             await self._store("adoption", adoption)
 
     def _load(self, name: str) -> Any:
@@ -163,4 +177,5 @@ class Memory:
 
 async def adopt(queue: Queue, answer: Answer | None) -> None:
     """`tidegate adopt` and `fork` while no gateway runs; a running one is told through Sync.adopt."""
-    await Memory(queue).set_adoption(Adoption(answer))
+    earlier = {lane: queue.runs(lane)[-1].first - 1 for lane in LANES}
+    await Memory(queue).set_adoption(Adoption(answer, queue.queue_id, earlier))

@@ -5,7 +5,7 @@ Where the disk has parted from what Kafka has, log matching says what of it is d
 nobody can know is held: nothing is sent until an operator has decided.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
@@ -39,6 +39,12 @@ class Local(NamedTuple):
     """This queue went on from another one, which is told, and nothing happened to it since."""
     moved: bool = False
     """The cluster, gateway id or positions topic is another one than before, and that was agreed to."""
+    earlier: int | None = None
+    """The last number that had been given before the run in which an operator spoke; None if nobody did."""
+
+    @property
+    def given_earlier(self) -> int:
+        return self.runs[-1].first - 1 if self.earlier is None else self.earlier
 
 
 class Verdict(NamedTuple):
@@ -114,7 +120,7 @@ def _parting(
         return Verdict(local.position, _lost_by_cluster(local, ours) + LOST_BY_CLUSTER)
     by = {local.queue_id: own} | ahead
     if assume == "delivered":
-        through = max(best.frontier, local.runs[-1].first - 1)
+        through = max(best.frontier, local.given_earlier)
         best = Progress(through, through)
         by = {local.queue_id: best}
     if local.parted and best.floor == local.position:
@@ -137,7 +143,7 @@ def _without(local: Local, seen: Mapping[Key, Seen], gateway_id: str, assume: As
             return Verdict(local.position)
         return Verdict(max(local.position, saved.floor), beyond=_beyond(saved), by={by: saved})
     if assume == "delivered":
-        through = max(local.position, local.runs[-1].first - 1)
+        through = max(local.position, local.given_earlier)
         return Verdict(
             through, note=f"lane {local.lane}: records {local.position + 1} to {through} taken as delivered"
         )
@@ -220,21 +226,26 @@ def predecessors(
 
 
 def rival(
-    seen: Mapping[Key, Seen], queue_id: str, accepted_offset: int, stranger: Callable[[Seen], bool]
+    seen: Mapping[Key, Seen],
+    queue_id: str,
+    saved: Collection[str],
+    accepted_offset: int,
+    stranger: Callable[[Seen], bool],
 ) -> str | None:
     """Another queue that wrote a position after our last one: somebody else sends under our gateway id. One of our own
     family may be what this board did before an older image was put back, unless it is by a `stranger`.
 
-    Positions up to `accepted_offset` an operator has seen and accepted.
+    Positions up to `accepted_offset` an operator has seen and accepted. Those of queues that ours was `saved` from are ours.
     """
-    ours = [latest.offset for key, latest in seen.items() if key.queue_id == queue_id]
+    ours = [latest.offset for key, latest in seen.items() if key.queue_id in (queue_id, *saved)]
     if not ours:
         return None
     after = max(accepted_offset, *ours)
     others = {
         latest.offset: key.queue_id
         for key, latest in seen.items()
-        if key.queue_id != queue_id and (family(key.queue_id) != family(queue_id) or stranger(latest))
+        if key.queue_id not in (queue_id, *saved)
+        and (family(key.queue_id) != family(queue_id) or stranger(latest))
     }
     newest = max(others, default=-1)
     return others[newest] if newest > after else None

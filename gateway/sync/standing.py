@@ -36,8 +36,14 @@ class Standing:
         others = self._board is not None and self._memory.hardware_id not in (None, self._board)
         if not others:
             await self._memory.set_copied(None)
-        elif self._memory.copied is None:
+        elif self._memory.copied is None and not self._forked:
             await self._memory.set_copied({lane: await self._came_along(lane) for lane in LANES})
+
+    @property
+    def _forked(self) -> bool:
+        """Whether the parting of a fork is on the disk, though perhaps nothing was sent since."""
+        origin, copied = self._queue.origin, self._memory.copied_in
+        return origin is not None and copied is not None and copied[0] == origin.queue_id
 
     async def _came_along(self, lane: str) -> int:
         """All before this run; or, of a damaged database that was saved meanwhile, what had come along in that one."""
@@ -51,6 +57,7 @@ class Standing:
         """Whether what waits goes to another place than before, as was agreed to. Raises SinkHeld."""
         known = self._memory.hardware_id
         others = self._board is not None and known not in (None, self._board, self._replaces)
+        others = others and not self._forked
         if adoption is not None and adoption.answer == "fork":
             wrong = self.why_no_fork()
             if wrong is not None:
@@ -74,6 +81,8 @@ class Standing:
     def why_no_fork(self) -> str | None:
         """None if this database is a copy of another board's, and this gateway has an id of its own."""
         place = self._memory.place
+        if self._forked:
+            return None
         if self._memory.copied is None:
             return "`tidegate fork` is for a card that was copied from another board; this database is this board's own"
         if place is None or place.gateway_id == self._gateway_id:
@@ -86,8 +95,13 @@ class Standing:
         """Where each lane goes on, {lane: verdict}. Raises SinkHeld where nobody can know."""
         if adoption is not None and adoption.answer == "fork":
             return await self._fork()
-        other = rival(seen, self._queue.queue_id, self._memory.accepted_offset, self._is_stranger)
+        salvaged = {lane: await self._queue.salvaged(lane) for lane in LANES}
+        saved = {piece.queue_id for pieces in salvaged.values() for piece in pieces}
+        other = rival(seen, self._queue.queue_id, saved, self._memory.accepted_offset, self._is_stranger)
         assume = adoption.assume if adoption is not None else None
+        # Of what was saved from a queue that had sent, Kafka must know something, or nobody knows what was delivered.
+        sent_as = self._memory.sent_as
+        unknown = sent_as in saved and not any(key.queue_id in saved for key in seen)
         settled = self._memory.settled
         origin = self._queue.origin
         verdicts = {}
@@ -99,9 +113,10 @@ class Standing:
                 runs=self._queue.runs(name),
                 next_seq=self._queue.next_seq(name),
                 position=max(begins, self._queue.position(name)),
-                salvaged=await self._queue.salvaged(name),
+                salvaged=salvaged[name],
+                earlier=adoption.earlier.get(name) if adoption is not None else None,
                 settled=settled[name] if settled is not None else None,
-                fresh=not self._memory.sent,
+                fresh=not self._memory.sent and not unknown,
                 parted=origin is not None and not self._memory.sent,
                 moved=moved,
             )
@@ -137,6 +152,12 @@ class Standing:
 
     async def _fork(self) -> Mapping[str, Verdict]:
         """What the other board stored is the other's to deliver; what was collected here is a new queue's."""
+        origin = self._queue.origin
+        if self._forked and origin is not None:
+            return {
+                lane: Verdict(max(origin.through[lane], self._queue.position(lane)), parted=True)
+                for lane in LANES
+            }
         copied = self._memory.copied or {}
         through = {lane: max(copied.get(lane, 0), self._queue.position(lane)) for lane in LANES}
         old = self._queue.queue_id

@@ -19,7 +19,7 @@ from gateway.sync.batches import Batches, Identity, Partitioner
 from gateway.sync.lane import PARKED_MAX, Lane, Take, progressed, up_to
 from gateway.sync.ledger import ledger_shape
 from gateway.sync.lineage import Seen
-from gateway.sync.memory import Adoption, Memory, Place
+from gateway.sync.memory import Adoption, Memory, Place, adopt
 from gateway.sync.pace import Pace
 from gateway.sync.position import Key, Progress, decode, decode_key, encode, encode_key, position_at
 from gateway.sync.reconcile import Answer, predecessors
@@ -125,7 +125,7 @@ class Sync:
             wrong = "records are being delivered: there is nothing to agree to"
         if wrong is not None:
             raise CommandError(wrong, os.EX_DATAERR)
-        await self._memory.set_adoption(Adoption(answer))
+        await adopt(self._queue, answer)
         self._adopted.set()
 
     async def run(self) -> None:
@@ -189,16 +189,17 @@ class Sync:
         if adoption is not None or moved:
             await self._memory.set_accepted_offset(highest)
         await self._reconcile(seen, moved, adoption)
+        self._pace.reconnected()
+        await self._transact([])
+        # Only now: a link that breaks before must find the operator's word, and what it was about, as it was.
+        await self._memory.set_sent()
+        await self._memory.set_settled(None)
         await self._memory.set_place(self._place(cluster))
+        if not self._adopted.is_set():  # else an operator has just spoken again
+            await self._memory.set_adoption(None)
         if self._hardware_id is not None:
             await self._memory.set_hardware_id(self._hardware_id)
             await self._memory.set_copied(None)
-        if not self._adopted.is_set():  # else an operator has just spoken again
-            await self._memory.set_adoption(None)
-        await self._memory.set_settled(None)
-        self._pace.reconnected()
-        await self._transact([])
-        await self._memory.set_sent()
         self._standing.sent = True
         self._change(LinkState.LIVE)
         if not any(lane.waiting_bytes for lane in self._lanes.values()):

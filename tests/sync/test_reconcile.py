@@ -519,7 +519,7 @@ def test_another_gateway_with_our_id_is_noticed(
     sees: str, accepted: int, offsets: Mapping[str, int], found: str | None
 ) -> None:
     seen = {Key(US, queue, "main"): kafka(1, "r1", offset) for queue, offset in offsets.items()}
-    assert rival(seen, "ours", accepted, lambda _: False) == found
+    assert rival(seen, "ours", (), accepted, lambda _: False) == found
 
 
 def test_our_latest_position_of_any_lane_counts() -> None:
@@ -528,7 +528,7 @@ def test_our_latest_position_of_any_lane_counts() -> None:
         Key(US, "theirs", "main"): kafka(1, "x", 4),
         Key(US, "ours", "ledger"): kafka(1, "r1", 6),
     }
-    assert rival(seen, "ours", -1, lambda _: False) is None
+    assert rival(seen, "ours", (), -1, lambda _: False) is None
 
 
 def test_databases_that_are_gone_are_named_until_ours_is_known() -> None:

@@ -1,0 +1,81 @@
+"""Single rows that make no sense: found at the start, set aside, and all records saved."""
+
+from pathlib import Path
+
+import apsw
+import pytest
+
+from gateway.errors import StorageFailing
+from tests.queue.rig import drain, entries, open_queue
+
+
+@pytest.mark.parametrize(
+    "flaw",
+    [
+        "UPDATE lane SET position='x' WHERE name='main'",
+        "UPDATE lane SET next_seq=x'00' WHERE name='main'",
+        "UPDATE lane SET next_seq=next_seq|1<<45 WHERE name='main'",
+        "UPDATE lane SET position=1000 WHERE name='main'",
+        "UPDATE lane SET name=cast(x'ff' AS TEXT) WHERE name='main'",
+        "DELETE FROM lane WHERE name='main'",
+        "UPDATE segment SET wall_ms='x'",
+        "INSERT INTO mark VALUES('s','1',2,'x')",
+        "INSERT INTO dead VALUES(1,'main','x',1,'why','')",
+        "UPDATE meta SET value=substr(value,1,10)||'?'||substr(value,12) WHERE key='queue_id'",
+    ],
+)
+async def test_numbers_that_are_none_are_set_aside_and_all_records_saved(tmp_path: Path, flaw: str) -> None:
+    queue = await open_queue(tmp_path)
+    await queue.put(entries(b"1", b"2", b"3"))
+    await queue.close()
+    database = apsw.Connection(str(tmp_path / "queue.db"))
+    database.execute(flaw)
+    database.close()
+    (tmp_path / "queue.damaged").write_text("seen in use")
+    queue = await open_queue(tmp_path)
+    assert [body for _, body in await drain(queue)] == [b"1", b"2", b"3"]
+    story = queue.stats().salvage
+    assert story is not None
+    assert story.main.lost == ()
+    await queue.close()
+
+
+@pytest.mark.parametrize(
+    ("flaw", "table"),
+    [
+        ("UPDATE lane SET position='x' WHERE name='main'", "lane"),
+        ("UPDATE lane SET next_seq=next_seq|1<<45 WHERE name='main'", "lane"),
+        ("UPDATE lane SET dropped=1 WHERE name='ledger'", "lane"),
+        ("UPDATE segment SET count='x'", "segment"),
+        ("UPDATE meta SET value=value||'.' WHERE key='queue_id'", "meta"),
+        ("UPDATE run SET main=x'00'", "run"),
+        ("UPDATE run SET main=main+1", "run"),
+        ("UPDATE run SET run_id=upper(run_id)||'x'", "run"),
+        ("INSERT INTO gap VALUES(1,'mbin',1,1,1,1,1,'queue full: oldest dropped')", "gap"),
+    ],
+)
+async def test_a_row_that_makes_no_sense_is_found_at_start(tmp_path: Path, flaw: str, table: str) -> None:
+    queue = await open_queue(tmp_path)
+    await queue.put(entries(b"1"))
+    await queue.close()
+    database = apsw.Connection(str(tmp_path / "queue.db"))
+    database.execute(flaw)
+    database.close()
+    with pytest.raises(StorageFailing, match=f"a row of table {table} can't be read"):
+        await open_queue(tmp_path)
+    queue = await open_queue(tmp_path)
+    assert [body for _, body in await drain(queue)] == [b"1"]
+    await queue.close()
+
+
+async def test_a_first_start_that_was_interrupted_is_no_damage(tmp_path: Path) -> None:
+    """Power was cut twice: a log is left that holds nothing, and no database."""
+    queue = await open_queue(tmp_path / "other")
+    header = (tmp_path / "other/queue.db-wal").read_bytes()[:32]
+    await queue.close()
+    (tmp_path / "queue.lock").write_bytes(b"")
+    (tmp_path / "queue.db-wal").write_bytes(header)
+    queue = await open_queue(tmp_path)
+    assert queue.stats().salvage is None
+    await queue.put(entries(b"1"))
+    await queue.close()

@@ -1,0 +1,234 @@
+"""Two faults in one outage: each alone is survived, and the second must not undo what the first was answered with."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from gateway.errors import SinkRefused, SinkUnavailable
+from gateway.queue.quarantine import Quarantine
+from gateway.queue.state import StorageDamaged
+from gateway.sync.memory import Memory
+from gateway.sync.standing import Standing
+from gateway.testing.sink import Fault, MemoryTopic
+from tests.sync.world import World, new_cluster, quick
+
+SMALL = ("alpha", b"k1", 100)
+OTHER = ("beta", b"k1", 100)
+DOWN = SinkUnavailable("the link is down")
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    quick(monkeypatch)
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> World:
+    return World(tmp_path / "a")
+
+
+def damage(world: World) -> None:
+    """Seen in use; all of the file can be read."""
+    Quarantine(world.folder / "queue.db").suspect(StorageDamaged("seen in use"))
+
+
+async def power_cut(world: World) -> None:
+    """While nothing is connected."""
+    image = await world.image()
+    await world.queue.close()
+    world.folder, world.stored = image.folder, dict(image.stored)
+
+
+def bodies(world: World) -> Sequence[int]:
+    """Which of all records that were ever emitted are in the cluster, from 1 on, and how often."""
+    return sorted(int(record.value[:6]) for _, record in world.found())
+
+
+async def test_saved_and_started_again_before_anything_new_it_is_no_older_copy(world: World) -> None:
+    closed = world.cluster.topics.pop("beta")
+    await world.start(connect=False)
+    await world.emit(OTHER, SMALL, SMALL)
+    await world.queue.close()
+    damage(world)
+    await world.start()
+    await world.until(lambda: bodies(world) == [2, 3])
+    await world.stop()
+    await world.start()
+    world.cluster.topics["beta"] = closed
+    await world.until(lambda: bodies(world) == [1, 2, 3])
+    assert not world.held
+    await world.stop()
+
+
+async def test_saved_with_nothing_in_it_and_killed_it_does_not_part(world: World) -> None:
+    await world.start(connect=False)
+    await world.queue.close()
+    damage(world)
+    await world.start()
+    await world.quiet()
+    queue_id = world.queue.queue_id
+    await world.kill()
+    await world.start()
+    await world.emit(SMALL)
+    await world.until(lambda: bodies(world) == [1])
+    assert (world.queue.queue_id, world.sync.status().alarm) == (queue_id, None)
+    await world.stop()
+
+
+async def test_an_operators_word_is_not_about_what_came_after_it(world: World) -> None:
+    """The power goes before the word could be acted on."""
+    await world.start()
+    await world.emit(SMALL)
+    await world.quiet()
+    await world.kill()
+    world.cluster.positions.clear()
+    await world.start(connect=False)
+    await world.emit(SMALL)
+    await power_cut(world)
+    await world.start()
+    await world.until(lambda: world.held)
+    world.cluster.refusals.extend([DOWN] * 10_000)
+    await world.sync.adopt("delivered")
+    await world.emit(SMALL, SMALL)
+    await world.kill()
+    await world.start()
+    world.cluster.refusals.clear()
+    await world.until(lambda: bodies(world) == [1, 3, 4])
+    await world.stop()
+
+
+@pytest.mark.parametrize("fault", list(Fault))
+async def test_a_word_that_a_broken_link_kept_from_being_acted_on_is_kept(world: World, fault: Fault) -> None:
+    await world.start()
+    await world.emit(SMALL)
+    await world.quiet()
+    await world.stop()
+    await world.start(connect=False)
+    await world.emit(SMALL, SMALL)
+    await world.queue.close()
+    world.clusters.append(new_cluster("two"))
+    await world.start()
+    await world.until(lambda: world.held)
+    world.cluster.faults.append(fault)
+    await world.sync.adopt(None)
+    await world.until(lambda: world.drained)
+    assert bodies(world)[-2:] == [2, 3]
+    assert max(Counter(bodies(world)).values()) == 1
+    await world.stop()
+
+
+async def forked(world: World, root: Path) -> World:
+    """A copy with records of both boards, that has parted from its original and sent nothing."""
+    world.board = "soc:a"
+    await world.start()
+    await world.emit(SMALL)
+    await world.quiet()
+    await world.disconnect()
+    await world.emit(SMALL, SMALL)
+    await world.queue.close()
+    copy = world.copied(root, "soc:b")
+    copy.gateway = "plant-b"
+    await copy.start()
+    await copy.until(lambda: copy.held)
+    await copy.emit(SMALL)
+    before = copy.queue.queue_id
+    copy.cluster.pause()
+    await copy.sync.adopt("fork")
+    await copy.until(lambda: copy.queue.queue_id != before)
+    return copy
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+async def test_a_fork_is_made_once_though_the_power_goes(world: World, tmp_path: Path, damaged: bool) -> None:
+    copy = await forked(world, tmp_path / "b")
+    await copy.kill()
+    copy.cluster.resume()
+    if damaged:
+        damage(copy)
+    await copy.start()
+    await copy.until(lambda: copy.drained or copy.held)
+    if damaged and copy.held:
+        await copy.sync.adopt(None)
+    await copy.until(lambda: copy.drained)
+    assert bodies(copy) == [1, 4]
+    await copy.stop()
+
+
+async def test_what_is_imported_on_a_copied_card_before_it_runs_is_its_own(
+    world: World, tmp_path: Path
+) -> None:
+    world.board = "soc:a"
+    await world.start()
+    await world.emit(SMALL)
+    await world.quiet()
+    await world.disconnect()
+    await world.emit(SMALL)
+    await world.queue.close()
+    copy = world.copied(tmp_path / "b", "soc:b")
+    copy.gateway = "plant-b"
+    await copy.start(connect=False)
+    await Standing(copy.queue, Memory(copy.queue), copy.gateway, copy.board, None).note_board()
+    await copy.emit(SMALL)
+    await copy.queue.close()
+    await copy.start()
+    await copy.until(lambda: copy.held)
+    await copy.sync.adopt("fork")
+    await copy.until(lambda: copy.drained)
+    assert bodies(copy) == [1, 3]
+    await copy.stop()
+
+
+async def test_damage_takes_no_hold_away(world: World) -> None:
+    """Nobody knows what was delivered, and a damaged database knows no better."""
+    await world.start()
+    await world.emit(SMALL)
+    await world.quiet()
+    await world.emit(SMALL)
+    await world.quiet()
+    await world.kill()
+    world.cluster.positions.clear()
+    await world.start()
+    await world.until(lambda: world.held)
+    await world.stop()
+    damage(world)
+    await world.start()
+    await world.until(lambda: world.held)
+    assert bodies(world) == [1, 2]
+    await world.stop()
+
+
+async def test_a_rival_stays_a_rival_when_our_database_is_damaged(world: World) -> None:
+    await world.start()
+    await world.quiet()
+    world.rival()
+    await world.emit(SMALL)
+    await world.until(lambda: world.held)
+    await world.stop()
+    damage(world)
+    await world.start()
+    await world.until(lambda: world.held)
+    assert bodies(world) == []
+    await world.sync.adopt(None)
+    await world.until(lambda: bodies(world) == [1])
+    await world.stop()
+
+
+async def test_a_dead_letter_of_a_damaged_database_is_not_delivered_beside_itself(world: World) -> None:
+    await world.start()
+    await world.quiet()
+    await world.emit(("keyed", None, 100))
+    await world.until(
+        lambda: bool(world.queue.stats().lanes["main"].dead) or bool(world.queue.buried("main"))
+    )
+    world.cluster.refusals.extend([SinkRefused("not authorised")] * 10_000)
+    await world.kill()
+    damage(world)
+    world.cluster.topics["keyed"] = MemoryTopic(partitions=2)
+    world.cluster.refusals.clear()
+    await world.start()
+    await world.quiet()
+    await world.queue.retry([letter.id for letter in await world.queue.dead_list(10)])
+    await world.until(lambda: bodies(world) == [1])
+    await world.stop()
