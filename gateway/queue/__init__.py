@@ -37,13 +37,13 @@ larger than it; where the disk gets near the floor the oldest goes first.
 from gateway.codec import Entry, Shape
 from gateway.queue.census import Count
 from gateway.queue.ledger import statement
-from gateway.queue.origin import Origin, Salvaged
+from gateway.queue.origin import Former, Origin, Run, Salvaged
 from gateway.queue.queue import Queue
 from gateway.queue.salvaged import by_queue
 from gateway.queue.schema import LANES
 from gateway.queue.segments import Gap, Segment
 from gateway.queue.settings import QueueSettings
-from gateway.queue.state import Buried, DeadLetter, Run
+from gateway.queue.state import Buried, DeadLetter
 from gateway.queue.stats import LaneStats, QueueStats
 from gateway.queue.story import Lost, SavedLane, Story
 
@@ -53,6 +53,7 @@ __all__ = [
     "Count",
     "DeadLetter",
     "Entry",
+    "Former",
     "Gap",
     "LaneStats",
     "Lost",

@@ -1,8 +1,16 @@
 """Where a queue's records were before they were its own."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Self
+
+
+class Run(NamedTuple):
+    """One process life: the first sequence number it could give in `lane`."""
+
+    run_id: str
+    lane: str
+    first: int
 
 
 class Salvaged(NamedTuple):
@@ -23,6 +31,37 @@ class Salvaged(NamedTuple):
 
     def longer(self, records: int) -> "Salvaged":
         return self._replace(records=self.records + records)
+
+
+class Former(NamedTuple):
+    """One lane of a damaged queue: who gave which of its numbers, oldest first, and the number that came next."""
+
+    runs: Sequence[Run]
+    next_seq: int
+
+
+def encode_formers(formers: Mapping[str, Mapping[str, Former]]) -> str:
+    """{queue id: {lane: former}}."""
+    return json.dumps(
+        {
+            queue_id: {
+                lane: [[[run.run_id, run.first] for run in former.runs], former.next_seq]
+                for lane, former in lanes.items()
+            }
+            for queue_id, lanes in formers.items()
+        },
+        separators=(",", ":"),
+    )
+
+
+def decode_formers(text: str) -> dict[str, dict[str, Former]]:
+    return {
+        queue_id: {
+            lane: Former([Run(run_id, lane, first) for run_id, first in runs], next_seq)
+            for lane, (runs, next_seq) in lanes.items()
+        }
+        for queue_id, lanes in json.loads(text).items()
+    }
 
 
 class Origin(NamedTuple):

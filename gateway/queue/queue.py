@@ -20,7 +20,7 @@ from gateway.queue.census import Census, Count
 from gateway.queue.ledger import statement
 from gateway.queue.lock import FileLock, Note
 from gateway.queue.marks import Marks
-from gateway.queue.origin import Origin, Salvaged
+from gateway.queue.origin import Former, Origin, Run, Salvaged, decode_formers
 from gateway.queue.quarantine import Quarantine
 from gateway.queue.ranges import include, overlap
 from gateway.queue.recent import Recent
@@ -28,7 +28,7 @@ from gateway.queue.salvage import open_store
 from gateway.queue.schema import LANES
 from gateway.queue.segments import DROPPED, Gap, Segment, cut, payload_bytes
 from gateway.queue.settings import QueueSettings
-from gateway.queue.state import Buried, DeadLetter, Group, LaneState, Outcome, Run
+from gateway.queue.state import Buried, DeadLetter, Group, LaneState, Outcome
 from gateway.queue.stats import QueueStats, lane_stats
 from gateway.queue.story import Story
 
@@ -288,6 +288,15 @@ class Queue:
     async def salvaged(self, lane: str) -> list[Salvaged]:
         """The nearest queue's first: after more than one damage without a link there are several."""
         return await self._call(self._store.salvaged, lane)
+
+    async def saved_from(self) -> set[str]:
+        """Damaged queues, though nothing may have waited in them."""
+        pieces = [piece for lane in LANES for piece in await self.salvaged(lane)]
+        return {piece.queue_id for piece in pieces} | self.formers(LANES[0]).keys()
+
+    def formers(self, lane: str) -> dict[str, Former]:
+        """{queue id: former} of those that `salvaged` names and whose runs could be read."""
+        return {name: lanes[lane] for name, lanes in decode_formers(self._meta.get("formers", "{}")).items()}
 
     @property
     def origin(self) -> Origin | None:

@@ -21,12 +21,13 @@ from gateway.queue import lanes, meta, salvaged
 from gateway.queue.ledger import of_queue
 from gateway.queue.lock import Note
 from gateway.queue.log import HEADER_BYTES, has_header
-from gateway.queue.origin import Origin, Salvaged
+from gateway.queue.origin import Former, Origin, Run, Salvaged, decode_formers
 from gateway.queue.quarantine import UNFINISHED, Quarantine, damage, size, write
 from gateway.queue.salvaged import by_queue, carried
 from gateway.queue.schema import (
     LANES,
     are_numbers,
+    checksum,
     connect,
     segment_first,
     segment_ids,
@@ -155,7 +156,7 @@ def _salvage(
             for lane in LANES:
                 pieces[lane], told[lane] = _save(store, damaged, lane, old_id, now)
             story = Story(now[0], damage(note), old_id, str(quarantine), **told)
-            store.finish_salvage(story, pieces, damaged.rows("dead"), now)
+            store.finish_salvage(story, pieces, damaged.rows("dead"), damaged.formers(old_id, pieces), now)
             sync_directory(path.parent)
         except BaseException:
             store.abandon()
@@ -216,6 +217,9 @@ COLUMNS: Mapping[str, Sequence[type]] = {
 }
 
 
+FORMERS_MAX = 4
+"""So many damaged queues, one saved from the other, are known by their runs."""
+
 NO_DAMAGE = (apsw.BusyError, apsw.LockedError, apsw.FullError, apsw.CantOpenError, apsw.NoMemError)
 """What can't be read for these reasons can be read another time."""
 
@@ -228,6 +232,8 @@ class _Damaged:
         if not path.exists() or path.stat().st_size == 0:
             # SQLite would throw the log of an empty file away.
             write(path, bytes(PAGE_BYTES))
+        self._broken: set[str] = set()
+        """Tables that could not be read to their end."""
         self._db: apsw.Connection | None
         try:
             self._db = connect(path, PAGE_BYTES, vfs)
@@ -242,7 +248,7 @@ class _Damaged:
     def rows(self, table: str) -> list[Any]:
         """Those that can be what they should be."""
         columns = COLUMNS[table]
-        found = self._read(f"SELECT * FROM {table}", ())  # noqa: S608 the name is one of ours
+        found = self._read(f"SELECT * FROM {table}", (), table)  # noqa: S608 the name is one of ours
         return [row for row in found if len(row) == len(columns) and all(map(isinstance, row, columns))]
 
     def segments(self, lane: str, holes: Holes) -> Iterator[tuple[int, list[Entry]]]:
@@ -267,6 +273,22 @@ class _Damaged:
                 last = first + len(entries) - 1
                 holes.found(first + skip, last, wall_ms if are_numbers(wall_ms) else None)
 
+    def formers(
+        self, queue_id: str, pieces: Mapping[str, Sequence[Salvaged]]
+    ) -> Mapping[str, Mapping[str, Former]]:
+        """This queue and those before it, the nearest first; without this one if not all of its runs can be read."""
+        before = decode_formers(self.meta.get("formers", "{}"))
+        rows = list(self._read("SELECT * FROM run ORDER BY id", (), "run"))
+        if not rows or "run" in self._broken or any(row[-1] != checksum(row[:-1]) for row in rows):
+            return before
+        own = {}
+        for column, lane in enumerate(LANES, 5):
+            own_pieces = [piece for piece in pieces[lane] if piece.queue_id == queue_id]
+            state = self.lanes.get(lane)
+            ends = [own_pieces[-1].old_last + 1 if own_pieces else 1, 1 if state is None else state.next_seq]
+            own[lane] = Former([Run(row[1], lane, row[column]) for row in rows], max(ends))
+        return dict([(queue_id, own), *before.items()][:FORMERS_MAX])
+
     def undelivered_bytes(self) -> int:
         """Of segments, as far as they can be counted."""
         query = "SELECT length(body) FROM segment WHERE id BETWEEN ? AND ?"
@@ -277,7 +299,7 @@ class _Damaged:
             if are_numbers(length)
         )
 
-    def _read(self, sql: str, bindings: tuple[int, ...]) -> Iterator[Any]:
+    def _read(self, sql: str, bindings: tuple[int, ...], table: str = "") -> Iterator[Any]:
         if self._db is None:
             return
         try:
@@ -285,6 +307,7 @@ class _Damaged:
         except NO_DAMAGE:
             raise
         except (apsw.Error, UnicodeDecodeError):
+            self._broken.add(table)
             return
 
     def close(self) -> None:

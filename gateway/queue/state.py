@@ -30,14 +30,6 @@ class LaneState:
     dead: int = 0
 
 
-class Run(NamedTuple):
-    """One process life: the first sequence number it could give in `lane`."""
-
-    run_id: str
-    lane: str
-    first: int
-
-
 class Buried(NamedTuple):
     """A dead letter but for its content. `size` is what it takes on the disk."""
 

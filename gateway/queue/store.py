@@ -20,13 +20,13 @@ from gateway.queue.dead import Dead
 from gateway.queue.gaps import Gaps
 from gateway.queue.ledger import statement
 from gateway.queue.log import lost_commits
-from gateway.queue.origin import Salvaged
+from gateway.queue.origin import Former, Run, Salvaged, encode_formers
 from gateway.queue.quarantine import Quarantine
 from gateway.queue.reserve import Reserve
 from gateway.queue.schema import FORMAT, LANES, TABLES, are_numbers, checksum, connect, format_of
 from gateway.queue.segments import DROPPED, DROPPED_UNKNOWING, Gap, Segment, Segments, Stored, payload_bytes
 from gateway.queue.settings import QueueSettings
-from gateway.queue.state import Buried, DeadLetter, Group, LaneState, Loaded, Outcome, Run, StorageDamaged
+from gateway.queue.state import Buried, DeadLetter, Group, LaneState, Loaded, Outcome, StorageDamaged
 from gateway.queue.story import Story
 
 PAGE_BYTES = 4096
@@ -416,6 +416,7 @@ class Store:
         story: Story,
         pieces: Mapping[str, Sequence[Salvaged]],
         dead: Sequence[Any],
+        formers: Mapping[str, Mapping[str, Former]],
         now: tuple[int, int],
     ) -> None:
         """`pieces` by lane, the nearest queue's first; `dead` are rows of the damaged one."""
@@ -424,6 +425,7 @@ class Store:
             for lane in LANES:
                 salvaged.put(self._db, lane, pieces[lane])
             meta.put(self._db, "salvage", story.encode())
+            meta.put(self._db, "formers", encode_formers(formers))
             told = Entry(self._ledger, now[0], json.dumps({"kind": "salvage", **asdict(story)}).encode())
             self._segments.append("ledger", story.ledger.records + 1, [told], SAVED_RUN, now)
             self._insert_run((SAVED_RUN, secrets.token_hex(4), "", *now, 1, 1))

@@ -5,11 +5,11 @@ Where the disk has parted from what Kafka has, log matching says what of it is d
 nobody can know is held: nothing is sent until an operator has decided.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
-from gateway.queue import Run, Salvaged, by_queue
+from gateway.queue import Former, Run, Salvaged, by_queue
 from gateway.sync.lineage import Seen, clipped, family, includes, relatives, shared, union
 from gateway.sync.position import UNCOUNTED, Key, Progress
 
@@ -31,6 +31,8 @@ class Local(NamedTuple):
     next_seq: int
     position: int
     salvaged: Sequence[Salvaged] = ()
+    formers: Mapping[str, Former] = MappingProxyType({})
+    """Of those that it was saved from, whose runs are known."""
     settled: Progress | None = None
     """How far the lane was when the last run ended, if no transaction was under way then: nothing is in doubt."""
     fresh: bool = False
@@ -138,7 +140,16 @@ def _parting(
 
 def _without(local: Local, seen: Mapping[Key, Seen], gateway_id: str, assume: Assume | None) -> Verdict:
     if local.fresh and not local.moved:
-        saved, by = _saved(local, seen, gateway_id)
+        saved, by, unknown = _saved(local, seen, gateway_id)
+        if unknown and assume is None:
+            return Verdict(
+                local.position,
+                f"lane {local.lane}: what waits was saved from an older copy of a database that delivered more, and how much "
+                "of it was delivered nobody can know. `tidegate adopt --assume lost` sends it (some perhaps twice), "
+                "`--assume delivered` skips what earlier runs stored (some perhaps never sent).",
+            )
+        if unknown and assume == "delivered":
+            return Verdict(max(local.position, local.given_earlier))
         if saved.frontier <= local.position:
             return Verdict(local.position)
         return Verdict(max(local.position, saved.floor), beyond=_beyond(saved), by={by: saved})
@@ -180,14 +191,25 @@ def _beyond(progress: Progress | None) -> Progress | None:
     return progress if progress is not None and progress.parked else None
 
 
-def _saved(local: Local, seen: Mapping[Key, Seen], gateway_id: str) -> tuple[Progress, str]:
-    """What is delivered of records saved from a damaged database, under their old numbers; and by which queue. The nearest
-    that Kafka knows has reconciled itself with those before it."""
+def _saved(local: Local, seen: Mapping[Key, Seen], gateway_id: str) -> tuple[Progress, str, bool]:
+    """What is delivered of records saved from a damaged database, by which queue, and whether more may be. The nearest
+    queue that Kafka knows has reconciled itself with those before it."""
     for queue_id, pieces in by_queue(local.salvaged).items():
-        old = seen.get(Key(gateway_id, queue_id, local.lane))
-        if old is not None:
-            return _saved_of(pieces, old.position.progress), queue_id
-    return Progress(0, 0), ""
+        former = local.formers.get(queue_id)
+        own = seen.get(Key(gateway_id, queue_id, local.lane))
+        if former is not None:
+            positions = [position for _, (_, position) in relatives(seen, queue_id, local.lane)]
+            ends = [shared(former.runs, former.next_seq, position) for position in positions]
+            known = [
+                clipped(position.progress, end, 0)
+                for position, end in zip(positions, ends, strict=True)
+                if end is not None
+            ]
+            if positions:
+                return _saved_of(pieces, union(known)), queue_id, None in ends
+        elif own is not None:  # without its runs: by its numbers
+            return _saved_of(pieces, own.position.progress), queue_id, False
+    return Progress(0, 0), "", False
 
 
 def _saved_of(pieces: Sequence[Salvaged], progress: Progress) -> Progress:
@@ -208,19 +230,19 @@ def _saved_up_to(pieces: Sequence[Salvaged], number: int) -> int:
 
 
 def predecessors(
-    seen: Mapping[Key, Seen], queue_id: str, salvaged: Iterable[Salvaged]
+    seen: Mapping[Key, Seen], queue_id: str, saved: Collection[str]
 ) -> dict[str, dict[str, int]]:
     """Queues that sent under this gateway id before ours did: {queue id: {lane: last number}}.
 
-    Empty if one of our own family is known. Their databases are lost, unless salvaged; their numbers are never used
-    again.
+    Empty if one of our own family is known. Their databases are lost, unless ours was `saved` from them; their numbers are
+    never used again.
     """
     if any(family(key.queue_id) == family(queue_id) for key in seen):
         return {}
-    saved = {record.queue_id for record in salvaged}
+    known = {family(saved_id) for saved_id in saved}
     lost: dict[str, dict[str, int]] = {}
     for key, latest in seen.items():
-        if key.queue_id not in saved:
+        if family(key.queue_id) not in known:
             lost.setdefault(key.queue_id, {})[key.lane] = latest.position.seq
     return lost
 

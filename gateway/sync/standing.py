@@ -96,7 +96,7 @@ class Standing:
         if adoption is not None and adoption.answer == "fork":
             return await self._fork()
         salvaged = {lane: await self._queue.salvaged(lane) for lane in LANES}
-        saved = {piece.queue_id for pieces in salvaged.values() for piece in pieces}
+        saved = await self._queue.saved_from()
         other = rival(seen, self._queue.queue_id, saved, self._memory.accepted_offset, self._is_stranger)
         assume = adoption.assume if adoption is not None else None
         # Of what was saved from a queue that had sent, Kafka must know something, or nobody knows what was delivered.
@@ -114,6 +114,7 @@ class Standing:
                 next_seq=self._queue.next_seq(name),
                 position=max(begins, self._queue.position(name)),
                 salvaged=salvaged[name],
+                formers=self._queue.formers(name),
                 earlier=adoption.earlier.get(name) if adoption is not None else None,
                 settled=settled[name] if settled is not None else None,
                 fresh=not self._memory.sent and not unknown,

@@ -535,6 +535,5 @@ def test_databases_that_are_gone_are_named_until_ours_is_known() -> None:
     old = {Key(US, "old", "main"): kafka(70, "x", 1), Key(US, "old", "ledger"): kafka(3, "x", 2)}
     saved = {Key(US, "damaged", "main"): kafka(90, "y", 3)}
     ours = {Key(US, "ours", "main"): kafka(0, "r1", 4)}
-    salvaged = [Salvaged("damaged", 91, 10, 1)]
-    assert predecessors(old | saved, "ours", salvaged) == {"old": {"main": 70, "ledger": 3}}
-    assert predecessors(old | saved | ours, "ours", salvaged) == {}
+    assert predecessors(old | saved, "ours", {"damaged"}) == {"old": {"main": 70, "ledger": 3}}
+    assert predecessors(old | saved | ours, "ours", {"damaged"}) == {}

@@ -232,3 +232,76 @@ async def test_a_dead_letter_of_a_damaged_database_is_not_delivered_beside_itsel
     await world.queue.retry([letter.id for letter in await world.queue.dead_list(10)])
     await world.until(lambda: bodies(world) == [1])
     await world.stop()
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+async def test_an_older_image_that_is_damaged_is_an_older_image(world: World, damaged: bool) -> None:
+    """Its new records have numbers that Kafka has of others."""
+    await world.start()
+    await world.emit(SMALL)
+    await world.quiet()
+    await world.disconnect()
+    image = await world.image()
+    world.connect()
+    await world.emit(SMALL, SMALL, SMALL)
+    await world.quiet()
+    await world.put_back(image)
+    await world.start(connect=False)
+    await world.emit(SMALL, SMALL)
+    await power_cut(world)
+    if damaged:
+        damage(world)
+    await world.start()
+    await world.until(lambda: bodies(world) == [1, 2, 3, 4, 5, 6])
+    await world.stop()
+
+
+async def test_of_an_image_older_than_kafkas_memory_nobody_knows_though_it_is_damaged(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.sync.position.RUNS_TAIL", 2)
+    await world.start()
+    await world.emit(SMALL)
+    await world.quiet()
+    image = await world.image()
+    for _ in range(4):
+        await world.stop()
+        await world.start()
+        await world.emit(SMALL)
+        await world.quiet()
+    await world.put_back(image)
+    await world.start(connect=False)
+    await world.emit(SMALL)
+    await power_cut(world)
+    damage(world)
+    await world.start()
+    await world.until(lambda: world.held)
+    assert "nobody can know" in (world.sync.status().alarm or "")
+    await world.sync.adopt("lost")
+    await world.until(lambda: 6 in bodies(world))
+    await world.stop()
+
+
+async def test_a_branch_that_is_damaged_knows_what_is_delivered_beyond_a_missing_topic(world: World) -> None:
+    closed = world.cluster.topics.pop("beta")
+    await world.start()
+    await world.emit(SMALL, OTHER, SMALL, SMALL)
+    await world.until(lambda: bodies(world) == [1, 3, 4])
+    await world.quiet()
+    image = await world.image()
+    await world.emit(SMALL)
+    await world.until(lambda: bodies(world) == [1, 3, 4, 5])
+    await world.put_back(image)
+    await world.start(connect=False)
+    await world.emit(SMALL)
+    before = world.queue.queue_id
+    world.cluster.pause()
+    world.connect()
+    await world.until(lambda: world.queue.queue_id != before)
+    await world.kill()
+    world.cluster.resume()
+    damage(world)
+    await world.start()
+    world.cluster.topics["beta"] = closed
+    await world.until(lambda: bodies(world) == [1, 2, 3, 4, 5, 6])
+    await world.stop()
