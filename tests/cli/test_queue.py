@@ -279,6 +279,6 @@ async def test_adopt_is_told_to_a_running_gateway_or_kept_for_the_next(
     kept = await tidegate("adopt", "--assume", "delivered", folder=other)
     assert kept.out == "Agreed; it counts when the gateway runs again.\n"
     again = await FakeGateway.open(other / "data")
-    assert again.queue.load("sync.adoption") == '["delivered"]'
+    assert json.loads(again.queue.load("sync.adoption") or "")[0] == "delivered"
     await again.queue.close()
     assert (await tidegate("adopt", "--assume", "perhaps")).code == 2
