@@ -36,6 +36,7 @@ from gateway.testing.certificates import Authority, Certificate
 from gateway.testing.jars import jars
 
 PORTS = range(20_000, 32_000)
+PORT_TAKEN = "Address already in use"
 START_S = 60.0
 PROTOCOLS = {
     "plain": "PLAINTEXT",
@@ -126,10 +127,21 @@ class KafkaBroker:
         return self._directory / "broker.log"
 
     def start(self) -> None:
-        """Start, or start again on the same ports and the same data; returns when clients are served."""
+        """Start, or start again on the same ports and the same data; returns when clients are served. At the first start
+        nobody knows the ports yet: if somebody else was faster to take one, there are others."""
+        first = not (self._directory / "data").exists()
         self.prepare()
         self.launch()
-        self.wait_until_served()
+        try:
+            self.wait_until_served()
+        except BrokerError:
+            if not first or PORT_TAKEN not in self.log.read_text():
+                raise
+            self._admin = None
+            self.move()
+            self.prepare()
+            self.launch()
+            self.wait_until_served()
 
     def prepare(self) -> None:
         self._directory.mkdir(parents=True, exist_ok=True)
@@ -342,9 +354,10 @@ class KafkaBroker:
             with contextlib.suppress(OSError), socket.create_connection((host, int(port)), 1):
                 break
             time.sleep(0.02)
-        with contextlib.suppress(KafkaException):
-            if self.admin.list_topics(timeout=max(1.0, deadline - time.monotonic())).brokers:
-                return
+        while self.running and time.monotonic() < deadline:
+            with contextlib.suppress(KafkaException):
+                if self.admin.list_topics(timeout=5).brokers:
+                    return
         raise BrokerError(f"Kafka did not serve within {START_S:.0f} s, see {self.log}")
 
     def _signal(self, number: int) -> None:
