@@ -1,33 +1,31 @@
-"""The lane table: how far each lane has come, with a checksum a row. One flipped bit would be believed otherwise."""
+"""The lane table: how far each lane has come."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import astuple, replace
+from typing import Any
 
 import apsw
 
-from gateway.queue.schema import LANES, checksum
+from gateway.queue import checked
+from gateway.queue.schema import LANES
 from gateway.queue.state import LaneState
 
 
 def put(database: apsw.Connection, lane: str, state: LaneState) -> None:
-    row = (lane, *astuple(state))
-    database.execute("INSERT OR REPLACE INTO lane VALUES(?,?,?,?,?,?,?)", (*row, checksum(row)))
+    checked.put(database, "lane", (lane, *astuple(state)))
 
 
 def load(database: apsw.Connection) -> dict[str, LaneState]:
     """Raises apsw.CorruptError."""
-    lanes = dict(sound(database.execute("SELECT * FROM lane")))
+    lanes = states(checked.load(database, "lane", "name"))
     if lanes.keys() != set(LANES):
         raise apsw.CorruptError("a row of table lane can't be read")
     return lanes
 
 
-def sound(rows: Iterable[Sequence[object]]) -> Iterator[tuple[str, LaneState]]:
-    """Those whose checksum is right: they are what was written."""
-    for *row, found in rows:
-        lane, *numbers = row
-        if lane in LANES and found == checksum(row):
-            yield str(lane), LaneState(*numbers)  # type: ignore[arg-type]
+def states(rows: Iterable[Sequence[Any]]) -> dict[str, LaneState]:
+    """Of rows without their checksums."""
+    return {lane: LaneState(*numbers) for lane, *numbers in rows}
 
 
 def used(database: apsw.Connection, lane: str, through: int) -> None:

@@ -76,7 +76,7 @@ class Queue:
         self._timer: asyncio.TimerHandle | None = None
         self._committing: asyncio.Future[Outcome] | None = None
         self._committing_bytes = self._committing_records = 0
-        self._last_commit = self._last_confirm = float("-inf")
+        self._last_commit = self._last_confirm = self._last_settled = float("-inf")
         self._refusing: str | None = None
         self._told_refusing = False
         self._disk_full: str | None = None
@@ -86,7 +86,6 @@ class Queue:
         self._evicting = False
         self._known: dict[str, int] = {}
         self._gaps_open = self._settle_at_once = False
-        self._last_settled = float("-inf")
         self._unsettled: dict[str, list[tuple[int, int]]] = {lane: [] for lane in LANES}
         self._closing = False
         self._exhuming = asyncio.Lock()
@@ -139,6 +138,8 @@ class Queue:
             self._gaps_open = True
             if gap.reason != DROPPED:
                 include(self._unsettled[gap.lane], gap.first, gap.last)
+        self._salvaged = loaded.salvaged
+        self._formers = decode_formers(loaded.meta.get("formers", "{}"))
         self._age_written_s = int(loaded.meta.get("age_s", "0"))
         self._marks = Marks(loaded.marks, self._age_written_s, self._clock)
         run = (self.run_id, boot_id(), *now)
@@ -285,18 +286,17 @@ class Queue:
         """Unix time at which the oldest pending segment was accepted."""
         return await self._call(self._store.oldest_ms, lane, self.position(lane))
 
-    async def salvaged(self, lane: str) -> list[Salvaged]:
+    def salvaged(self, lane: str) -> list[Salvaged]:
         """The nearest queue's first: after more than one damage without a link there are several."""
-        return await self._call(self._store.salvaged, lane)
+        return self._salvaged[lane]
 
-    async def saved_from(self) -> set[str]:
+    def saved_from(self) -> set[str]:
         """Damaged queues, though nothing may have waited in them."""
-        pieces = [piece for lane in LANES for piece in await self.salvaged(lane)]
-        return {piece.queue_id for piece in pieces} | self.formers(LANES[0]).keys()
+        return {piece.queue_id for lane in LANES for piece in self._salvaged[lane]} | self._formers.keys()
 
     def formers(self, lane: str) -> dict[str, Former]:
         """{queue id: former} of those that `salvaged` names and whose runs could be read."""
-        return {name: lanes[lane] for name, lanes in decode_formers(self._meta.get("formers", "{}")).items()}
+        return {queue_id: lanes[lane] for queue_id, lanes in self._formers.items()}
 
     @property
     def origin(self) -> Origin | None:

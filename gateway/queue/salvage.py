@@ -9,7 +9,7 @@ reserve; where that is not enough nothing is written until there is more.
 import errno
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import apsw
 
 from gateway.codec import DecodeError, Entry, Shape, decode
 from gateway.errors import QueueFull, StorageFailing, StorageUnwritable
-from gateway.queue import lanes, meta, salvaged
+from gateway.queue import checked, lanes, meta, salvaged
 from gateway.queue.ledger import of_queue
 from gateway.queue.lock import Note
 from gateway.queue.log import HEADER_BYTES, has_header
@@ -27,7 +27,6 @@ from gateway.queue.salvaged import by_queue, carried
 from gateway.queue.schema import (
     LANES,
     are_numbers,
-    checksum,
     connect,
     segment_first,
     segment_ids,
@@ -52,40 +51,35 @@ def open_store(
     vfs: str | None,
 ) -> Store:
     """A store that is ready for use; `noted` is what the last process left in the lock. Raises StorageError, StorageFailing."""
+    with _translated(path):
+        quarantine = Quarantine(path)
+        unfinished = quarantine.unfinished()
+        if unfinished is not None:
+            quarantine.discard()
+        else:
+            try:
+                return _open(path, settings, ledger, noted, vfs)
+            except StorageDamaged as error:
+                unfinished = quarantine.set_aside(str(error))
+            except OSError as error:  # of what is read here and not by SQLite
+                if error.errno != errno.EIO:
+                    raise
+                unfinished = quarantine.set_aside(f"the queue's files can't be read: {error.strerror}")
+        store = _salvage(path, unfinished, settings, ledger, noted, now, vfs)
+        quarantine.shrink(settings.max_bytes)
+        return store
+
+
+@contextmanager
+def _translated(path: Path) -> Iterator[None]:
     try:
-        return _open_or_save(path, settings, ledger, noted, now, vfs)
+        yield
     except QueueFull as error:
         raise StorageUnwritable(f"{path}: {error}") from error
     except OSError as error:
         raise unusable(path, error) from error
     except NO_DAMAGE as error:
         raise StorageFailing(f"the queue's disk failed: {error}") from error
-
-
-def _open_or_save(
-    path: Path,
-    settings: QueueSettings,
-    ledger: Shape,
-    noted: Note | None,
-    now: tuple[int, int],
-    vfs: str | None,
-) -> Store:
-    quarantine = Quarantine(path)
-    unfinished = quarantine.unfinished()
-    if unfinished is not None:
-        quarantine.discard()
-    else:
-        try:
-            return _open(path, settings, ledger, noted, vfs)
-        except StorageDamaged as error:
-            unfinished = quarantine.set_aside(str(error))
-        except OSError as error:  # of what is read here and not by SQLite
-            if error.errno != errno.EIO:
-                raise
-            unfinished = quarantine.set_aside(f"the queue's files can't be read: {error.strerror}")
-    store = _salvage(path, unfinished, settings, ledger, noted, now, vfs)
-    quarantine.shrink(settings.max_bytes)
-    return store
 
 
 def _open(path: Path, settings: QueueSettings, ledger: Shape, noted: Note | None, vfs: str | None) -> Store:
@@ -204,7 +198,7 @@ def _save(
     )
     origin = Origin.known(damaged.meta, old_id)
     parted = [] if origin is None else [origin.shared(lane)]
-    earlier = by_queue(parted + [piece for of_lane, piece in damaged.salvaged if of_lane == lane])
+    earlier = by_queue(parted + damaged.salvaged[lane])
     return pieces + [one for before in earlier.values() for one in carried(pieces, before)], told
 
 
@@ -242,8 +236,8 @@ class _Damaged:
         except apsw.Error:
             self._db = None
         self.meta = dict(meta.sound(self.rows("meta")))
-        self.lanes = dict(lanes.sound(self.rows("lane")))
-        self.salvaged = list(salvaged.sound(self.rows("salvage")))
+        self.lanes = lanes.states(checked.sound(self.rows("lane")))
+        self.salvaged = salvaged.by_lane(checked.sound(self.rows("salvage")))
 
     def rows(self, table: str) -> list[Any]:
         """Those that can be what they should be."""
@@ -278,8 +272,9 @@ class _Damaged:
     ) -> Mapping[str, Mapping[str, Former]]:
         """This queue and those before it, the nearest first; without this one if not all of its runs can be read."""
         before = decode_formers(self.meta.get("formers", "{}"))
-        rows = list(self._read("SELECT * FROM run ORDER BY id", (), "run"))
-        if not rows or "run" in self._broken or any(row[-1] != checksum(row[:-1]) for row in rows):
+        found = list(self._read("SELECT * FROM run ORDER BY id", (), "run"))
+        rows = list(checked.sound(found))
+        if not rows or "run" in self._broken or len(rows) < len(found):
             return before
         own = {}
         for column, lane in enumerate(LANES, 5):

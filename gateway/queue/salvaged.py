@@ -3,36 +3,32 @@
 Nobody may have been connected in between: then only the first queue's position in Kafka says what is delivered.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import apsw
 
+from gateway.queue import checked
 from gateway.queue.origin import Salvaged
-from gateway.queue.schema import checksum
+from gateway.queue.schema import LANES
 
 
 def put(database: apsw.Connection, lane: str, pieces: Iterable[Salvaged]) -> None:
     for piece in pieces:
-        row = (lane, *piece)
-        database.execute("INSERT INTO salvage VALUES(?,?,?,?,?,?)", (*row, checksum(row)))
+        checked.put(database, "salvage", (lane, *piece))
 
 
-def load(database: apsw.Connection) -> list[tuple[str, Salvaged]]:
-    """(lane, piece), the nearest queue's first. Raises apsw.CorruptError."""
-    rows: list[Any] = database.execute("SELECT * FROM salvage ORDER BY rowid").fetchall()
-    pieces = list(sound(rows))
-    if len(pieces) < len(rows):
-        raise apsw.CorruptError("a row of table salvage can't be read")
+def load(database: apsw.Connection) -> Mapping[str, list[Salvaged]]:
+    """By lane, the nearest queue's first. Raises apsw.CorruptError."""
+    return by_lane(checked.load(database, "salvage", "rowid"))
+
+
+def by_lane(rows: Iterable[Sequence[Any]]) -> Mapping[str, list[Salvaged]]:
+    """Of rows without their checksums."""
+    pieces: dict[str, list[Salvaged]] = {lane: [] for lane in LANES}
+    for lane, *piece in rows:
+        pieces[lane].append(Salvaged(*piece))
     return pieces
-
-
-def sound(rows: Iterable[Sequence[Any]]) -> Iterator[tuple[str, Salvaged]]:
-    """Those whose checksum is right."""
-    for *row, found in rows:
-        if found == checksum(row):
-            lane, *piece = row
-            yield lane, Salvaged(*piece)
 
 
 def by_queue(pieces: Iterable[Salvaged]) -> dict[str, list[Salvaged]]:

@@ -2,9 +2,7 @@
 
 import errno
 import os
-from collections.abc import Iterable
 from pathlib import Path
-from zlib import crc32
 
 import apsw
 
@@ -59,11 +57,6 @@ def check_numbers(table: str, *values: object) -> None:
     """Raises apsw.CorruptError."""
     if not are_numbers(*values):
         raise apsw.CorruptError(f"a row of table {table} can't be read")
-
-
-def checksum(row: Iterable[object]) -> int:
-    """Of what a row must say truly: SQLite's pages have none."""
-    return crc32(" ".join(map(str, row)).encode())
 
 
 def connect(path: Path, page_bytes: int, vfs: str | None = None) -> apsw.Connection:

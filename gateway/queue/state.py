@@ -8,7 +8,7 @@ from gateway.codec import Entry
 from gateway.driver import Mark, MarkKey
 from gateway.errors import StorageFailing
 from gateway.limits import RECORD_OVERHEAD_BYTES
-from gateway.queue.origin import Origin
+from gateway.queue.origin import Origin, Salvaged
 from gateway.queue.segments import Gap
 
 FULL_BYTES = 2 << 20
@@ -100,10 +100,11 @@ class Outcome:
 
 class Loaded(NamedTuple):
     """What is on the disk. `holes` are (first, last) numbers behind the position that are gone; marks are
-    {(scope, key): (value, expiry)}; sizes are payload bytes."""
+    {(scope, key): (value, expiry)}; sizes are payload bytes; of what was saved the nearest queue's comes first."""
 
     meta: dict[str, str]
     lanes: dict[str, LaneState]
     holes: dict[str, list[tuple[int, int]]]
     sizes: dict[str, int]
     marks: dict[tuple[str, bytes], tuple[bytes, int]]
+    salvaged: Mapping[str, list[Salvaged]]

@@ -15,7 +15,7 @@ import apsw
 from gateway.codec import DecodeError, Entry, Shape
 from gateway.driver import Mark, MarkKey
 from gateway.errors import QueueFull, StorageFailing
-from gateway.queue import lanes, meta, salvaged
+from gateway.queue import checked, lanes, meta, salvaged
 from gateway.queue.dead import Dead
 from gateway.queue.gaps import Gaps
 from gateway.queue.ledger import statement
@@ -23,7 +23,7 @@ from gateway.queue.log import lost_commits
 from gateway.queue.origin import Former, Run, Salvaged, encode_formers
 from gateway.queue.quarantine import Quarantine
 from gateway.queue.reserve import Reserve
-from gateway.queue.schema import FORMAT, LANES, TABLES, are_numbers, checksum, connect, format_of
+from gateway.queue.schema import FORMAT, LANES, TABLES, are_numbers, connect, format_of
 from gateway.queue.segments import DROPPED, DROPPED_UNKNOWING, Gap, Segment, Segments, Stored, payload_bytes
 from gateway.queue.settings import QueueSettings
 from gateway.queue.state import Buried, DeadLetter, Group, LaneState, Loaded, Outcome, StorageDamaged
@@ -168,7 +168,8 @@ class Store:
                 )
                 if isinstance(key, bytes) and isinstance(value, bytes) and are_numbers(expires)
             }
-        return Loaded(known, states, holes, sizes, marks)
+            pieces = salvaged.load(self._db)
+        return Loaded(known, states, holes, sizes, marks, pieces)
 
     def _forget_marks(self, age_s: int) -> None:
         """Those of scopes that nobody writes any more; a full disk keeps them."""
@@ -188,11 +189,11 @@ class Store:
             self._store_run()
         self._renew_reserve()
         rows = [row for row in self._run_rows() if row[0] != self._run]
-        rows.append((*self._run_row(run, firsts), 0))
+        rows.append(self._run_row(run, firsts))
         return [
             (row[0], Run(row[1], lane, first))
             for row in rows
-            for lane, first in zip(LANES, row[5:7], strict=True)
+            for lane, first in zip(LANES, row[5:], strict=True)
         ]
 
     def commit(self, group: Group, next_seq: Mapping[str, int], now: tuple[int, int]) -> Outcome:
@@ -220,19 +221,13 @@ class Store:
             if not self._quarantine.forget_oldest():
                 return
 
-    def _run_rows(self) -> list[Any]:
+    def _run_rows(self) -> list[Sequence[Any]]:
         """Of earlier ones, oldest first."""
         with _translated():
-            rows = self._rows("SELECT * FROM run ORDER BY id")
-            if any(row[-1] != checksum(row[:-1]) for row in rows):
-                raise apsw.CorruptError("a row of table run can't be read")
-        return rows
+            return checked.load(self._db, "run", "id")
 
     def _run_row(self, run: tuple[str, str, int, int], firsts: Mapping[str, int]) -> RunRow:
         return (self._run, *run, firsts["main"], firsts["ledger"])
-
-    def _insert_run(self, row: RunRow) -> None:
-        self._db.execute("INSERT INTO run VALUES(?,?,?,?,?,?,?,?)", (*row, checksum(row)))
 
     @_reserved
     def _store_run(self) -> None:
@@ -245,7 +240,7 @@ class Store:
             return
         *_, main, ledger = self._run_unwritten
         self._db.execute("DELETE FROM run WHERE main=? AND ledger=?", (main, ledger))
-        self._insert_run(self._run_unwritten)
+        checked.put(self._db, "run", self._run_unwritten)
         states = lanes.load(self._db)
         named = min(self._named(lane, states[lane].position) for lane in LANES)
         self._db.execute("DELETE FROM run WHERE id<=? AND id<?", (self._run - RUNS_MAX, named))
@@ -428,13 +423,8 @@ class Store:
             meta.put(self._db, "formers", encode_formers(formers))
             told = Entry(self._ledger, now[0], json.dumps({"kind": "salvage", **asdict(story)}).encode())
             self._segments.append("ledger", story.ledger.records + 1, [told], SAVED_RUN, now)
-            self._insert_run((SAVED_RUN, secrets.token_hex(4), "", *now, 1, 1))
+            checked.put(self._db, "run", (SAVED_RUN, secrets.token_hex(4), "", *now, 1, 1))
             self._db.execute("COMMIT")
-
-    def salvaged(self, lane: str) -> list[Salvaged]:
-        """The nearest queue's first."""
-        with _translated():
-            return [piece for of_lane, piece in salvaged.load(self._db) if of_lane == lane]
 
     def close(self) -> None:
         """Fold the write-ahead log into the file, so that an empty log tells of a clean stop. On a full disk it stays."""

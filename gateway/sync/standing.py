@@ -37,7 +37,7 @@ class Standing:
         if not others:
             await self._memory.set_copied(None)
         elif self._memory.copied is None and not self._forked:
-            await self._memory.set_copied({lane: await self._came_along(lane) for lane in LANES})
+            await self._memory.set_copied({lane: self._came_along(lane) for lane in LANES})
 
     @property
     def _forked(self) -> bool:
@@ -45,19 +45,19 @@ class Standing:
         origin, copied = self._queue.origin, self._memory.copied_in
         return origin is not None and copied is not None and copied[0] == origin.queue_id
 
-    async def _came_along(self, lane: str) -> int:
+    def _came_along(self, lane: str) -> int:
         """All before this run; or, of a damaged database that was saved meanwhile, what had come along in that one."""
         if self._memory.copied_in is None:
             return self._queue.runs(lane)[-1].first - 1
         queue_id, copied = self._memory.copied_in
-        saved = [one for one in await self._queue.salvaged(lane) if one.queue_id == queue_id]
+        saved = [one for one in self._queue.salvaged(lane) if one.queue_id == queue_id]
         return sum(max(0, min(one.records, copied[lane] - one.old_first + 1)) for one in saved)
 
     def check_place(self, now: Place, adoption: Adoption | None) -> bool:
         """Whether what waits goes to another place than before, as was agreed to. Raises SinkHeld."""
         known = self._memory.hardware_id
-        others = self._board is not None and known not in (None, self._board, self._replaces)
-        others = others and not self._forked
+        here = (None, self._board, self._replaces)
+        others = self._board is not None and known not in here and not self._forked
         if adoption is not None and adoption.answer == "fork":
             wrong = self.why_no_fork()
             if wrong is not None:
@@ -95,8 +95,7 @@ class Standing:
         """Where each lane goes on, {lane: verdict}. Raises SinkHeld where nobody can know."""
         if adoption is not None and adoption.answer == "fork":
             return await self._fork()
-        salvaged = {lane: await self._queue.salvaged(lane) for lane in LANES}
-        saved = await self._queue.saved_from()
+        saved = self._queue.saved_from()
         other = rival(seen, self._queue.queue_id, saved, self._memory.accepted_offset, self._is_stranger)
         assume = adoption.assume if adoption is not None else None
         # Of what was saved from a queue that had sent, Kafka must know something, or nobody knows what was delivered.
@@ -113,7 +112,7 @@ class Standing:
                 runs=self._queue.runs(name),
                 next_seq=self._queue.next_seq(name),
                 position=max(begins, self._queue.position(name)),
-                salvaged=salvaged[name],
+                salvaged=self._queue.salvaged(name),
                 formers=self._queue.formers(name),
                 earlier=adoption.earlier.get(name) if adoption is not None else None,
                 settled=settled[name] if settled is not None else None,

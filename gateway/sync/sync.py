@@ -235,7 +235,7 @@ class Sync:
                 await self._tell("note", lane.name, text=verdict.note)
         await self._queue.put([])  # what was dropped unknowingly is judged before anything passes it
         self._reconciled, self._in_doubt = True, False
-        lost = predecessors(seen, self._queue.queue_id, await self._queue.saved_from())
+        lost = predecessors(seen, self._queue.queue_id, self._queue.saved_from())
         if lost:
             _log.warning("earlier queues of this gateway id are gone: %s", ", ".join(lost))
             await self._tell(

@@ -130,18 +130,19 @@ class KafkaBroker:
         """Start, or start again on the same ports and the same data; returns when clients are served. At the first start
         nobody knows the ports yet: if somebody else was faster to take one, there are others."""
         first = not (self._directory / "data").exists()
-        self.prepare()
-        self.launch()
         try:
-            self.wait_until_served()
+            self._start()
         except BrokerError:
             if not first or PORT_TAKEN not in self.log.read_text():
                 raise
             self._admin = None
             self.move()
-            self.prepare()
-            self.launch()
-            self.wait_until_served()
+            self._start()
+
+    def _start(self) -> None:
+        self.prepare()
+        self.launch()
+        self.wait_until_served()
 
     def prepare(self) -> None:
         self._directory.mkdir(parents=True, exist_ok=True)

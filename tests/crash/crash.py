@@ -77,6 +77,14 @@ class Cut(NamedTuple):
     fate: Fate
     draw: int
 
+    def __str__(self) -> str:
+        return f"{self.operation}:{self.fate.name}:{self.draw}"
+
+    @classmethod
+    def named(cls, text: str) -> "Cut":
+        operation, fate, draw = text.split(":")
+        return cls(int(operation), Fate[fate], int(draw))
+
 
 class Failure(NamedTuple):
     """With more than one cut: the start after the first was cut again."""
@@ -86,7 +94,7 @@ class Failure(NamedTuple):
     why: str
 
     def __str__(self) -> str:
-        where = " ".join(f"{cut.operation}:{cut.fate.name}:{cut.draw}" for cut in self.cuts)
+        where = " ".join(map(str, self.cuts))
         return f"{self.why}\n  again: python -m tests.crash.crash --seed {self.seed} --replay {where}"
 
 
@@ -233,10 +241,7 @@ def main() -> None:
     arguments = parser.parse_args()
     logging.disable(logging.WARNING)
     if arguments.replay:
-        parts = [cut.split(":") for cut in arguments.replay]
-        replay(
-            arguments.seed, [Cut(int(operation), Fate[fate], int(draw)) for operation, fate, draw in parts]
-        )
+        replay(arguments.seed, [Cut.named(text) for text in arguments.replay])
         return
     found = sweep(arguments.images, arguments.seed, arguments.processes)
     tell_rows(found, f"make crash N={arguments.images} SEED={arguments.seed}")

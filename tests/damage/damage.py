@@ -27,8 +27,8 @@ from gateway.sync.lineage import Seen
 from gateway.sync.position import Key, Progress, position_at
 from gateway.sync.reconcile import Local, reconcile
 from tests.crash.crash import MEMORY, OneThread
-from tests.damage.victim import DEAD, IN_KAFKA, LAST_COMMIT, SHAPE, Victim, make_victim, settings
-from tests.damage.wounds import AT_REST, OF_DATABASE, OF_LOG
+from tests.damage.victim import DEAD, IN_KAFKA, LAST_COMMIT, SHAPE, Victim, make_victims, settings
+from tests.damage.wounds import AT_REST, OF_DATABASE, OF_LOG, hurt
 from tests.proof import Row, tell
 
 GATEWAY = "plant"
@@ -148,7 +148,7 @@ async def _reconciled(queue: Queue, kafka: Kafka) -> bool:
             queue.runs(lane),
             queue.next_seq(lane),
             queue.position(lane),
-            await queue.salvaged(lane),
+            queue.salvaged(lane),
             fresh=Key(GATEWAY, queue.queue_id, lane) not in seen,
         )
         verdict = reconcile(local, seen, GATEWAY)
@@ -226,7 +226,7 @@ def sweep(times: int, seed: int, only: int | None = None) -> dict[str, Found]:
     found: dict[str, Found] = {}
     with tempfile.TemporaryDirectory(dir=MEMORY) as name, asyncio.Runner(loop_factory=OneThread) as runner:
         scratch = Path(name)
-        victims = [runner.run(make_victim(scratch / str(clean), clean)) for clean in (False, True)]
+        victims = runner.run(make_victims(scratch))
         samples = [wound for wound in (*OF_DATABASE, *OF_LOG) for _ in range(times)]
         for number, wound in enumerate(samples):
             if only in (None, number):
@@ -259,8 +259,7 @@ def _sample(
 ) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(victim.folder, folder)
-    hurt = OF_LOG.get(wound) or OF_DATABASE[wound]
-    hurt(folder / ("queue.db-wal" if wound in OF_LOG else "queue.db"), rng)
+    hurt(folder, wound, rng)
     found.acknowledged += len(victim.values)
     try:
         outcome, silent = runner.run(examine(victim, folder, Kafka.of(victim)))

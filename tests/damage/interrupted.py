@@ -27,8 +27,8 @@ from tests.crash.crash import DRAWS, MEMORY, Cut, OneThread, cuts, image_of
 from tests.crash.disk import DIRECTORY, Disk, Fate, Operation, fingerprint, lay_out
 from tests.crash.recorder import Recorder
 from tests.damage.damage import Kafka, Untrue, examine, law
-from tests.damage.victim import IN_KAFKA, Victim, make_victim
-from tests.damage.wounds import OF_DATABASE, OF_LOG
+from tests.damage.victim import IN_KAFKA, Victim, make_victims
+from tests.damage.wounds import OF_DATABASE, OF_LOG, hurt
 from tests.proof import Row, tell
 
 AGAIN_SHARE, AGAIN_IMAGES = 1 / 50, 25
@@ -179,7 +179,7 @@ class Sweep:
                 try:
                     self.look(image, copy.deepcopy(kafka))
                 except (Untrue, TidegateError) as error:
-                    where = " ".join(f"{one.operation}:{one.fate.name}:{one.draw}" for one in (*trail, cut))
+                    where = " ".join(map(str, (*trail, cut)))
                     self.found.failures.append(f"{self._wound}: {error}\n    again: {self._again} {where}")
                     continue
                 if not trail and rng.random() < AGAIN_SHARE:
@@ -191,15 +191,14 @@ class Sweep:
 
 def _victims(folder: Path) -> list[Victim]:
     with asyncio.Runner(loop_factory=OneThread) as runner:
-        return [runner.run(make_victim(folder / str(clean), clean)) for clean in (False, True)]
+        return runner.run(make_victims(folder))
 
 
 def _hurt(victim: Victim, wound: str, rng: random.Random) -> dict[str, bytes]:
     with tempfile.TemporaryDirectory(dir=MEMORY) as name:
         folder = Path(name) / DATA
         shutil.copytree(victim.folder, folder)
-        hurt = OF_LOG.get(wound) or OF_DATABASE[wound]
-        hurt(folder / ("queue.db-wal" if wound in OF_LOG else "queue.db"), rng)
+        hurt(folder, wound, rng)
         return {f"{DATA}/{file.name}": file.read_bytes() for file in folder.iterdir() if file.is_file()}
 
 
@@ -244,8 +243,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.replay:
         wound, *where = options.replay
-        parts = [one.split(":") for one in where]
-        replay(options.seed, wound, [Cut(int(number), Fate[fate], int(draw)) for number, fate, draw in parts])
+        replay(options.seed, wound, [Cut.named(one) for one in where])
         return
     found = sweep(options.images, options.seed)
     print("\n".join(found.failures[:20]))

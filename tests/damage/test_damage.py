@@ -20,7 +20,7 @@ from tests.damage.victim import (
     make_victim,
     settings,
 )
-from tests.damage.wounds import OF_DATABASE, OF_LOG
+from tests.damage.wounds import OF_DATABASE, OF_LOG, hurt
 from tests.queue.full_disk import needs_root
 from tests.queue.rig import drain
 
@@ -59,7 +59,7 @@ async def test_what_is_set_aside_whole_is_saved_whole(tmp_path: Path, note: byte
 @pytest.mark.parametrize("wound", ["database missing", "database empty", "database all zeroes"])
 async def test_what_only_the_log_has_is_saved(tmp_path: Path, wound: str) -> None:
     victim = await make_victim(tmp_path, clean=False)
-    OF_DATABASE[wound](victim.folder / "queue.db", random.Random(SEED))
+    hurt(victim.folder, wound, random.Random(SEED))
     log = (victim.folder / "queue.db-wal").read_bytes()
     queue = await Queue.open(victim.folder / "queue.db", settings(), SystemClock())
     assert len(await drain(queue)) > LAST_COMMIT
@@ -73,8 +73,7 @@ async def test_what_only_the_log_has_is_saved(tmp_path: Path, wound: str) -> Non
 async def test_damaged_twice_without_a_link_nothing_is_delivered_twice(tmp_path: Path, wound: str) -> None:
     """Kafka's position is the first queue's; the second never told it any."""
     victim = await make_victim(tmp_path / "victim", clean=False)
-    hurt = OF_LOG.get(wound) or OF_DATABASE[wound]
-    hurt(victim.folder / ("queue.db-wal" if wound in OF_LOG else "queue.db"), random.Random(SEED))
+    hurt(victim.folder, wound, random.Random(SEED))
     once, twice, folder = Kafka.of(victim), Kafka.of(victim), tmp_path / "twice"
     shutil.copytree(victim.folder, folder)
     queue = await Queue.open(folder / "queue.db", settings(), SystemClock())

@@ -38,6 +38,11 @@ def settings() -> QueueSettings:
     return QueueSettings(max_bytes=4 << 20, min_free_bytes=0, commit_interval=0.0)
 
 
+async def make_victims(folder: Path) -> list[Victim]:
+    """One that was killed, and one that was stopped."""
+    return [await make_victim(folder / str(clean), clean) for clean in (False, True)]
+
+
 async def make_victim(folder: Path, clean: bool) -> Victim:
     """Stopped, or killed with a log that holds the last third of its records."""
     rng = random.Random(1)

@@ -110,5 +110,14 @@ OF_LOG: Mapping[str, Wound] = {
     "log missing": remove,
 }
 
+
+def hurt(folder: Path, wound: str, rng: random.Random) -> None:
+    """The files of a queue."""
+    if wound in OF_LOG:
+        OF_LOG[wound](folder / "queue.db-wal", rng)
+    else:
+        OF_DATABASE[wound](folder / "queue.db", rng)
+
+
 AT_REST = {wound for wound in (*OF_DATABASE, *OF_LOG) if not wound.startswith("bits")}
 """Whole pages or files that are missing."""

@@ -14,7 +14,7 @@ import pytest
 from gateway.testing.kafka import KafkaBroker
 from gateway.testing.proxy import Proxy
 from tests.whole.calls import inject, needs_strace, threads
-from tests.whole.rig import Gateway, at_work, settle, tell
+from tests.whole.rig import Audited, Devices, Gateway, at_work, settle, tell
 from tests.whole.watchdog import Watchdog
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.proof, pytest.mark.timeout(300)]
@@ -85,6 +85,14 @@ async def test_a_gateway_without_memory_acknowledges_nothing_that_it_loses(
     tell("36", "no more memory for 5 s", audited, recovery_s)
 
 
+async def started_again(gateway: Gateway, watchdog: Watchdog, devices: Devices) -> tuple[Audited, float]:
+    """The audit, and the seconds of the start."""
+    began = time.monotonic()
+    await gateway.start(environment=watchdog.environment)
+    recovery_s = time.monotonic() - began
+    return await settle(gateway, devices), recovery_s
+
+
 @needs_strace
 @pytest.mark.parametrize(
     ("thread", "syscall"), [("main", "sendto"), ("queue", "fdatasync")], ids=["loop", "storage"]
@@ -100,10 +108,7 @@ async def test_a_thread_that_hangs_starves_the_watchdog(
         async with inject(tid, syscall, f"delay_enter={HANGS_S * 10**6}:when=1", tmp_path / "calls"):
             assert await watchdog.starves(within_s=2 * HANGS_S)
             await watchdog.bite(gateway.process)
-        began = time.monotonic()
-        await gateway.start(environment=watchdog.environment)
-        recovery_s = time.monotonic() - began
-        audited = await settle(gateway, devices)
+        audited, recovery_s = await started_again(gateway, watchdog, devices)
     what = "event loop" if thread == "main" else "storage thread"
     tell(
         "37", f"the {what} hangs for {HANGS_S} s and systemd's watchdog ends the process", audited, recovery_s
@@ -125,10 +130,7 @@ async def test_a_thread_that_dies_starves_the_watchdog(
         gateway.process.send_signal(signal_number)
         assert await watchdog.starves(within_s=2 * HANGS_S)
         await watchdog.bite(gateway.process)
-        began = time.monotonic()
-        await gateway.start(environment=watchdog.environment)
-        recovery_s = time.monotonic() - began
-        audited = await settle(gateway, devices)
+        audited, recovery_s = await started_again(gateway, watchdog, devices)
     tell("37", f"the {what} dies and systemd's watchdog ends the process", audited, recovery_s)
 
 
