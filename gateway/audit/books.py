@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from gateway.audit.numbers import INTERVAL_BYTES, Numbers, Range, joined, within, without
 from gateway.audit.report import Cause, Clash, Lane, Missing, Report
 from gateway.errors import CommandError
+from gateway.queue import UNREAD
 
 INTERVALS_MAX = 8_000_000
 """128 MB. A million records a partition that is read ahead of the others need at most as many."""
@@ -225,6 +226,8 @@ class Books:
     def _salvaged(self, queue: str, story: Mapping[str, Any]) -> None:
         """What of the damaged queue was delivered already is a prefix of what was saved of it."""
         old = story["queue_id"]
+        for table in story["unread"]:
+            self._account(old, "main").note(UNREAD[table])
         for lane in ("main", "ledger"):
             saved = story[lane]
             account = self._account(old, lane)

@@ -18,7 +18,7 @@ from gateway.control.client import running
 from gateway.control.local import LocalQueue
 from gateway.control.wire import to_json
 from gateway.errors import CommandError
-from gateway.queue import Lost, Story
+from gateway.queue import UNREAD, Lost, Story
 from gateway.runtime.status import DriverStatus, Status, Verification
 from gateway.sync import LinkState
 
@@ -202,6 +202,7 @@ def _salvage(story: Story) -> str:
         told += " (`tidegate audit` knows which of them Kafka had, or were dropped before)"
     later = f" or later than {words.clock(main.end_ms)}" if main.end_ms is not None else ""
     told += f"; what was stored behind number {main.end}{later}, if anything was, is lost without a trace"
+    told += "".join(f"; {UNREAD[table]}" for table in story.unread)
     return f"{told}. What is left of it is in {story.quarantine}"
 
 

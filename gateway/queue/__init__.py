@@ -30,7 +30,7 @@ Recovery. After an unclean stop the file and the log are checked; the lock file 
 whether its log must. Damage that is met in use is noted for the next start. A damaged database is set aside
 (quarantine/), what has a good checksum is saved under a new queue_id, and the story, with what is known to be lost, is
 told in status and in the ledger lane. The table salvage keeps the numbers that saved records had in the damaged queue,
-and in those before it: Kafka may know only the first. Quarantines lie outside the cap, at most three, together no
+and in those before it: Kafka may know only the first. Where damage took that away, meta "unmapped" names those queues. Quarantines lie outside the cap, at most three, together no
 larger than it; where the disk gets near the floor the oldest goes first.
 """
 
@@ -45,10 +45,11 @@ from gateway.queue.segments import Gap, Segment
 from gateway.queue.settings import QueueSettings
 from gateway.queue.state import Buried, DeadLetter
 from gateway.queue.stats import LaneStats, QueueStats
-from gateway.queue.story import Lost, SavedLane, Story
+from gateway.queue.story import UNREAD, Lost, SavedLane, Story
 
 __all__ = [
     "LANES",
+    "UNREAD",
     "Buried",
     "Count",
     "DeadLetter",

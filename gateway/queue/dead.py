@@ -6,9 +6,8 @@ from typing import Any, cast
 import apsw
 
 from gateway.codec import decode, encode
-from gateway.queue import lanes
+from gateway.queue import checked, lanes
 from gateway.queue.origin import Salvaged
-from gateway.queue.schema import check_numbers
 from gateway.queue.segments import Segment
 from gateway.queue.state import Buried, DeadLetter
 
@@ -32,8 +31,8 @@ class Dead:
     def bury(self, segment: Segment, time_ms: int, reason: str) -> None:
         """A segment of one record. Once is enough."""
         self._db.execute(
-            "INSERT OR IGNORE INTO dead(lane,seq,time_ms,reason,body) VALUES(?,?,?,?,?)",
-            (segment.lane, segment.first, time_ms, reason, encode(segment.entries)),
+            "INSERT OR IGNORE INTO dead(lane,seq,time_ms,reason,sum,body) VALUES(?,?,?,?,?,?)",
+            _checked((segment.lane, segment.first, time_ms, reason), encode(segment.entries)),
         )
 
     def exhume(self, ids: Sequence[int]) -> None:
@@ -48,8 +47,8 @@ class Dead:
                 reason = f"{reason} (number {seq} of queue {queue_id})"
                 numbers = (piece.number(seq) for piece in pieces.get(lane, ()) if piece.queue_id == queue_id)
                 seq = next(filter(None, numbers), -row_id)
-            row = (row_id, lane, seq, time_ms, reason, body)
-            self._db.execute("INSERT OR REPLACE INTO dead VALUES(?,?,?,?,?,?)", row)
+            row = (row_id, *_checked((lane, seq, time_ms, reason), body))
+            self._db.execute("INSERT OR REPLACE INTO dead VALUES(?,?,?,?,?,?,?)", row)
 
     def surplus(self) -> list[Buried]:
         """Those beyond the caps, oldest first. One that the position has not passed stays: it is the record itself."""
@@ -73,9 +72,13 @@ class Dead:
 
     def numbers(self, lane: str, after: int) -> list[int]:
         """Sequence numbers. Raises apsw.CorruptError."""
-        rows = self._rows("SELECT seq FROM dead WHERE lane=? AND seq>?", (lane, after))
-        check_numbers("dead", *(row[0] for row in rows))
-        return [int(row[0]) for row in rows]
+        rows = checked.load(self._db, "dead", "id", "lane,seq,time_ms,reason,sum")
+        return [seq for name, seq, *_ in rows if name == lane and seq > after]
 
     def _rows(self, sql: str, bindings: tuple[object, ...]) -> Any:
         return self._db.execute(sql, cast(Any, bindings)).fetchall()
+
+
+def _checked(row: tuple[str, int, int, str], body: bytes) -> tuple[Any, ...]:
+    """The body has a checksum of its own, and is not read where only numbers are wanted."""
+    return (*row, checked.checksum(row), body)

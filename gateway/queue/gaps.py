@@ -1,11 +1,8 @@
 """The gap table: what was deleted undelivered and is not told yet. All runs inside the caller's transaction."""
 
-from typing import Any
-
 import apsw
 
-from gateway.queue import lanes
-from gateway.queue.schema import LANES, check_numbers
+from gateway.queue import checked, lanes
 from gateway.queue.segments import Gap
 
 
@@ -17,25 +14,19 @@ class Gaps:
         """Adjacent ones of one reason are one row. The next number must survive the deletion of the newest segment.
         Raises apsw.CorruptError."""
         lanes.used(self._db, gap.lane, gap.last)
-        self._db.execute(
-            "UPDATE gap SET last=?,records=records+?,to_ms=? WHERE id=(SELECT max(id) FROM gap)"
-            " AND lane=? AND last=? AND reason=?",
-            (gap.last, gap.records, gap.to_ms, gap.lane, gap.first - 1, gap.reason),
-        )
-        if not self._db.changes():
-            self._db.execute(
-                "INSERT INTO gap(lane,first,last,records,from_ms,to_ms,reason) VALUES(?,?,?,?,?,?,?)",
-                (gap.lane, gap.first, gap.last, gap.records, gap.from_ms, gap.to_ms, gap.reason),
-            )
+        row_id, newest = next(iter(self._rows("id DESC LIMIT 1")), (0, None))
+        if newest is not None and newest.joins(gap):
+            gap = gap._replace(first=newest.first, from_ms=newest.from_ms)
+        else:
+            row_id += 1
+        checked.put(self._db, "gap", (row_id, *gap))
 
     def all(self) -> list[Gap]:
         """Raises apsw.CorruptError."""
-        query = "SELECT lane,first,last,from_ms,to_ms,reason FROM gap ORDER BY id"
-        rows: list[Any] = self._db.execute(query).fetchall()
-        check_numbers("gap", *(column for row in rows for column in row[1:5]))
-        if any(row[0] not in LANES for row in rows):
-            raise apsw.CorruptError("a row of table gap can't be read")
-        return [Gap(*row) for row in rows]
+        return [gap for _, gap in self._rows("id")]
 
     def forget(self) -> None:
         self._db.execute("DELETE FROM gap")
+
+    def _rows(self, order: str) -> list[tuple[int, Gap]]:
+        return [(row_id, Gap(*columns)) for row_id, *columns in checked.load(self._db, "gap", order)]

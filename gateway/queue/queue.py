@@ -20,7 +20,8 @@ from gateway.queue.census import Census, Count
 from gateway.queue.ledger import statement
 from gateway.queue.lock import FileLock, Note
 from gateway.queue.marks import Marks
-from gateway.queue.origin import Former, Origin, Run, Salvaged, decode_formers
+from gateway.queue.origin import Origin, Run
+from gateway.queue.past import Past
 from gateway.queue.quarantine import Quarantine
 from gateway.queue.ranges import include, overlap
 from gateway.queue.recent import Recent
@@ -138,8 +139,7 @@ class Queue:
             self._gaps_open = True
             if gap.reason != DROPPED:
                 include(self._unsettled[gap.lane], gap.first, gap.last)
-        self._salvaged = loaded.salvaged
-        self._formers = decode_formers(loaded.meta.get("formers", "{}"))
+        self.past = Past(loaded.meta, loaded.salvaged)
         self._age_written_s = int(loaded.meta.get("age_s", "0"))
         self._marks = Marks(loaded.marks, self._age_written_s, self._clock)
         run = (self.run_id, boot_id(), *now)
@@ -285,18 +285,6 @@ class Queue:
     async def oldest_ms(self, lane: str) -> int | None:
         """Unix time at which the oldest pending segment was accepted."""
         return await self._call(self._store.oldest_ms, lane, self.position(lane))
-
-    def salvaged(self, lane: str) -> list[Salvaged]:
-        """The nearest queue's first: after more than one damage without a link there are several."""
-        return self._salvaged[lane]
-
-    def saved_from(self) -> set[str]:
-        """Damaged queues, though nothing may have waited in them."""
-        return {piece.queue_id for lane in LANES for piece in self._salvaged[lane]} | self._formers.keys()
-
-    def formers(self, lane: str) -> dict[str, Former]:
-        """{queue id: former} of those that `salvaged` names and whose runs could be read."""
-        return {queue_id: lanes[lane] for queue_id, lanes in self._formers.items()}
 
     @property
     def origin(self) -> Origin | None:

@@ -7,35 +7,31 @@ reserve; where that is not enough nothing is written until there is more.
 """
 
 import errno
+import json
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
 
 import apsw
 
-from gateway.codec import DecodeError, Entry, Shape, decode
+from gateway.codec import Shape
 from gateway.errors import QueueFull, StorageFailing, StorageUnwritable
-from gateway.queue import checked, lanes, meta, salvaged
+from gateway.queue.damaged import NO_DAMAGE, Damaged
 from gateway.queue.ledger import of_queue
 from gateway.queue.lock import Note
 from gateway.queue.log import HEADER_BYTES, has_header
-from gateway.queue.origin import Former, Origin, Run, Salvaged, decode_formers
-from gateway.queue.quarantine import UNFINISHED, Quarantine, damage, size, write
+from gateway.queue.origin import Origin, Salvaged
+from gateway.queue.quarantine import UNFINISHED, Quarantine, damage, size
 from gateway.queue.salvaged import by_queue, carried
 from gateway.queue.schema import (
     LANES,
-    are_numbers,
-    connect,
-    segment_first,
-    segment_ids,
     sync_directory,
     unusable,
 )
 from gateway.queue.settings import QueueSettings
 from gateway.queue.state import StorageDamaged
-from gateway.queue.store import PAGE_BYTES, Store, free_bytes, log_bytes_max, reserve_path
+from gateway.queue.store import Store, free_bytes, log_bytes_max, reserve_path
 from gateway.queue.story import Holes, SavedLane, Story
 
 IN_WAL_MODE = b"\2\2"
@@ -138,19 +134,22 @@ def _salvage(
     vfs: str | None,
 ) -> Store:
     note = quarantine / UNFINISHED
-    with closing(_Damaged(quarantine / path.name, vfs)) as damaged:
+    with closing(Damaged(quarantine / path.name, vfs)) as damaged:
         _make_room(path, damaged, quarantine, settings)
         old_id = damaged.meta.get("queue_id", noted.queue_id if noted else "unknown")
         store = Store(path, settings, ledger, vfs)
         try:
             store.make_room(size(quarantine))
             store.create(secrets.token_hex(8))
-            store.take_over(damaged.meta, damaged.rows("mark"))
+            known = damaged.meta | {"unmapped": json.dumps(damaged.unmapped())}
+            store.take_over(known, damaged.rows("mark"))
+            letters = damaged.letters()
             pieces, told = {}, {}
             for lane in LANES:
                 pieces[lane], told[lane] = _save(store, damaged, lane, old_id, now)
-            story = Story(now[0], damage(note), old_id, str(quarantine), **told)
-            store.finish_salvage(story, pieces, damaged.rows("dead"), damaged.formers(old_id, pieces), now)
+            unread = tuple(sorted(damaged.broken & {"dead", "mark"}))
+            story = Story(now[0], damage(note), old_id, str(quarantine), unread, **told)
+            store.finish_salvage(story, pieces, letters, damaged.formers(old_id, pieces), now)
             sync_directory(path.parent)
         except BaseException:
             store.abandon()
@@ -161,7 +160,7 @@ def _salvage(
     return store
 
 
-def _make_room(path: Path, damaged: "_Damaged", quarantine: Path, settings: QueueSettings) -> None:
+def _make_room(path: Path, damaged: Damaged, quarantine: Path, settings: QueueSettings) -> None:
     """To try in vain would cost the card as much each time as to succeed. Raises StorageUnwritable."""
     needed = log_bytes_max(settings) + min(damaged.undelivered_bytes(), size(quarantine))
     while free_bytes(path.parent) < needed and Quarantine(path).forget_oldest():
@@ -176,7 +175,7 @@ def _make_room(path: Path, damaged: "_Damaged", quarantine: Path, settings: Queu
 
 
 def _save(
-    store: Store, damaged: "_Damaged", lane: str, old_id: str, now: tuple[int, int]
+    store: Store, damaged: Damaged, lane: str, old_id: str, now: tuple[int, int]
 ) -> tuple[list[Salvaged], SavedLane]:
     state = damaged.lanes.get(lane)
     holes = Holes(0 if state is None else state.position, now[0])
@@ -200,113 +199,3 @@ def _save(
     parted = [] if origin is None else [origin.shared(lane)]
     earlier = by_queue(parted + damaged.salvaged[lane])
     return pieces + [one for before in earlier.values() for one in carried(pieces, before)], told
-
-
-COLUMNS: Mapping[str, Sequence[type]] = {
-    "meta": (str, str),
-    "lane": (str, int, int, int, int, int, int),
-    "mark": (str, bytes, bytes, int),
-    "dead": (int, str, int, int, str, bytes),
-    "salvage": (str, str, int, int, int, int),
-}
-
-
-FORMERS_MAX = 4
-"""So many damaged queues, one saved from the other, are known by their runs."""
-
-NO_DAMAGE = (apsw.BusyError, apsw.LockedError, apsw.FullError, apsw.CantOpenError, apsw.NoMemError)
-"""What can't be read for these reasons can be read another time."""
-
-
-class _Damaged:
-    """Reads what can still be read of a database; whatever can't is passed over."""
-
-    def __init__(self, path: Path, vfs: str | None) -> None:
-        """Raises NO_DAMAGE, as all that reads does."""
-        if not path.exists() or path.stat().st_size == 0:
-            # SQLite would throw the log of an empty file away.
-            write(path, bytes(PAGE_BYTES))
-        self._broken: set[str] = set()
-        """Tables that could not be read to their end."""
-        self._db: apsw.Connection | None
-        try:
-            self._db = connect(path, PAGE_BYTES, vfs)
-        except NO_DAMAGE:
-            raise
-        except apsw.Error:
-            self._db = None
-        self.meta = dict(meta.sound(self.rows("meta")))
-        self.lanes = lanes.states(checked.sound(self.rows("lane")))
-        self.salvaged = salvaged.by_lane(checked.sound(self.rows("salvage")))
-
-    def rows(self, table: str) -> list[Any]:
-        """Those that can be what they should be."""
-        columns = COLUMNS[table]
-        found = self._read(f"SELECT * FROM {table}", (), table)  # noqa: S608 the name is one of ours
-        return [row for row in found if len(row) == len(columns) and all(map(isinstance, row, columns))]
-
-    def segments(self, lane: str, holes: Holes) -> Iterator[tuple[int, list[Entry]]]:
-        """(first, entries) of every undelivered segment with a good checksum, in order; one at a time is in memory."""
-        bounds = segment_ids(lane)
-        query = "SELECT id FROM segment WHERE id BETWEEN ? AND ? ORDER BY id"
-        ids = {row_id for (row_id,) in self._read(query, bounds)}
-        for (row_id,) in self._read(f"{query} DESC", bounds):
-            if row_id in ids:
-                break
-            ids.add(row_id)
-        for row_id in sorted(ids):
-            first = segment_first(row_id)
-            try:
-                [(body, wall_ms)] = self._read("SELECT body,wall_ms FROM segment WHERE id=?", (row_id,))
-                entries = decode(body)
-            except (DecodeError, ValueError):
-                continue
-            skip = max(0, holes.last + 1 - first)
-            if skip < len(entries):
-                yield first + skip, entries[skip:]
-                last = first + len(entries) - 1
-                holes.found(first + skip, last, wall_ms if are_numbers(wall_ms) else None)
-
-    def formers(
-        self, queue_id: str, pieces: Mapping[str, Sequence[Salvaged]]
-    ) -> Mapping[str, Mapping[str, Former]]:
-        """This queue and those before it, the nearest first; without this one if not all of its runs can be read."""
-        before = decode_formers(self.meta.get("formers", "{}"))
-        found = list(self._read("SELECT * FROM run ORDER BY id", (), "run"))
-        rows = list(checked.sound(found))
-        if not rows or "run" in self._broken or len(rows) < len(found):
-            return before
-        own = {}
-        for column, lane in enumerate(LANES, 5):
-            own_pieces = [piece for piece in pieces[lane] if piece.queue_id == queue_id]
-            state = self.lanes.get(lane)
-            ends = [own_pieces[-1].old_last + 1 if own_pieces else 1, 1 if state is None else state.next_seq]
-            own[lane] = Former([Run(row[1], lane, row[column]) for row in rows], max(ends))
-        return dict([(queue_id, own), *before.items()][:FORMERS_MAX])
-
-    def undelivered_bytes(self) -> int:
-        """Of segments, as far as they can be counted."""
-        query = "SELECT length(body) FROM segment WHERE id BETWEEN ? AND ?"
-        return sum(
-            length
-            for lane, state in self.lanes.items()
-            for (length,) in self._read(query, segment_ids(lane, state.position + 1))
-            if are_numbers(length)
-        )
-
-    def _read(self, sql: str, bindings: tuple[int, ...], table: str = "") -> Iterator[Any]:
-        if self._db is None:
-            return
-        try:
-            yield from self._db.execute(sql, bindings)
-        except NO_DAMAGE:
-            raise
-        except (apsw.Error, UnicodeDecodeError):
-            self._broken.add(table)
-            return
-
-    def close(self) -> None:
-        """The files stay as they were found."""
-        if self._db is not None:
-            self._db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
-            self._db.close(True)

@@ -17,19 +17,19 @@ _LANE_SHIFT = 56
 
 # "id" of a segment is lane << 56 | first sequence number: a lane is one range of the primary key, no second index.
 TABLES = """
-CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL, sum INT NOT NULL) WITHOUT ROWID;
 CREATE TABLE lane(name TEXT PRIMARY KEY, next_seq INT NOT NULL, position INT NOT NULL,
     delivered INT NOT NULL, dropped INT NOT NULL, dead INT NOT NULL, sum INT NOT NULL) WITHOUT ROWID;
 CREATE TABLE run(id INTEGER PRIMARY KEY, run_id TEXT NOT NULL, boot_id TEXT NOT NULL, wall_ms INT NOT NULL,
     boot_ms INT NOT NULL, main INT NOT NULL, ledger INT NOT NULL, sum INT NOT NULL);
 CREATE TABLE segment(id INTEGER PRIMARY KEY, count INT NOT NULL, run INT NOT NULL, size INT NOT NULL,
     wall_ms INT NOT NULL, boot_ms INT NOT NULL, merged INT NOT NULL, body BLOB NOT NULL);
-CREATE TABLE mark(scope TEXT, key BLOB, value BLOB NOT NULL, expires_s INT NOT NULL,
+CREATE TABLE mark(scope TEXT, key BLOB, value BLOB NOT NULL, expires_s INT NOT NULL, sum INT NOT NULL,
     PRIMARY KEY(scope, key)) WITHOUT ROWID;
 CREATE TABLE dead(id INTEGER PRIMARY KEY AUTOINCREMENT, lane TEXT NOT NULL, seq INT NOT NULL, time_ms INT NOT NULL,
-    reason TEXT NOT NULL, body BLOB NOT NULL, UNIQUE(lane, seq));
+    reason TEXT NOT NULL, sum INT NOT NULL, body BLOB NOT NULL, UNIQUE(lane, seq));
 CREATE TABLE gap(id INTEGER PRIMARY KEY, lane TEXT NOT NULL, first INT NOT NULL, last INT NOT NULL,
-    records INT NOT NULL, from_ms INT NOT NULL, to_ms INT NOT NULL, reason TEXT NOT NULL);
+    from_ms INT NOT NULL, to_ms INT NOT NULL, reason TEXT NOT NULL, sum INT NOT NULL);
 CREATE TABLE salvage(lane TEXT NOT NULL, queue_id TEXT NOT NULL, old_first INT NOT NULL, count INT NOT NULL,
     first INT NOT NULL, sum INT NOT NULL);
 """

@@ -61,6 +61,9 @@ class Gap(NamedTuple):
     def records(self) -> int:
         return self.last - self.first + 1
 
+    def joins(self, later: "Gap") -> bool:
+        return (self.lane, self.last + 1, self.reason) == (later.lane, later.first, later.reason)
+
 
 class Stored(NamedTuple):
     """One row as it lies on the disk. Merged ones were accepted from `wall_ms` on until the next one was."""

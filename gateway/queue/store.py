@@ -23,7 +23,7 @@ from gateway.queue.log import lost_commits
 from gateway.queue.origin import Former, Run, Salvaged, encode_formers
 from gateway.queue.quarantine import Quarantine
 from gateway.queue.reserve import Reserve
-from gateway.queue.schema import FORMAT, LANES, TABLES, are_numbers, connect, format_of
+from gateway.queue.schema import FORMAT, LANES, TABLES, connect, format_of
 from gateway.queue.segments import DROPPED, DROPPED_UNKNOWING, Gap, Segment, Segments, Stored, payload_bytes
 from gateway.queue.settings import QueueSettings
 from gateway.queue.state import Buried, DeadLetter, Group, LaneState, Loaded, Outcome, StorageDamaged
@@ -162,11 +162,8 @@ class Store:
                 state.next_seq = max(state.next_seq, expected)
             self._forget_marks(int(known.get("age_s", "0")))
             marks = {
-                (str(scope), bytes(key)): (bytes(value), expires)
-                for scope, key, value, expires in self._rows(
-                    "SELECT scope,key,value,expires_s FROM mark ORDER BY expires_s"
-                )
-                if isinstance(key, bytes) and isinstance(value, bytes) and are_numbers(expires)
+                (scope, key): (value, expires)
+                for scope, key, value, expires in checked.load(self._db, "mark", "expires_s")
             }
             pieces = salvaged.load(self._db)
         return Loaded(known, states, holes, sizes, marks, pieces)
@@ -221,7 +218,7 @@ class Store:
             if not self._quarantine.forget_oldest():
                 return
 
-    def _run_rows(self) -> list[Sequence[Any]]:
+    def _run_rows(self) -> list[tuple[Any, ...]]:
         """Of earlier ones, oldest first."""
         with _translated():
             return checked.load(self._db, "run", "id")
@@ -404,7 +401,7 @@ class Store:
                 if key != "queue_id":
                     meta.put(self._db, key, value)
             for row in marks:
-                self._db.execute("INSERT OR REPLACE INTO mark VALUES(?,?,?,?)", row)
+                checked.put(self._db, "mark", row)
 
     def finish_salvage(
         self,
@@ -490,7 +487,7 @@ class Store:
             self._db.execute("DELETE FROM mark WHERE scope=? AND key=?", (mark.scope, mark.key))
         else:
             (scope, key, value, _), expires_s = mark
-            self._db.execute("INSERT OR REPLACE INTO mark VALUES(?,?,?,?)", (scope, key, value, expires_s))
+            checked.put(self._db, "mark", (scope, key, value, expires_s))
 
     def _rows(self, sql: str, bindings: tuple[object, ...] = ()) -> list[Any]:
         return cast(list[Any], self._db.execute(sql, cast(Any, bindings)).fetchall())

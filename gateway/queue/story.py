@@ -5,6 +5,12 @@ from dataclasses import asdict, dataclass
 
 LOST_MAX = 100
 
+UNREAD = {
+    "dead": "not all of its dead letters could be read",
+    "mark": "not all of its marks could be read: a message that a device sends again may be stored twice",
+}
+"""By table."""
+
 
 @dataclass(frozen=True)
 class Lost:
@@ -36,12 +42,14 @@ class SavedLane:
 
 @dataclass(frozen=True)
 class Story:
-    """Of queue `queue_id`, whose files are in the folder `quarantine`. `time` is Unix ms."""
+    """Of queue `queue_id`, whose files are in the folder `quarantine`. `time` is Unix ms. `unread` are tables,
+    of those in UNREAD."""
 
     time: int
     damage: str
     queue_id: str
     quarantine: str
+    unread: tuple[str, ...]
     main: SavedLane
     ledger: SavedLane
 
@@ -51,7 +59,7 @@ class Story:
         for lane in ("main", "ledger"):
             lost = tuple(Lost(**one) for one in told[lane]["lost"])
             told[lane] = SavedLane(**(told[lane] | {"lost": lost}))
-        return cls(**told)
+        return cls(**told | {"unread": tuple(told["unread"])})
 
     def encode(self) -> str:
         return json.dumps(asdict(self), separators=(",", ":"))

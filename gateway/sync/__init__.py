@@ -30,8 +30,10 @@ __all__ = [
 
 
 async def note_board(queue: Queue, gateway_id: str) -> None:
-    """Before anything is stored on a card that may have been copied from another board."""
-    await Standing(queue, Memory(queue), gateway_id, hardware_id(), None).note_board()
+    """Before anything is stored without a network, perhaps on a card that was copied from another board."""
+    standing = Standing(queue, Memory(queue), gateway_id, hardware_id(), None)
+    standing.pin_what_is_in_doubt()
+    await standing.note_board()
 
 
 def kafka_sync(

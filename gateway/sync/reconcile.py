@@ -22,6 +22,12 @@ LOST_BY_CLUSTER = (
 )
 
 
+OLDER_COPY = "an older copy of a database that delivered more"
+DAMAGED_AGAIN = (
+    "a database that was damaged, and damage has since then taken away which of its records these are"
+)
+
+
 class Local(NamedTuple):
     """One lane as the disk has it."""
 
@@ -33,6 +39,8 @@ class Local(NamedTuple):
     salvaged: Sequence[Salvaged] = ()
     formers: Mapping[str, Former] = MappingProxyType({})
     """Of those that it was saved from, whose runs are known."""
+    unmapped: Sequence[str] = ()
+    """Those of whose records nobody knows which wait here."""
     settled: Progress | None = None
     """How far the lane was when the last run ended, if no transaction was under way then: nothing is in doubt."""
     fresh: bool = False
@@ -141,14 +149,14 @@ def _parting(
 def _without(local: Local, seen: Mapping[Key, Seen], gateway_id: str, assume: Assume | None) -> Verdict:
     if local.fresh and not local.moved:
         saved, by, unknown = _saved(local, seen, gateway_id)
-        if unknown and assume is None:
+        if unknown is not None and assume is None:
             return Verdict(
                 local.position,
-                f"lane {local.lane}: what waits was saved from an older copy of a database that delivered more, and how much "
+                f"lane {local.lane}: what waits was saved from {unknown}, and how much "
                 "of it was delivered nobody can know. `tidegate adopt --assume lost` sends it (some perhaps twice), "
                 "`--assume delivered` skips what earlier runs stored (some perhaps never sent).",
             )
-        if unknown and assume == "delivered":
+        if unknown is not None and assume == "delivered":
             return Verdict(max(local.position, local.given_earlier))
         if saved.frontier <= local.position:
             return Verdict(local.position)
@@ -191,11 +199,14 @@ def _beyond(progress: Progress | None) -> Progress | None:
     return progress if progress is not None and progress.parked else None
 
 
-def _saved(local: Local, seen: Mapping[Key, Seen], gateway_id: str) -> tuple[Progress, str, bool]:
-    """What is delivered of records saved from a damaged database, by which queue, and whether more may be. The nearest
-    queue that Kafka knows has reconciled itself with those before it."""
-    for queue_id, pieces in by_queue(local.salvaged).items():
+def _saved(local: Local, seen: Mapping[Key, Seen], gateway_id: str) -> tuple[Progress, str, str | None]:
+    """What is delivered of records saved from a damaged database, by which queue, and if more may be, of what database
+    they are. The nearest queue that Kafka knows has reconciled itself with those before it."""
+    mapped = by_queue(local.salvaged)
+    for queue_id in dict.fromkeys([*mapped, *local.unmapped]):
+        pieces = mapped.get(queue_id, ())
         former = local.formers.get(queue_id)
+        unmapped = DAMAGED_AGAIN if queue_id in local.unmapped else None
         own = seen.get(Key(gateway_id, queue_id, local.lane))
         if former is not None:
             positions = [position for _, (_, position) in relatives(seen, queue_id, local.lane)]
@@ -206,10 +217,11 @@ def _saved(local: Local, seen: Mapping[Key, Seen], gateway_id: str) -> tuple[Pro
                 if end is not None
             ]
             if positions:
-                return _saved_of(pieces, union(known)), queue_id, None in ends
+                older = OLDER_COPY if None in ends else None
+                return _saved_of(pieces, union(known)), queue_id, unmapped or older
         elif own is not None:  # without its runs: by its numbers
-            return _saved_of(pieces, own.position.progress), queue_id, False
-    return Progress(0, 0), "", False
+            return _saved_of(pieces, own.position.progress), queue_id, unmapped
+    return Progress(0, 0), "", None
 
 
 def _saved_of(pieces: Sequence[Salvaged], progress: Progress) -> Progress:

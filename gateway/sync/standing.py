@@ -31,6 +31,11 @@ class Standing:
         self.parted: str | None = None
         """What was found wrong with the disk in this process's life, though it could go on."""
 
+    def pin_what_is_in_doubt(self) -> None:
+        """Behind a parked record nobody knows what of earlier runs is delivered until Kafka says it."""
+        if self._memory.parked:
+            self._queue.pin("main", self._queue.next_seq("main") - 1)
+
     async def note_board(self) -> None:
         """At start, without a network: what lies behind this was given by this board, though the database is another's."""
         others = self._board is not None and self._memory.hardware_id not in (None, self._board)
@@ -50,7 +55,7 @@ class Standing:
         if self._memory.copied_in is None:
             return self._queue.runs(lane)[-1].first - 1
         queue_id, copied = self._memory.copied_in
-        saved = [one for one in self._queue.salvaged(lane) if one.queue_id == queue_id]
+        saved = [one for one in self._queue.past.salvaged(lane) if one.queue_id == queue_id]
         return sum(max(0, min(one.records, copied[lane] - one.old_first + 1)) for one in saved)
 
     def check_place(self, now: Place, adoption: Adoption | None) -> bool:
@@ -95,7 +100,8 @@ class Standing:
         """Where each lane goes on, {lane: verdict}. Raises SinkHeld where nobody can know."""
         if adoption is not None and adoption.answer == "fork":
             return await self._fork()
-        saved = self._queue.saved_from()
+        past = self._queue.past
+        saved = past.queue_ids()
         other = rival(seen, self._queue.queue_id, saved, self._memory.accepted_offset, self._is_stranger)
         assume = adoption.assume if adoption is not None else None
         # Of what was saved from a queue that had sent, Kafka must know something, or nobody knows what was delivered.
@@ -112,8 +118,9 @@ class Standing:
                 runs=self._queue.runs(name),
                 next_seq=self._queue.next_seq(name),
                 position=max(begins, self._queue.position(name)),
-                salvaged=self._queue.salvaged(name),
-                formers=self._queue.formers(name),
+                salvaged=past.salvaged(name),
+                formers=past.formers(name),
+                unmapped=past.unmapped,
                 earlier=adoption.earlier.get(name) if adoption is not None else None,
                 settled=settled[name] if settled is not None else None,
                 fresh=not self._memory.sent and not unknown,

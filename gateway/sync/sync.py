@@ -79,9 +79,7 @@ class Sync:
         self._identity = Identity(gateway_id, queue.queue_id)
         self._memory = Memory(queue)
         self._standing = Standing(queue, self._memory, gateway_id, hardware_id, replaces)
-        if self._memory.parked:
-            # Of what earlier runs stored, nobody knows what is delivered until Kafka says it.
-            queue.pin(MAIN, queue.next_seq(MAIN) - 1)
+        self._standing.pin_what_is_in_doubt()
         self._lanes = {name: Lane(name, queue) for name in LANES}
         self._topics = Topics(sink, clock)
         self._pace = Pace(settings.linger, settings.max_rate, settings.transaction_timeout)
@@ -235,7 +233,7 @@ class Sync:
                 await self._tell("note", lane.name, text=verdict.note)
         await self._queue.put([])  # what was dropped unknowingly is judged before anything passes it
         self._reconciled, self._in_doubt = True, False
-        lost = predecessors(seen, self._queue.queue_id, self._queue.saved_from())
+        lost = predecessors(seen, self._queue.queue_id, self._queue.past.queue_ids())
         if lost:
             _log.warning("earlier queues of this gateway id are gone: %s", ", ".join(lost))
             await self._tell(

@@ -181,6 +181,7 @@ def test_what_a_damaged_database_lost_is_told_with_its_time_but_for_what_kafka_h
     story = {
         "queue_id": "old",
         "damage": "bad page",
+        "unread": ["mark"],
         "main": saved,
         "ledger": {**saved, "records": 0, "lost": []},
     }
@@ -196,8 +197,9 @@ def test_what_a_damaged_database_lost_is_told_with_its_time_but_for_what_kafka_h
     assert found.missing[2].reason == f"stored before {1 << 55} ms, gone with a damaged database"
     assert (
         "5 numbers could not be read, and what was stored behind 12, if anything was, left no trace"
-        in found.notes[0]
+        in found.notes[1]
     )
+    assert "a message that a device sends again may be stored twice" in found.notes[0]
 
 
 def test_a_record_that_two_branches_delivered_is_there_twice() -> None:
@@ -217,7 +219,8 @@ def test_a_salvaged_queue_goes_on_where_the_damaged_one_ended() -> None:
     position(books, 7, "old")
     position(books, 6, "new")
     saved = {"records": 4, "first": 6, "last": 9, "position": 5, "lost": [], "lost_records": 0, "end": 9}
-    story = {"queue_id": "old", "damage": "bad page", "main": saved, "ledger": {**saved, "records": 0}}
+    story = {"queue_id": "old", "damage": "bad page", "unread": [], "main": saved}
+    story["ledger"] = {**saved, "records": 0}
     say(books, "salvage", queue="new", **story)
     feed(books, range(1, 8), queue="old")
     feed(books, [3, 5, 6], queue="new")

@@ -148,7 +148,7 @@ async def _reconciled(queue: Queue, kafka: Kafka) -> bool:
             queue.runs(lane),
             queue.next_seq(lane),
             queue.position(lane),
-            queue.salvaged(lane),
+            queue.past.salvaged(lane),
             fresh=Key(GATEWAY, queue.queue_id, lane) not in seen,
         )
         verdict = reconcile(local, seen, GATEWAY)

@@ -8,7 +8,9 @@ import pytest
 
 from gateway.clock import SystemClock
 from gateway.codec import Entry
+from gateway.driver import Mark
 from gateway.queue import Origin, Queue
+from gateway.queue.state import StorageDamaged
 from tests.damage import ext4, interrupted
 from tests.damage.damage import SILENT, UNKNOWABLE, Kafka, examine, sweep, tell_rows
 from tests.damage.victim import (
@@ -20,7 +22,7 @@ from tests.damage.victim import (
     make_victim,
     settings,
 )
-from tests.damage.wounds import OF_DATABASE, OF_LOG, hurt
+from tests.damage.wounds import OF_DATABASE, OF_LOG, PAGE, hurt
 from tests.queue.full_disk import needs_root
 from tests.queue.rig import drain
 
@@ -97,6 +99,29 @@ async def test_a_branch_that_is_damaged_before_it_sent_delivers_nothing_twice(tm
     (victim.folder / "queue.damaged").write_text("seen in use")
     kafka = Kafka.of(victim)
     assert await examine(victim, victim.folder, kafka) == ("salvaged whole", 0)
+
+
+async def test_marks_on_both_sides_of_a_lost_page_are_kept_and_the_others_told(tmp_path: Path) -> None:
+    queue = await Queue.open(tmp_path / "queue.db", settings(), SystemClock())
+    marks = [Mark("http", b"%06d" % number, bytes(50), 86_400) for number in range(1000)]
+    await queue.put([Entry(SHAPE, 0, b"1")], remember=marks)
+    await queue.close()
+    file = tmp_path / "queue.db"
+    content = bytearray(file.read_bytes())
+    page = content.index(b"%06d" % 500) // PAGE * PAGE
+    content[page : page + PAGE] = bytes(PAGE)
+    file.write_bytes(content)
+    with pytest.raises(StorageDamaged):
+        await Queue.open(file, settings(), SystemClock())
+    queue = await Queue.open(file, settings(), SystemClock())
+    kept = sorted(queue.recall("http"))
+    assert kept[0] == b"000000"
+    assert kept[-1] == b"000999"
+    assert len(marks) - 100 < len(kept) < len(marks)
+    story = queue.stats().salvage
+    assert story is not None
+    assert story.unread == ("mark",)
+    await queue.close()
 
 
 @pytest.mark.slow

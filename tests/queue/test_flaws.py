@@ -5,6 +5,7 @@ from pathlib import Path
 import apsw
 import pytest
 
+from gateway.driver import Mark
 from gateway.errors import StorageFailing
 from tests.queue.rig import drain, entries, open_queue
 
@@ -19,8 +20,8 @@ from tests.queue.rig import drain, entries, open_queue
         "UPDATE lane SET name=cast(x'ff' AS TEXT) WHERE name='main'",
         "DELETE FROM lane WHERE name='main'",
         "UPDATE segment SET wall_ms='x'",
-        "INSERT INTO mark VALUES('s','1',2,'x')",
-        "INSERT INTO dead VALUES(1,'main','x',1,'why','')",
+        "INSERT INTO mark VALUES('s','1',2,'x',0)",
+        "INSERT INTO dead VALUES(2,'main','x',1,'why',0,'')",
         "UPDATE meta SET value=substr(value,1,10)||'?'||substr(value,12) WHERE key='queue_id'",
     ],
 )
@@ -51,12 +52,17 @@ async def test_numbers_that_are_none_are_set_aside_and_all_records_saved(tmp_pat
         ("UPDATE run SET main=x'00'", "run"),
         ("UPDATE run SET main=main+1", "run"),
         ("UPDATE run SET run_id=upper(run_id)||'x'", "run"),
-        ("INSERT INTO gap VALUES(1,'mbin',1,1,1,1,1,'queue full: oldest dropped')", "gap"),
+        ("INSERT INTO gap VALUES(1,'main',1,1,1,1,'queue full: oldest dropped',7)", "gap"),
+        ("UPDATE mark SET value=x'00'", "mark"),
+        ("UPDATE mark SET expires_s=expires_s+1", "mark"),
+        ("UPDATE dead SET seq=seq+1", "dead"),
+        ("UPDATE dead SET lane='main'", "dead"),
     ],
 )
 async def test_a_row_that_makes_no_sense_is_found_at_start(tmp_path: Path, flaw: str, table: str) -> None:
     queue = await open_queue(tmp_path)
-    await queue.put(entries(b"1"))
+    await queue.put(entries(b"1"), remember=[Mark("scope", b"key", b"value", 3600)])
+    await queue.bury("ledger", 1, entries(b"dead")[0], "why")
     await queue.close()
     database = apsw.Connection(str(tmp_path / "queue.db"))
     database.execute(flaw)
@@ -65,6 +71,9 @@ async def test_a_row_that_makes_no_sense_is_found_at_start(tmp_path: Path, flaw:
         await open_queue(tmp_path)
     queue = await open_queue(tmp_path)
     assert [body for _, body in await drain(queue)] == [b"1"]
+    story = queue.stats().salvage
+    assert story is not None
+    assert story.unread == ((table,) if table in ("mark", "dead") else ())
     await queue.close()
 
 

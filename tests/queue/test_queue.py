@@ -425,7 +425,7 @@ async def test_what_is_damaged_is_set_aside_and_the_rest_saved(
         assert lost == {
             number for number, body in enumerate(bodies, 1) if body not in {one for _, one in found}
         }
-    for piece in queue.salvaged("main"):
+    for piece in queue.past.salvaged("main"):
         assert piece.queue_id == old
         kept = [body for number, body in found if piece.first <= number < piece.first + piece.records]
         assert kept == bodies[piece.old_first - 1 : piece.old_first - 1 + piece.records]

@@ -4,11 +4,13 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+import apsw
 import pytest
 
 from gateway.errors import SinkRefused, SinkUnavailable
 from gateway.queue.quarantine import Quarantine
 from gateway.queue.state import StorageDamaged
+from gateway.sync import note_board
 from gateway.sync.memory import Memory
 from gateway.sync.standing import Standing
 from gateway.testing.sink import Fault, MemoryTopic
@@ -304,4 +306,67 @@ async def test_a_branch_that_is_damaged_knows_what_is_delivered_beyond_a_missing
     await world.start()
     world.cluster.topics["beta"] = closed
     await world.until(lambda: bodies(world) == [1, 2, 3, 4, 5, 6])
+    await world.stop()
+
+
+@pytest.mark.parametrize(
+    "flaw",
+    ["DELETE FROM salvage", "DELETE FROM salvage WHERE lane='main'", "UPDATE salvage SET first=first+1", ""],
+)
+async def test_damage_that_hits_what_is_known_of_a_former_queue(
+    world: World, flaw: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kafka knows only the first of three, and has more of it than the disk knew."""
+    monkeypatch.setattr("gateway.queue.queue.CONFIRM_INTERVAL_S", 3600.0)
+    await world.start()
+    await world.emit(SMALL)
+    await world.quiet()
+    await world.emit(SMALL, SMALL)
+    await world.quiet()
+    await world.kill()
+    damage(world)
+    world.stored.clear()  # the numbers begin anew
+    await world.start(connect=False)
+    await world.emit(SMALL)
+    await world.queue.close()
+    database = apsw.Connection(str(world.folder / "queue.db"))
+    database.execute(flaw)
+    database.close()
+    damage(world)
+    await world.start()
+    await world.until(lambda: world.held or world.drained)
+    if flaw:
+        assert bodies(world) == [1, 2, 3]
+        assert "damage has since then taken away which of its records" in (world.sync.status().alarm or "")
+        await world.stop()
+        damage(world)
+        await world.start()
+        await world.until(lambda: world.held)
+        await world.sync.adopt("lost")
+        await world.until(lambda: world.drained)
+        assert bodies(world) == [1, 2, 2, 3, 3, 4]
+    else:
+        assert bodies(world) == [1, 2, 3, 4]
+    await world.stop()
+
+
+async def test_no_import_makes_room_with_what_kafka_may_have(tmp_path: Path) -> None:
+    """Behind a topic that is missing what is delivered lies on the disk, too."""
+    world = World(tmp_path / "a", max_bytes=1 << 18)
+    closed = world.cluster.topics.pop("beta")
+    await world.start()
+    await world.emit(OTHER, *[SMALL] * 5)
+    await world.until(lambda: bodies(world) == [2, 3, 4, 5, 6])
+    await world.stop()
+    await world.start(connect=False)
+    await note_board(world.queue, world.gateway)
+    for _ in range(100):
+        await world.emit(("alpha", b"k1", 10_000))
+    await world.queue.close()
+    world.cluster.topics["beta"] = closed
+    await world.start()
+    await world.until(lambda: world.drained)
+    assert bodies(world)[:6] == [1, 2, 3, 4, 5, 6]
+    assert len(bodies(world)) < 106
+    assert len(bodies(world)) + world.queue.stats().lanes["main"].dropped == 106
     await world.stop()

@@ -1,0 +1,161 @@
+"""What can still be read of a damaged database."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import apsw
+
+from gateway.codec import DecodeError, Entry, decode
+from gateway.queue import checked, lanes, salvaged
+from gateway.queue.origin import Former, Run, Salvaged, decode_formers
+from gateway.queue.past import Past
+from gateway.queue.quarantine import write
+from gateway.queue.schema import LANES, are_numbers, connect, segment_first, segment_ids
+from gateway.queue.store import PAGE_BYTES
+from gateway.queue.story import Holes, Story
+
+KEYS = {"meta": "key", "lane": "name", "mark": "scope,key", "salvage": "rowid", "run": "id"}
+"""Of tables whose rows have checksums."""
+
+FORMERS_MAX = 4
+"""So many damaged queues, one saved from the other, are known by their runs."""
+
+NO_DAMAGE = (apsw.BusyError, apsw.LockedError, apsw.FullError, apsw.CantOpenError, apsw.NoMemError)
+"""What can't be read for these reasons can be read another time."""
+
+
+class Damaged:
+    """Whatever can't be read is passed over. `broken` are the tables of which not all rows can."""
+
+    def __init__(self, path: Path, vfs: str | None) -> None:
+        """Raises NO_DAMAGE, as all that reads does."""
+        if not path.exists() or path.stat().st_size == 0:
+            # SQLite would throw the log of an empty file away.
+            write(path, bytes(PAGE_BYTES))
+        self.broken: set[str] = set()
+        self._db: apsw.Connection | None
+        try:
+            self._db = connect(path, PAGE_BYTES, vfs)
+        except NO_DAMAGE:
+            raise
+        except apsw.Error:
+            self._db = None
+        self.meta: dict[str, str] = dict(self.rows("meta"))
+        self.lanes = lanes.states(self.rows("lane"))
+        self.salvaged = salvaged.by_lane(self.rows("salvage"))
+
+    def rows(self, table: str) -> list[tuple[Any, ...]]:
+        """Those whose checksum is right, without it."""
+        found = self._from_both_ends("*", table, KEYS[table])
+        good = list(checked.sound(found))
+        if len(good) < len(found):
+            self.broken.add(table)
+        return good
+
+    def letters(self) -> list[tuple[Any, ...]]:
+        """(id, lane, number, time, reason, body) of dead letters."""
+        letters: list[tuple[Any, ...]] = []
+        for row_id, body, *row in self._from_both_ends("id,body,lane,seq,time_ms,reason,sum", "dead", "id"):
+            good = next(checked.sound([row]), None)
+            if good is None or not isinstance(body, bytes):
+                self.broken.add("dead")
+            else:
+                letters.append((row_id, *good, body))
+        return letters
+
+    def unmapped(self) -> list[str]:
+        """Queues before this one, the nearest first, unless it is known of all their records which of them wait here."""
+        past = Past(self.meta, self.salvaged)
+        if "salvage" not in self.meta:
+            return list(past.unmapped)
+        story = Story.parse(self.meta["salvage"])
+        whole = "salvage" not in self.broken
+        for lane, told in (("main", story.main), ("ledger", story.ledger)):
+            pieces = [piece for piece in self.salvaged[lane] if piece.queue_id == story.queue_id]
+            whole = whole and sum(piece.records for piece in pieces) == told.records
+        if whole:
+            return list(past.unmapped)
+        queues = dict.fromkeys([story.queue_id, *past.formers(LANES[0]), *past.unmapped])
+        return list(queues)[:FORMERS_MAX]
+
+    def segments(self, lane: str, holes: Holes) -> Iterator[tuple[int, list[Entry]]]:
+        """(first, entries) of every undelivered segment with a good checksum, in order; one at a time is in memory."""
+        bounds = segment_ids(lane)
+        query = "SELECT id FROM segment WHERE id BETWEEN ? AND ? ORDER BY id"
+        one = "SELECT body,wall_ms FROM segment WHERE id=?"
+        ids = {row_id for (row_id,) in self._read(query, bounds, "segment")}
+        for (row_id,) in self._read(f"{query} DESC", bounds, "segment"):
+            if row_id in ids:
+                break
+            ids.add(row_id)
+        for row_id in sorted(ids):
+            first = segment_first(row_id)
+            try:
+                [(body, wall_ms)] = self._read(one, (row_id,), "segment")
+                entries = decode(body)
+            except (DecodeError, ValueError):
+                continue
+            skip = max(0, holes.last + 1 - first)
+            if skip < len(entries):
+                yield first + skip, entries[skip:]
+                last = first + len(entries) - 1
+                holes.found(first + skip, last, wall_ms if are_numbers(wall_ms) else None)
+
+    def formers(
+        self, queue_id: str, pieces: Mapping[str, Sequence[Salvaged]]
+    ) -> Mapping[str, Mapping[str, Former]]:
+        """This queue and those before it, the nearest first; without this one if not all of its runs can be read."""
+        before = decode_formers(self.meta.get("formers", "{}"))
+        rows = self.rows("run")
+        if not rows or "run" in self.broken:
+            return before
+        own = {}
+        for column, lane in enumerate(LANES, 5):
+            own_pieces = [piece for piece in pieces[lane] if piece.queue_id == queue_id]
+            state = self.lanes.get(lane)
+            ends = [own_pieces[-1].old_last + 1 if own_pieces else 1, 1 if state is None else state.next_seq]
+            own[lane] = Former([Run(row[1], lane, row[column]) for row in rows], max(ends))
+        return dict([(queue_id, own), *before.items()][:FORMERS_MAX])
+
+    def undelivered_bytes(self) -> int:
+        """Of segments, as far as they can be counted."""
+        query = "SELECT length(body) FROM segment WHERE id BETWEEN ? AND ?"
+        return sum(
+            length
+            for lane, state in self.lanes.items()
+            for (length,) in self._read(query, segment_ids(lane, state.position + 1), "segment")
+            if are_numbers(length)
+        )
+
+    def _from_both_ends(self, columns: str, table: str, key: str) -> list[Any]:
+        """In order; what can't be read may lie in the middle."""
+        query = f"SELECT {columns} FROM {table} ORDER BY "  # noqa: S608 the names are ours
+        rows = list(self._read(query + key, (), table))
+        if table in self.broken:
+            backwards = ",".join(f"{column} DESC" for column in key.split(","))
+            known, behind = set(rows), []
+            for row in self._read(query + backwards, (), table):
+                if row in known:
+                    break
+                behind.append(row)
+            rows += reversed(behind)
+        return rows
+
+    def _read(self, sql: str, bindings: tuple[int, ...], table: str) -> Iterator[Any]:
+        if self._db is None:
+            self.broken.add(table)
+            return
+        try:
+            yield from self._db.execute(sql, bindings)
+        except NO_DAMAGE:
+            raise
+        except (apsw.Error, UnicodeDecodeError):
+            self.broken.add(table)
+            return
+
+    def close(self) -> None:
+        """The files stay as they were found."""
+        if self._db is not None:
+            self._db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+            self._db.close(True)

@@ -1,0 +1,30 @@
+"""Where what waits was before it was this queue's: in damaged queues, from one of which it was saved."""
+
+import json
+from collections.abc import Mapping, Sequence
+
+from gateway.queue.origin import Former, Salvaged, decode_formers
+from gateway.queue.schema import LANES
+
+
+class Past:
+    """`meta` is the queue's, `salvaged` of the table of that name."""
+
+    def __init__(self, meta: Mapping[str, str], salvaged: Mapping[str, Sequence[Salvaged]]) -> None:
+        self._salvaged = salvaged
+        self._formers = decode_formers(meta.get("formers", "{}"))
+        self.unmapped: Sequence[str] = json.loads(meta.get("unmapped", "[]"))
+        """Queues of whose records some wait here, but no longer is it known which: the nearest first."""
+
+    def salvaged(self, lane: str) -> Sequence[Salvaged]:
+        """The nearest queue's first: after more than one damage without a link there are several."""
+        return self._salvaged[lane]
+
+    def queue_ids(self) -> set[str]:
+        """Also of damaged queues in which nothing waited."""
+        pieces = {piece.queue_id for lane in LANES for piece in self._salvaged[lane]}
+        return pieces | self._formers.keys() | {*self.unmapped}
+
+    def formers(self, lane: str) -> dict[str, Former]:
+        """{queue id: former} of those whose runs could be read."""
+        return {queue_id: lanes[lane] for queue_id, lanes in self._formers.items()}
