@@ -1,6 +1,7 @@
 """`make cuts`: a cluster and the links to it suffer by seed while a gateway delivers; then every record is counted.
 
-`--full` takes every fault once instead, with outages of ten minutes (`make brokers`); `--fault` only that one.
+`--full` takes every fault once instead, with outages of ten minutes (`make brokers`); `--fault` only that one, and of connections
+that are cut within a request or its answer (N=400 FAULT=cut_within_produce) each byte in turn.
 """
 
 import argparse
@@ -31,7 +32,14 @@ def dealt(dice: random.Random, count: int) -> Iterator[Fault]:
 
 
 async def suffer(
-    cluster: KafkaCluster, folder: Path, deck: Sequence[Fault], dice: random.Random, full: bool, command: str
+    cluster: KafkaCluster,
+    folder: Path,
+    deck: Sequence[Fault],
+    dice: random.Random,
+    command: str,
+    *,
+    full: bool = False,
+    in_turn: bool = False,
 ) -> list[proof.Row]:
     """One row for each fault. Raises TimeoutError where nothing is delivered any more."""
     gateway_id = f"suffering-{dice.randrange(1 << 16)}"
@@ -45,7 +53,7 @@ async def suffer(
         for turn, fault in enumerate(deck, 1):
             print(f"{turn}/{len(deck)} {fault.__name__} ...", end=" ", flush=True)
             first, load.recovery_s = dict(load.told), 0.0
-            await fault(site)
+            await fault(site._replace(turn=turn - 1) if in_turn else site)
             await load.flows(RECOVERY_S)
             print(f"delivers after {load.recovery_s:.1f} s", flush=True)
             recoveries.append(load.recovery_s)
@@ -76,7 +84,10 @@ def main() -> int:
         deck = [fault for fault in FAULTS if fault.__name__ == options.fault] * options.n
     print(command)
     with tempfile.TemporaryDirectory() as name, KafkaCluster(Path(name) / "kafka") as cluster:
-        rows = asyncio.run(suffer(cluster, Path(name), deck, dice, options.full, command))
+        faults = suffer(
+            cluster, Path(name), deck, dice, command, full=options.full, in_turn=options.fault is not None
+        )
+        rows = asyncio.run(faults)
     for row in rows:
         proof.tell(row)
     told, lost, twice = (sum(numbers) for numbers in zip(*(row[3:6] for row in rows), strict=True))

@@ -26,7 +26,8 @@ WAIT_S = 120.0
 
 
 class Site(NamedTuple):
-    """`full`: outages last ten minutes and not seconds, slow links are cut more often."""
+    """`full`: outages last ten minutes and not seconds, slow links are cut more often. `turn`: which time it is, from 0 on,
+    where one fault is repeated: connections are cut byte by byte then."""
 
     cluster: KafkaCluster
     links: Links
@@ -34,6 +35,7 @@ class Site(NamedTuple):
     gateway_id: str
     dice: random.Random
     full: bool = False
+    turn: int | None = None
 
     def down(self) -> bool:
         return self.load.sync.status().state is LinkState.DOWN
@@ -81,9 +83,10 @@ def cut_within(api: Api) -> Fault:
     """The connection breaks somewhere within the next such request or answer."""
 
     async def cut(site: Site) -> None:
-        direction = site.dice.choice((UP, DOWN))
-        sizes = [frame.size for frame in site.links.frames(api, direction)[-1:]]
-        trap = site.links.trap(api, direction, site.dice.randint(0, max(sizes, default=100)))
+        direction = site.dice.choice((UP, DOWN)) if site.turn is None else (UP, DOWN)[site.turn % 2]
+        size = next((frame.size for frame in site.links.frames(api, direction)[-1:]), 100)
+        after = site.dice.randint(0, size) if site.turn is None else site.turn // 2 % (size + 1)
+        trap = site.links.trap(api, direction, after)
         async with asyncio.timeout(WAIT_S):
             while api in NEW_CONNECTION and not trap.reached.is_set():
                 await site.links.reset()

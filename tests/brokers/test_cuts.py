@@ -43,7 +43,7 @@ async def test_nothing_is_lost_and_nothing_is_there_twice(
         for fault in FAULTS
         if all(word not in fault.__name__ or fault.__name__ == alike[word] for word in ONE_OF)
     ]
-    rows = await suffer(cluster, tmp_path, deck, dice, False, command)
+    rows = await suffer(cluster, tmp_path, deck, dice, command)
     assert "doesn't exist" not in caplog.text  # the gateway's own topics, which it had just made
     for row in rows:
         proof.tell(row)
