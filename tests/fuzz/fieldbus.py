@@ -2,11 +2,14 @@
 
 import json
 import random
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 
 from drivers.modbus import protocol as modbus
+from drivers.modbus import register
 from drivers.modbus.protocol import ExceptionAnswer
+from drivers.modbus.register import NoValue, Order, Register
 from drivers.serial import checksum, fields, framing
 from drivers.serial import protocol as serial
 from drivers.serial.profiles import nmea0183, p1
@@ -61,6 +64,60 @@ def _frames(data: bytes, parts: list[bytes]) -> list[bytes] | None:
     return frames
 
 
+ORDERS: list[tuple[Order, Order]] = [
+    ("big", "big"),
+    ("big", "little"),
+    ("little", "big"),
+    ("little", "little"),
+]
+WRITABLE = [
+    *(Register(at=0, type=holds) for holds in ("uint16", "int16", "uint32", "int32", "uint64", "int64")),
+    *(Register(at=0, type="bcd", length=length) for length in range(1, 5)),
+    *(Register(at=0, type="string", length=length) for length in (1, 2, 5)),
+    Register(at=0, type="float32"),
+    Register(at=0, type="float64"),
+    Register(at=0, type="int16", scale=0.1),
+    Register(at=0, type="uint16", scale=0.001, offset=-40.0),
+    Register(at=0, type="int32", invalid=-(1 << 31)),
+    Register(at=0, type="uint16", names={"0": "off", "1": "on", "65535": "unknown"}),
+]
+"""What reads as a value reads as the same once that was written."""
+
+READABLE = [
+    Register(at=0, type="uint32", bits="31"),
+    Register(at=0, type="uint64", bits="3-40"),
+    Register(at=0, type="uint16", bits="0-1", names={"0": "off", "3": "on"}),
+    Register(at=0, type="int64", scale=0.01, offset=1e9),
+    Register(at=0, type="float32", scale=1e29, offset=-1e29),
+    Register(at=0, type="float64", scale=1e29),
+]
+VALUES = [
+    (one, orders, register.decoder(one, *orders), register.plain(one, *orders))
+    for one in (*WRITABLE, *READABLE)
+    for orders in ORDERS
+]
+
+
+def run_values(data: bytes, _: random.Random) -> bool:
+    accepted = False
+    for one, orders, decode, plain in VALUES:
+        if len(data) < 2 * one.count:
+            continue
+        try:
+            value = decode(data, 0)
+        except NoValue:
+            continue
+        accepted = True
+        json.dumps(value, allow_nan=False)
+        if plain is not None:
+            [number] = struct.unpack_from(f">{plain.code}", data)
+            assert value == (number / plain.divisor if plain.divisor > 1 else number)
+        if one in WRITABLE:
+            words = register.encode(one, str(value), *orders)
+            assert decode(struct.pack(f">{len(words)}H", *words), 0) == value, (one, orders)
+    return accepted
+
+
 def serial_target(case: Path) -> Target:
     config, sound = configured_once(case), wire(case)
     frame = PROFILES[config.profile].frame if config.profile else config.frame
@@ -98,6 +155,20 @@ TARGETS = [
         modbus_seeds(),
         [bytes((UNIT,)), bytes((0x83,)), b"\0\0", *(request.head for request, _ in ANSWERS)],
         run_modbus,
+        4000,
+    ),
+    Target(
+        "modbus-values",
+        [register],
+        [
+            b"\x12\x34\x56\x78\x90\x12\x34\x56",
+            b"Kessel 1  ",
+            b"\x42\x48\x00\x00",
+            b"\x7f\xf0\0\0\0\0\0\0",
+            b"\xff" * 8,
+        ],
+        [b"\x7f\x80", b"\x80\0", b"\0\x01", b"\xc3\xa4", b"\x99\x99"],
+        run_values,
         4000,
     ),
     *map(serial_target, CASES),
