@@ -203,7 +203,7 @@ def _saved(local: Local, seen: Mapping[Key, Seen], gateway_id: str) -> tuple[Pro
     """What is delivered of records saved from a damaged database, by which queue, and if more may be, of what database
     they are. The nearest queue that Kafka knows has reconciled itself with those before it."""
     mapped = by_queue(local.salvaged)
-    for queue_id in dict.fromkeys([*mapped, *local.unmapped]):
+    for queue_id in dict.fromkeys([*mapped, *local.unmapped] if mapped else ()):
         pieces = mapped.get(queue_id, ())
         former = local.formers.get(queue_id)
         unmapped = DAMAGED_AGAIN if queue_id in local.unmapped else None

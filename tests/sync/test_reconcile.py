@@ -444,6 +444,25 @@ def test_of_two_damaged_queues_the_nearest_that_kafka_knows_decides(nearer: int 
     assert set(verdict.by) == {"old" if nearer is None else "nearer"}
 
 
+@pytest.mark.parametrize(
+    ("salvaged", "known", "held"),
+    [
+        ((), ("old",), False),
+        ((), ("old", "nearer"), False),
+        ((Salvaged("nearer", 1, 25, 1),), ("nearer", "old"), False),
+        ((Salvaged("nearer", 1, 25, 1),), ("old",), True),
+        ((Salvaged("nearer", 1, 25, 1), *SAVED), ("old",), True),
+        ((Salvaged("nearer", 1, 25, 1),), (), False),
+    ],
+)
+def test_lost_numbers_matter_where_something_was_saved_and_only_their_queue_is_known(
+    salvaged: Sequence[Salvaged], known: Sequence[str], held: bool
+) -> None:
+    seen = {Key(US, queue_id, "main"): kafka(10, "r1") for queue_id in known}
+    verdict = reconcile(disk(0, salvaged=salvaged, unmapped=("old",)), seen, US)
+    assert (verdict.hold is not None) == held
+
+
 @pytest.mark.parametrize(("closed", "first"), [(16, 6), (30, 11)])
 def test_what_was_saved_while_a_topic_was_closed_goes_on_behind_it(closed: int, first: int) -> None:
     """The old queue had delivered up to 43 but what waits for the closed topic from `closed` on: here it is `first`."""

@@ -350,6 +350,34 @@ async def test_damage_that_hits_what_is_known_of_a_former_queue(
     await world.stop()
 
 
+@pytest.mark.parametrize("waiting", [0, 1])
+async def test_it_does_not_matter_once_the_next_queue_has_sent(world: World, waiting: int) -> None:
+    await world.start()
+    await world.emit(SMALL)
+    await world.quiet()
+    await world.disconnect()
+    await world.emit(SMALL)
+    await world.queue.close()
+    damage(world)
+    world.stored.clear()
+    await world.start()
+    await world.emit(SMALL)
+    await world.quiet()
+    await world.disconnect()
+    await world.emit(*[SMALL] * waiting)
+    await world.queue.close()
+    database = apsw.Connection(str(world.folder / "queue.db"))
+    database.execute("DELETE FROM salvage")
+    database.close()
+    damage(world)
+    world.stored.clear()
+    await world.start()
+    await world.emit(SMALL)
+    await world.until(lambda: world.held or world.drained)
+    assert bodies(world) == list(range(1, 5 + waiting))
+    await world.stop()
+
+
 async def test_no_import_makes_room_with_what_kafka_may_have(tmp_path: Path) -> None:
     """Behind a topic that is missing what is delivered lies on the disk, too."""
     world = World(tmp_path / "a", max_bytes=1 << 18)
