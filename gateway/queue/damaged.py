@@ -1,6 +1,7 @@
 """What can still be read of a damaged database."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,27 @@ from gateway.queue import checked, lanes, salvaged
 from gateway.queue.origin import Former, Run, Salvaged, decode_formers
 from gateway.queue.past import Past
 from gateway.queue.quarantine import write
-from gateway.queue.schema import LANES, are_numbers, connect, segment_first, segment_ids
+from gateway.queue.schema import LANES, are_numbers, connect, first_page, segment_first, segment_ids
+from gateway.queue.segments import DROPPED, HEAD, Gap
 from gateway.queue.store import PAGE_BYTES
 from gateway.queue.story import Holes, Story
 
-KEYS = {"meta": "key", "lane": "name", "mark": "scope,key", "salvage": "rowid", "run": "id"}
+KEYS = {
+    "meta": "key",
+    "lane": "name",
+    "mark": "scope,key",
+    "salvage": "rowid",
+    "run": "id",
+    "gap": "id",
+}
 """Of tables whose rows have checksums."""
 
 FORMERS_MAX = 4
 """So many damaged queues, one saved from the other, are known by their runs."""
+
+UNMAPPED_MAX = 16
+NUMBER_BITS = 57
+"""Of a segment's id."""
 
 NO_DAMAGE = (apsw.BusyError, apsw.LockedError, apsw.FullError, apsw.CantOpenError, apsw.NoMemError)
 """What can't be read for these reasons can be read another time."""
@@ -30,9 +43,7 @@ class Damaged:
 
     def __init__(self, path: Path, vfs: str | None) -> None:
         """Raises NO_DAMAGE, as all that reads does."""
-        if not path.exists() or path.stat().st_size == 0:
-            # SQLite would throw the log of an empty file away.
-            write(path, bytes(PAGE_BYTES))
+        _restore_first_page(path)
         self.broken: set[str] = set()
         self._db: apsw.Connection | None
         try:
@@ -58,11 +69,16 @@ class Damaged:
         letters: list[tuple[Any, ...]] = []
         for row_id, body, *row in self._from_both_ends("id,body,lane,seq,time_ms,reason,sum", "dead", "id"):
             good = next(checked.sound([row]), None)
-            if good is None or not isinstance(body, bytes):
+            if good is None or not _is_segment(body):
                 self.broken.add("dead")
             else:
                 letters.append((row_id, *good, body))
         return letters
+
+    def dropped(self) -> list[Gap]:
+        """What had to make room, and was not told."""
+        gaps = [Gap(*columns) for _, *columns, told in self.rows("gap") if not told]
+        return [gap for gap in gaps if gap.reason == DROPPED]
 
     def unmapped(self) -> list[str]:
         """Queues before this one, the nearest first, unless it is known of all their records which of them wait here."""
@@ -70,29 +86,24 @@ class Damaged:
         if "salvage" not in self.meta:
             return list(past.unmapped)
         story = Story.parse(self.meta["salvage"])
-        whole = "salvage" not in self.broken
+        whole = "unmapped" in self.meta
         for lane, told in (("main", story.main), ("ledger", story.ledger)):
-            pieces = [piece for piece in self.salvaged[lane] if piece.queue_id == story.queue_id]
-            whole = whole and sum(piece.records for piece in pieces) == told.records
+            nearest = [piece.records for piece in self.salvaged[lane] if piece.queue_id == story.queue_id]
+            whole = whole and sum(nearest) == told.records
         if whole:
             return list(past.unmapped)
-        queues = dict.fromkeys([story.queue_id, *past.formers(LANES[0]), *past.unmapped])
-        return list(queues)[:FORMERS_MAX]
+        pieces = [piece.queue_id for lane in LANES for piece in self.salvaged[lane]]
+        queues = dict.fromkeys([story.queue_id, *past.formers(LANES[0]), *past.unmapped, *pieces])
+        return list(queues)[:UNMAPPED_MAX]
 
     def segments(self, lane: str, holes: Holes) -> Iterator[tuple[int, list[Entry]]]:
         """(first, entries) of every undelivered segment with a good checksum, in order; one at a time is in memory."""
         bounds = segment_ids(lane)
-        query = "SELECT id FROM segment WHERE id BETWEEN ? AND ? ORDER BY id"
-        one = "SELECT body,wall_ms FROM segment WHERE id=?"
-        ids = {row_id for (row_id,) in self._read(query, bounds, "segment")}
-        for (row_id,) in self._read(f"{query} DESC", bounds, "segment"):
-            if row_id in ids:
-                break
-            ids.add(row_id)
-        for row_id in sorted(ids):
-            first = segment_first(row_id)
+        for number in sorted(number for number in self._numbers if bounds[0] <= number <= bounds[1]):
+            first = segment_first(number)
+            query = "SELECT body,wall_ms FROM segment WHERE id=?"
             try:
-                [(body, wall_ms)] = self._read(one, (row_id,), "segment")
+                [(body, wall_ms)] = self._read(query, (self._numbers[number],), "segment")
                 entries = decode(body)
             except (DecodeError, ValueError):
                 continue
@@ -101,6 +112,28 @@ class Damaged:
                 yield first + skip, entries[skip:]
                 last = first + len(entries) - 1
                 holes.found(first + skip, last, wall_ms if are_numbers(wall_ms) else None)
+
+    @cached_property
+    def _numbers(self) -> Mapping[int, int]:
+        """{id of a segment, as it was written: as it is found}. The checksum of a row can tell one flipped bit of it."""
+        numbers: dict[int, int] = {}
+        for head in self._from_both_ends(HEAD, "segment", "id"):
+            number = head[0] if next(checked.sound([head]), None) else self._written(head)
+            numbers.setdefault(number, head[0])
+        return numbers
+
+    def _written(self, head: Sequence[Any]) -> int:
+        row_id, _, *others, found = head
+        try:
+            [(body,)] = self._read("SELECT body FROM segment WHERE id=?", (row_id,), "segment")
+            records = len(decode(body))
+        except (DecodeError, ValueError):
+            return int(row_id)
+        bits = (1 << bit for bit in range(NUMBER_BITS))
+        written = (
+            row_id ^ bit for bit in bits if checked.checksum((row_id ^ bit, records, *others)) == found
+        )
+        return next(written, int(row_id))
 
     def formers(
         self, queue_id: str, pieces: Mapping[str, Sequence[Salvaged]]
@@ -131,6 +164,8 @@ class Damaged:
     def _from_both_ends(self, columns: str, table: str, key: str) -> list[Any]:
         """In order; what can't be read may lie in the middle."""
         query = f"SELECT {columns} FROM {table} ORDER BY "  # noqa: S608 the names are ours
+        if list(self._read(f"PRAGMA quick_check({table})", (), table)) != [("ok",)]:
+            self.broken.add(table)  # a page may have lost rows and be readable
         rows = list(self._read(query + key, (), table))
         if table in self.broken:
             backwards = ",".join(f"{column} DESC" for column in key.split(","))
@@ -155,7 +190,19 @@ class Damaged:
             return
 
     def close(self) -> None:
-        """The files stay as they were found."""
+        """The files stay as they were found, but for the first page."""
         if self._db is not None:
             self._db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
             self._db.close(True)
+
+
+def _restore_first_page(path: Path) -> None:
+    """It says where the tables are, which is always the same. SQLite would throw the log of an empty file away."""
+    write(path, first_page(PAGE_BYTES), cut=False)
+
+
+def _is_segment(body: object) -> bool:
+    try:
+        return len(decode(body)) == 1
+    except DecodeError:
+        return False

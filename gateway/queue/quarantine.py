@@ -123,10 +123,12 @@ def damage(note: Path) -> str:
     return note.read_text("utf-8", errors="replace") or "damage was seen in use"
 
 
-def write(file: Path, content: bytes) -> None:
-    """On disk when this returns, but for its name."""
-    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
+def write(file: Path, content: bytes, *, cut: bool = True) -> None:
+    """On disk when this returns, but for its name. Without `cut` what lies behind it stays."""
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o640)
     try:
+        if cut:
+            os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, content, 0)
         os.fsync(descriptor)
     finally:

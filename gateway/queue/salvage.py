@@ -25,6 +25,7 @@ from gateway.queue.origin import Origin, Salvaged
 from gateway.queue.quarantine import UNFINISHED, Quarantine, damage, size
 from gateway.queue.salvaged import by_queue, carried
 from gateway.queue.schema import (
+    IN_WAL_MODE,
     LANES,
     sync_directory,
     unusable,
@@ -32,10 +33,7 @@ from gateway.queue.schema import (
 from gateway.queue.settings import QueueSettings
 from gateway.queue.state import StorageDamaged
 from gateway.queue.store import Store, free_bytes, log_bytes_max, reserve_path
-from gateway.queue.story import Holes, SavedLane, Story
-
-IN_WAL_MODE = b"\2\2"
-"""Bytes 18 and 19 of the file; with others SQLite takes it for one that it may not write."""
+from gateway.queue.story import UNREAD, Holes, SavedLane, Story
 
 
 def open_store(
@@ -143,13 +141,14 @@ def _salvage(
             store.create(secrets.token_hex(8))
             known = damaged.meta | {"unmapped": json.dumps(damaged.unmapped())}
             store.take_over(known, damaged.rows("mark"))
-            letters = damaged.letters()
+            letters, dropped = damaged.letters(), damaged.dropped()
             pieces, told = {}, {}
             for lane in LANES:
                 pieces[lane], told[lane] = _save(store, damaged, lane, old_id, now)
-            unread = tuple(sorted(damaged.broken & {"dead", "mark"}))
+            formers = damaged.formers(old_id, pieces)
+            unread = tuple(sorted(damaged.broken & UNREAD.keys()))
             story = Story(now[0], damage(note), old_id, str(quarantine), unread, **told)
-            store.finish_salvage(story, pieces, letters, damaged.formers(old_id, pieces), now)
+            store.finish_salvage(story, pieces, letters, dropped, formers, now)
             sync_directory(path.parent)
         except BaseException:
             store.abandon()

@@ -12,6 +12,9 @@ FORMAT = 1
 LANES = ("main", "ledger")
 """Lane names. The ledger's rows sort first, so that main's inserts go to the right edge of the b-tree."""
 
+IN_WAL_MODE = b"\2\2"
+"""Bytes 18 and 19 of the file; with others SQLite takes it for one that it may not write."""
+
 LANE_IDS = {"ledger": 0, "main": 1}
 _LANE_SHIFT = 56
 
@@ -23,13 +26,13 @@ CREATE TABLE lane(name TEXT PRIMARY KEY, next_seq INT NOT NULL, position INT NOT
 CREATE TABLE run(id INTEGER PRIMARY KEY, run_id TEXT NOT NULL, boot_id TEXT NOT NULL, wall_ms INT NOT NULL,
     boot_ms INT NOT NULL, main INT NOT NULL, ledger INT NOT NULL, sum INT NOT NULL);
 CREATE TABLE segment(id INTEGER PRIMARY KEY, count INT NOT NULL, run INT NOT NULL, size INT NOT NULL,
-    wall_ms INT NOT NULL, boot_ms INT NOT NULL, merged INT NOT NULL, body BLOB NOT NULL);
+    wall_ms INT NOT NULL, boot_ms INT NOT NULL, merged INT NOT NULL, sum INT NOT NULL, body BLOB NOT NULL);
 CREATE TABLE mark(scope TEXT, key BLOB, value BLOB NOT NULL, expires_s INT NOT NULL, sum INT NOT NULL,
     PRIMARY KEY(scope, key)) WITHOUT ROWID;
 CREATE TABLE dead(id INTEGER PRIMARY KEY AUTOINCREMENT, lane TEXT NOT NULL, seq INT NOT NULL, time_ms INT NOT NULL,
     reason TEXT NOT NULL, sum INT NOT NULL, body BLOB NOT NULL, UNIQUE(lane, seq));
 CREATE TABLE gap(id INTEGER PRIMARY KEY, lane TEXT NOT NULL, first INT NOT NULL, last INT NOT NULL,
-    from_ms INT NOT NULL, to_ms INT NOT NULL, reason TEXT NOT NULL, sum INT NOT NULL);
+    from_ms INT NOT NULL, to_ms INT NOT NULL, reason TEXT NOT NULL, told INT NOT NULL, sum INT NOT NULL);
 CREATE TABLE salvage(lane TEXT NOT NULL, queue_id TEXT NOT NULL, old_first INT NOT NULL, count INT NOT NULL,
     first INT NOT NULL, sum INT NOT NULL);
 """
@@ -53,10 +56,15 @@ def are_numbers(*values: object) -> bool:
     return all(isinstance(value, int) and 0 <= value < 1 << _LANE_SHIFT for value in values)
 
 
-def check_numbers(table: str, *values: object) -> None:
-    """Raises apsw.CorruptError."""
-    if not are_numbers(*values):
-        raise apsw.CorruptError(f"a row of table {table} can't be read")
+def first_page(page_bytes: int) -> bytes:
+    """What the first page of any database is, but for what only its writers need."""
+    fresh = apsw.Connection(":memory:")
+    for statement in (f"PRAGMA page_size={page_bytes}", TABLES, f"PRAGMA user_version={FORMAT}"):
+        fresh.execute(statement).fetchall()
+    page = bytearray(fresh.serialize("main")[:page_bytes])
+    page[18:20] = IN_WAL_MODE
+    page[28:32] = bytes(4)  # of how many pages: as many as the file has
+    return bytes(page)
 
 
 def connect(path: Path, page_bytes: int, vfs: str | None = None) -> apsw.Connection:

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple, cast
 import apsw
 
 from gateway.codec import DecodeError, Entry, decode, encode
-from gateway.queue.schema import check_numbers, segment_first, segment_id, segment_ids
+from gateway.queue import checked
+from gateway.queue.schema import segment_first, segment_id, segment_ids
 
 SEGMENT_RECORDS_MAX = 1024
 SEGMENT_BYTES_MAX = 256 << 10
@@ -14,6 +15,11 @@ SMALL_RECORDS = 128
 """A segment of fewer records is worth merging once it has waited with others of its kind."""
 
 MERGE_SEGMENTS = 64
+
+HEAD = "id,count,run,size,wall_ms,boot_ms,merged,sum"
+"""Columns beside the body, which has a checksum of its own."""
+
+NO_BODY = "x''"
 
 
 DROPPED = "queue full: oldest dropped"
@@ -66,14 +72,21 @@ class Gap(NamedTuple):
 
 
 class Stored(NamedTuple):
-    """One row as it lies on the disk. Merged ones were accepted from `wall_ms` on until the next one was."""
+    """One row as it lies on the disk, perhaps without its body. Merged ones were accepted from `wall_ms` on until the next
+    one was."""
 
-    first: int
+    id: int
     records: int
     run: int
     size: int
     wall_ms: int
+    boot_ms: int
+    merged: int
     body: bytes
+
+    @property
+    def first(self) -> int:
+        return segment_first(self.id)
 
     @property
     def last(self) -> int:
@@ -138,8 +151,7 @@ class Segments:
     def append(self, lane: str, first: int, entries: Sequence[Entry], run: int, now: tuple[int, int]) -> int:
         """Returns the next free sequence number. `now` is (wall ms, boot ms)."""
         for part, size in slices(entries):
-            row = (segment_id(lane, first), len(part), run, size, *now, 0, encode(part))
-            self._db.execute("INSERT INTO segment VALUES(?,?,?,?,?,?,?,?)", row)
+            self._insert((segment_id(lane, first), len(part), run, size, *now, 0), part)
             self._small += len(part) < SMALL_RECORDS
             first += len(part)
         return first
@@ -152,13 +164,7 @@ class Segments:
             (lowest, segment_id(lane, after + 1)),
         )[0][0]
         rows: list[Stored] = []
-        cursor: Any = self._db.execute(
-            "SELECT id,count,run,size,wall_ms,body FROM segment WHERE id BETWEEN ? AND ? ORDER BY id",
-            (start or lowest, highest),
-        )
-        for row_id, count, run, size, wall_ms, body in cursor:
-            check_numbers("segment", count, run, size, wall_ms)
-            row = Stored(segment_first(row_id), count, run, size, wall_ms, body)
+        for row in self._select("body", "ORDER BY id", (start or lowest, highest)):
             if row.last <= after:
                 continue
             rows.append(row)
@@ -166,26 +172,40 @@ class Segments:
             bytes_max -= row.size
             if records_max <= 0 or bytes_max <= 0:
                 break
-        cursor.close()
         return rows
 
     def ranges(self, lane: str) -> Iterator[tuple[int, int, int]]:
         """(first, count, size) of every segment, in order; bodies are not read."""
-        rows: Any = self._db.execute(
-            "SELECT id,count,size FROM segment WHERE id BETWEEN ? AND ? ORDER BY id",
-            segment_ids(lane),
-        )
-        for row_id, count, size in rows:
-            check_numbers("segment", count, size)
-            yield segment_first(row_id), count, size
+        for row in self._select(NO_BODY, "ORDER BY id", segment_ids(lane)):
+            yield row.first, row.records, row.size
 
     def oldest_ms(self, lane: str, after: int) -> int | None:
-        rows = self._rows(
-            "SELECT wall_ms FROM segment WHERE id BETWEEN ? AND ? ORDER BY id LIMIT 1",
-            segment_ids(lane, after + 1),
+        row = self._next(lane, after)
+        return None if row is None else row.wall_ms
+
+    def _next(self, lane: str, after: int) -> Stored | None:
+        """The oldest that begins behind `after`, without its body."""
+        return next(iter(self._select(NO_BODY, "ORDER BY id LIMIT 1", segment_ids(lane, after + 1))), None)
+
+    def _select(self, body: str, which: str, ids: tuple[int, int]) -> Iterator[Stored]:
+        """Raises apsw.CorruptError for what was not written so: also pages that were mixed up leave rows out of order."""
+        query = f"SELECT {HEAD},{body} FROM segment WHERE id BETWEEN ? AND ? {which}"  # noqa: S608 the words are ours
+        cursor: Any = self._db.execute(query, ids)
+        try:
+            last = 0
+            for *head, found, content in cursor:
+                row = Stored._make((*head, content))
+                if found != checked.checksum(head) or row.id <= last:
+                    raise apsw.CorruptError("a row of table segment can't be read")
+                last = row.id + row.records - 1
+                yield row
+        finally:
+            cursor.close()
+
+    def _insert(self, head: tuple[int, ...], entries: Sequence[Entry]) -> None:
+        self._db.execute(
+            "INSERT INTO segment VALUES(?,?,?,?,?,?,?,?,?)", (*head, checked.checksum(head), encode(entries))
         )
-        check_numbers("segment", *rows[0] if rows else ())
-        return int(rows[0][0]) if rows else None
 
     def _rows(self, sql: str, bindings: tuple[int, ...]) -> list[Any]:
         return cast(list[Any], self._db.execute(sql, bindings).fetchall())
@@ -199,19 +219,12 @@ class Segments:
 
     def evict(self, lane: str, after: int, reason: str) -> Gap | None:
         """Delete the oldest segment that starts behind `after`; None if there is none."""
-        rows = self._rows(
-            "SELECT id,count,wall_ms,merged FROM segment WHERE id BETWEEN ? AND ? ORDER BY id LIMIT 1",
-            segment_ids(lane, after + 1),
-        )
-        if not rows:
+        row = self._next(lane, after)
+        if row is None:
             return None
-        row_id, count, wall_ms, merged = rows[0]
-        check_numbers("segment", count, wall_ms)
-        self._db.execute("DELETE FROM segment WHERE id=?", (row_id,))
-        first = segment_first(row_id)
-        last = first + count - 1
-        to_ms = self.oldest_ms(lane, last) if merged else None
-        return Gap(lane, first, last, wall_ms, to_ms or wall_ms, reason)
+        self._db.execute("DELETE FROM segment WHERE id=?", (row.id,))
+        to_ms = self.oldest_ms(lane, row.last) if row.merged else None
+        return Gap(lane, row.first, row.last, row.wall_ms, to_ms or row.wall_ms, reason)
 
     def delete(self, lane: str, first: int) -> None:
         self._db.execute("DELETE FROM segment WHERE id=?", (segment_id(lane, first),))
@@ -222,13 +235,10 @@ class Segments:
             return
         lowest, highest = segment_ids(lane, position + 1)
         begin = max(self._merge_from.get(lane, 0), lowest)
-        rows = self._rows(
-            "SELECT id,count,run,size,wall_ms,boot_ms,body FROM segment WHERE id BETWEEN ? AND ? AND merged=0"
-            " ORDER BY id LIMIT ?",
-            (begin, highest, MERGE_SEGMENTS),
-        )
+        which = f"AND merged=0 ORDER BY id LIMIT {MERGE_SEGMENTS}"
+        rows = list(self._select("body", which, (begin, highest)))
         self._small = 0
-        group: list[tuple[int, int, int, int, int, int, bytes]] = []
+        group: list[Stored] = []
         for row in rows:
             if group and not _joins(group, row):
                 self._rewrite(lane, group)
@@ -239,30 +249,24 @@ class Segments:
         else:
             self._small = len(group)
 
-    def _rewrite(self, lane: str, group: list[tuple[int, int, int, int, int, int, bytes]]) -> None:
-        first_id, _, run, _, wall_ms, boot_ms, _ = group[0]
-        self._merge_from[lane] = group[-1][0] + group[-1][1]
+    def _rewrite(self, lane: str, group: Sequence[Stored]) -> None:
+        first, last = group[0], group[-1]
+        self._merge_from[lane] = last.id + last.records
         if len(group) == 1:
             return
         try:
-            entries = [entry for row in group for entry in decode(row[6])]
+            entries = [entry for row in group for entry in row.entries()]
         except DecodeError:
             return  # left as it is: reading it finds the damage and accounts for it
-        self._db.execute("DELETE FROM segment WHERE id BETWEEN ? AND ?", (first_id, group[-1][0]))
-        size = sum(row[3] for row in group)
-        self._db.execute(
-            "INSERT INTO segment VALUES(?,?,?,?,?,?,?,?)",
-            (first_id, len(entries), run, size, wall_ms, boot_ms, 1, encode(entries)),
-        )
+        self._db.execute("DELETE FROM segment WHERE id BETWEEN ? AND ?", (first.id, last.id))
+        size = sum(row.size for row in group)
+        self._insert((first.id, len(entries), first.run, size, first.wall_ms, first.boot_ms, 1), entries)
 
 
-def _joins(
-    group: list[tuple[int, int, int, int, int, int, bytes]], row: tuple[int, int, int, int, int, int, bytes]
-) -> bool:
-    last_id, last_count, run = group[-1][:3]
+def _joins(group: Sequence[Stored], row: Stored) -> bool:
     return (
-        row[0] == last_id + last_count
-        and row[2] == run
-        and sum(member[1] for member in group) + row[1] <= SEGMENT_RECORDS_MAX
-        and sum(member[3] for member in group) + row[3] <= SEGMENT_BYTES_MAX
+        row.id == group[-1].id + group[-1].records
+        and row.run == group[-1].run
+        and sum(member.records for member in group) + row.records <= SEGMENT_RECORDS_MAX
+        and sum(member.size for member in group) + row.size <= SEGMENT_BYTES_MAX
     )

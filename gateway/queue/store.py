@@ -18,10 +18,11 @@ from gateway.errors import QueueFull, StorageFailing
 from gateway.queue import checked, lanes, meta, salvaged
 from gateway.queue.dead import Dead
 from gateway.queue.gaps import Gaps
-from gateway.queue.ledger import statement
+from gateway.queue.ledger import of_queue, statement
 from gateway.queue.log import lost_commits
 from gateway.queue.origin import Former, Run, Salvaged, encode_formers
 from gateway.queue.quarantine import Quarantine
+from gateway.queue.ranges import overlap
 from gateway.queue.reserve import Reserve
 from gateway.queue.schema import FORMAT, LANES, TABLES, connect, format_of
 from gateway.queue.segments import DROPPED, DROPPED_UNKNOWING, Gap, Segment, Segments, Stored, payload_bytes
@@ -33,6 +34,7 @@ PAGE_BYTES = 4096
 WAL_BYTES_MAX = 4 << 20
 """Checkpoint from here on; sooner where the cap is so small that the log would fill it."""
 
+SMALL_TABLES = ("meta", "lane", "run", "mark", "gap", "salvage")
 SCHEMA = "SELECT name,sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY name"
 RUNS_MAX = 1_000
 
@@ -120,10 +122,15 @@ class Store:
             self._db.execute(f"PRAGMA user_version={FORMAT}")
 
     def check(self, whole: bool) -> None:
-        """Of the whole file, or whether it has its tables. Raises StorageDamaged."""
+        """Of the whole file, or of all but the segments, which `load` counts. Raises StorageDamaged."""
         with _translated():
             tables = self._rows(SCHEMA)
-            found = self._rows("PRAGMA quick_check(1)")[0][0] if whole else "ok"
+            # One bit of a page can take rows away, and SQLite reads on; whether a letter is there its index says.
+            checks = [f"quick_check({scope})" for scope in (["1"] if whole else SMALL_TABLES)]
+            checks.append("integrity_check(dead)")
+            found = next(
+                (said for check in checks if (said := self._rows(f"PRAGMA {check}")[0][0]) != "ok"), "ok"
+            )
             frames = self._rows("PRAGMA wal_checkpoint(NOOP)")[0][1]
         if found != "ok":
             raise StorageDamaged(f"the queue's database is damaged: {found}")
@@ -147,6 +154,8 @@ class Store:
     def load(self) -> "Loaded":
         with _translated():
             known = meta.load(self._db)
+            if "queue_id" not in known:
+                raise apsw.CorruptError("a row of table meta is missing")
             states = lanes.load(self._db)
             holes: dict[str, list[tuple[int, int]]] = {lane: [] for lane in LANES}
             sizes = dict.fromkeys(LANES, 0)
@@ -160,11 +169,19 @@ class Store:
                 if state.next_seq > expected:
                     holes[name].append((expected, state.next_seq - 1))
                 state.next_seq = max(state.next_seq, expected)
-            self._forget_marks(int(known.get("age_s", "0")))
+                gaps = self._gaps.ranges(name)
+                for first, last in holes[name]:
+                    if overlap(gaps, first - 1, last) <= last - first:
+                        raise apsw.CorruptError(
+                            f"of the numbers {first} to {last} rows of table segment are missing"
+                        )
+            age_s = int(known.get("age_s", "0"))
             marks = {
                 (scope, key): (value, expires)
                 for scope, key, value, expires in checked.load(self._db, "mark", "expires_s")
+                if expires >= age_s
             }
+            self._forget_marks(age_s)
             pieces = salvaged.load(self._db)
         return Loaded(known, states, holes, sizes, marks, pieces)
 
@@ -315,13 +332,12 @@ class Store:
         """Segments decoded; a damaged one is deleted, remembered as a gap and returned as one."""
         good, damaged = [], []
         with _translated():
-            rows = self._segments.read(lane, after, records_max, bytes_max)
-        for row in rows:
-            try:
-                good.append((row, row.entries()))
-            except DecodeError as error:
-                until_ms = self._segments.oldest_ms(lane, row.last) or row.wall_ms
-                damaged.append(Gap(lane, row.first, row.last, row.wall_ms, until_ms, f"damaged: {error}"))
+            for row in self._segments.read(lane, after, records_max, bytes_max):
+                try:
+                    good.append((row, row.entries()))
+                except DecodeError as error:
+                    until_ms = self._segments.oldest_ms(lane, row.last) or row.wall_ms
+                    damaged.append(Gap(lane, row.first, row.last, row.wall_ms, until_ms, f"damaged: {error}"))
         if damaged:
             self._give_up(damaged)
         return good, damaged
@@ -343,7 +359,7 @@ class Store:
 
     def gaps(self) -> list[Gap]:
         with _translated():
-            return self._gaps.all()
+            return self._gaps.untold()
 
     @_reserved
     def put_meta(self, key: str, value: str) -> None:
@@ -408,10 +424,11 @@ class Store:
         story: Story,
         pieces: Mapping[str, Sequence[Salvaged]],
         dead: Sequence[Any],
+        dropped: Sequence[Gap],
         formers: Mapping[str, Mapping[str, Former]],
         now: tuple[int, int],
     ) -> None:
-        """`pieces` by lane, the nearest queue's first; `dead` are rows of the damaged one."""
+        """`pieces` by lane, the nearest queue's first; `dead` are rows of the damaged one, `dropped` what it had not told."""
         with _translated():
             self._dead.take_over(dead, story.queue_id, pieces)
             for lane in LANES:
@@ -419,7 +436,8 @@ class Store:
             meta.put(self._db, "salvage", story.encode())
             meta.put(self._db, "formers", encode_formers(formers))
             told = Entry(self._ledger, now[0], json.dumps({"kind": "salvage", **asdict(story)}).encode())
-            self._segments.append("ledger", story.ledger.records + 1, [told], SAVED_RUN, now)
+            gaps = [of_queue(self._dropped(gap, now), story.queue_id) for gap in dropped]
+            self._segments.append("ledger", story.ledger.records + 1, [told, *gaps], SAVED_RUN, now)
             checked.put(self._db, "run", (SAVED_RUN, secrets.token_hex(4), "", *now, 1, 1))
             self._db.execute("COMMIT")
 
@@ -443,6 +461,7 @@ class Store:
     def _confirm(self, group: Group, outcome: Outcome) -> None:
         for lane, state in group.confirm.items():
             self._segments.trim(lane, state.position)
+            self._gaps.forget(lane, state.position)
             lanes.put(self._db, lane, replace(state, next_seq=outcome.next_seq[lane]))
 
     def _make_room(self, after: int, group: Group, outcome: Outcome) -> None:
@@ -464,23 +483,23 @@ class Store:
         may have been delivered up to them; later only what is not in flight is dropped: all of that is lost."""
         outcome.settled = True
         told = []
-        for gap in self._gaps.all():
+        for gap in self._gaps.untold():
             first = gap.first if gap.reason == DROPPED else max(gap.first, known[gap.lane] + 1)
             if first <= gap.last:
                 lost = gap._replace(first=first)
                 outcome.dropped[gap.lane] = outcome.dropped.get(gap.lane, 0) + lost.records
                 told.append(lost)
-        self._gaps.forget()
+        self._gaps.tell()
         for lane, records in outcome.dropped.items():
             lanes.dropped(self._db, lane, records)
-        entries = [
-            statement(self._ledger, "dropped", time_ms=now[0], records=gap.records, **gap._asdict())
-            for gap in told
-        ]
+        entries = [self._dropped(gap, now) for gap in told]
         if entries:
             outcome.next_seq["ledger"] = self._segments.append(
                 "ledger", outcome.next_seq["ledger"], entries, self._run, now
             )
+
+    def _dropped(self, gap: Gap, now: tuple[int, int]) -> Entry:
+        return statement(self._ledger, "dropped", time_ms=now[0], records=gap.records, **gap._asdict())
 
     def _mark(self, mark: tuple[Mark, int] | MarkKey) -> None:
         if isinstance(mark, MarkKey):

@@ -7,7 +7,9 @@ LOST_MAX = 100
 
 UNREAD = {
     "dead": "not all of its dead letters could be read",
+    "gap": "not all of what it had dropped, and not told yet, could be read",
     "mark": "not all of its marks could be read: a message that a device sends again may be stored twice",
+    "meta": "not all of what it knew by name could be read, such as the board that it was on, or an operator's word",
 }
 """By table."""
 

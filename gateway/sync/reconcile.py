@@ -202,11 +202,10 @@ def _beyond(progress: Progress | None) -> Progress | None:
 def _saved(local: Local, seen: Mapping[Key, Seen], gateway_id: str) -> tuple[Progress, str, str | None]:
     """What is delivered of records saved from a damaged database, by which queue, and if more may be, of what database
     they are. The nearest queue that Kafka knows has reconciled itself with those before it."""
-    mapped = by_queue(local.salvaged)
-    for queue_id in dict.fromkeys([*mapped, *local.unmapped] if mapped else ()):
-        pieces = mapped.get(queue_id, ())
+    lost = {family(queue_id) for queue_id in local.unmapped}
+    for queue_id, pieces in by_queue(local.salvaged).items():
         former = local.formers.get(queue_id)
-        unmapped = DAMAGED_AGAIN if queue_id in local.unmapped else None
+        unmapped = DAMAGED_AGAIN if family(queue_id) in lost else None
         own = seen.get(Key(gateway_id, queue_id, local.lane))
         if former is not None:
             positions = [position for _, (_, position) in relatives(seen, queue_id, local.lane)]
@@ -221,7 +220,8 @@ def _saved(local: Local, seen: Mapping[Key, Seen], gateway_id: str) -> tuple[Pro
                 return _saved_of(pieces, union(known)), queue_id, unmapped or older
         elif own is not None:  # without its runs: by its numbers
             return _saved_of(pieces, own.position.progress), queue_id, unmapped
-    return Progress(0, 0), "", None
+    sent = any(key.lane == local.lane and family(key.queue_id) in lost for key in seen)
+    return Progress(0, 0), "", DAMAGED_AGAIN if local.salvaged and sent else None
 
 
 def _saved_of(pieces: Sequence[Salvaged], progress: Progress) -> Progress:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from gateway.queue.state import StorageDamaged
 from tests.crash import crash
 from tests.crash.mutants import MUTANTS
 from tests.crash.promise import Promise
@@ -35,11 +36,16 @@ def test_power_cuts_at_every_operation() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_broken_queue_is_found(name: str) -> None:
-    """The recording is of the broken queue; the start afterwards is of a sound one."""
+    """The recording is of the broken queue; the start afterwards is of a sound one. What trims too much misses it itself
+    when it is opened again."""
     for seed in range(1, 20):
         with pytest.MonkeyPatch.context() as patch:
             MUTANTS[name](patch)
-            trace = crash.record(seed, {}, Promise(), crash.STEPS)
+            try:
+                trace = crash.record(seed, {}, Promise(), crash.STEPS)
+            except StorageDamaged:
+                assert name == "trim past the confirmed position"
+                return
         if crash.cut_power(trace, seed, 150).failures:
             return
     pytest.fail("no power cut shows it")

@@ -452,6 +452,8 @@ def test_of_two_damaged_queues_the_nearest_that_kafka_knows_decides(nearer: int 
         ((Salvaged("nearer", 1, 25, 1),), ("nearer", "old"), False),
         ((Salvaged("nearer", 1, 25, 1),), ("old",), True),
         ((Salvaged("nearer", 1, 25, 1), *SAVED), ("old",), True),
+        ((Salvaged("nearer", 1, 25, 1),), ("old.branch",), True),
+        ((Salvaged("nearer", 1, 25, 1),), ("other",), False),
         ((Salvaged("nearer", 1, 25, 1),), (), False),
     ],
 )

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import apsw
@@ -14,6 +15,7 @@ from gateway.sync import note_board
 from gateway.sync.memory import Memory
 from gateway.sync.standing import Standing
 from gateway.testing.sink import Fault, MemoryTopic
+from tests.queue.test_one_bit import take_rows
 from tests.sync.world import World, new_cluster, quick
 
 SMALL = ("alpha", b"k1", 100)
@@ -347,6 +349,96 @@ async def test_damage_that_hits_what_is_known_of_a_former_queue(
         assert bodies(world) == [1, 2, 2, 3, 3, 4]
     else:
         assert bodies(world) == [1, 2, 3, 4]
+    await world.stop()
+
+
+async def test_one_bit_is_damage_enough_for_a_former_queues_numbers(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also what the second salvage said of them is lost in a third one."""
+    monkeypatch.setattr("gateway.queue.queue.CONFIRM_INTERVAL_S", 3600.0)
+    await world.start()
+    await world.emit(SMALL)
+    await world.quiet()
+    await world.emit(SMALL)
+    await world.quiet()
+    await world.kill()
+    damage(world)
+    world.stored.clear()
+    await world.start(connect=False)
+    await world.emit(SMALL)
+    await world.queue.close()
+    take_rows(world.folder / "queue.db", "salvage")
+    await world.start()
+    await world.until(lambda: world.held or world.drained)
+    await world.stop()
+    database = apsw.Connection(str(world.folder / "queue.db"))
+    database.execute("UPDATE meta SET value='' WHERE key='unmapped'")
+    database.close()
+    damage(world)
+    await world.start()
+    await world.until(lambda: world.held or world.drained)
+    assert world.held
+    assert bodies(world) == [1, 2]
+    await world.stop()
+
+
+@pytest.mark.parametrize("table", ["run", "segment"])
+async def test_a_row_that_vanished_is_no_reason_to_send_others_twice(
+    world: World, table: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.queue.queue.CONFIRM_INTERVAL_S", 3600.0)
+    await world.start()
+    await world.emit(SMALL)
+    await world.quiet()
+    await world.stop()
+    await world.start()
+    await world.emit(SMALL)
+    await world.quiet()
+    await world.emit(SMALL)
+    await world.emit(SMALL)
+    await world.quiet()
+    await world.kill()
+    await world.start(connect=False)
+    await world.emit(SMALL)
+    await world.queue.close()
+    take_rows(world.folder / "queue.db", table)
+    world.stored.clear()
+    with suppress(StorageDamaged):  # then it is the next start that saves what is there
+        await world.start(connect=False)
+        await world.queue.close()
+    await world.start()
+    await world.until(lambda: world.held or world.drained)
+    assert not world.held
+    assert bodies(world) == ([1, 2, 3, 4, 5] if table == "run" else [1, 2, 3, 4])
+    story = world.queue.stats().salvage
+    assert story is not None
+    assert story.main.lost_records == (0 if table == "run" else 2)  # 4 had been delivered
+    await world.stop()
+
+
+async def test_what_was_dropped_just_before_the_damage_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.queue.queue.CONFIRM_INTERVAL_S", 0.0)
+    world = World(tmp_path / "a", max_bytes=1 << 18)
+    await world.start()
+    await world.emit(SMALL)
+    await world.quiet()
+    await world.disconnect()
+    for _ in range(100):
+        await world.emit(("alpha", b"k1", 10_000))
+    world.connect()
+    await world.until(lambda: world.queue.position("main") == 101)
+    await world.emit(SMALL)
+    await world.until(lambda: world.queue.position("main") == 102)
+    await world.kill()
+    damage(world)
+    world.stored.clear()
+    await world.start()
+    await world.quiet()
+    missing = {*range(1, 102)} - {*bodies(world)}
+    assert missing == {number for first, last in world.told("dropped") for number in range(first, last + 1)}
     await world.stop()
 
 

@@ -1,0 +1,222 @@
+"""One flipped bit of a database that was closed cleanly: the next start finds it, saves what is there and tells what isn't."""
+
+import random
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import apsw
+import pytest
+
+from gateway.driver import Mark
+from gateway.errors import StorageFailing
+from gateway.queue import Queue, Story
+from gateway.queue.schema import segment_id
+from gateway.queue.store import PAGE_BYTES
+from tests.queue.rig import dead_letters, drain, entries, open_queue
+
+VALUES = [b"%d" % number for number in range(1, 9)]
+MARK = Mark("scope", b"key", b"value", 3600)
+
+
+async def closed(folder: Path, each: int = 2) -> Path:
+    """A queue of eight records, a mark and a dead letter; the database file."""
+    queue = await open_queue(folder)
+    for first in range(0, len(VALUES), each):
+        await queue.put(entries(*VALUES[first : first + each]), remember=[MARK])
+    await queue.bury("ledger", 1, entries(b"dead")[0], "why")
+    await queue.close()
+    return folder / "queue.db"
+
+
+async def started(folder: Path) -> Queue:
+    """By the first or the second process."""
+    try:
+        return await open_queue(folder)
+    except StorageFailing:
+        return await open_queue(folder)
+
+
+def story(queue: Queue) -> Story:
+    found = queue.stats().salvage
+    assert found is not None
+    return found
+
+
+def root(database: Path, name: str) -> int:
+    """Offset of the first page of a table or index."""
+    connection = apsw.Connection(str(database))
+    [(page,)] = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name=?", (name,)).fetchall()
+    connection.close()
+    assert isinstance(page, int)
+    return (page - 1) * PAGE_BYTES
+
+
+def flip(database: Path, at: int, bit: int) -> None:
+    content = bytearray(database.read_bytes())
+    content[at] ^= bit
+    database.write_bytes(content)
+
+
+def take_rows(database: Path, table: str) -> None:
+    """One bit of the number of rows that its only page has: SQLite reads on."""
+    at = root(database, table) + 4
+    rows = database.read_bytes()[at]
+    flip(database, at, 1 << rows.bit_length() - 1)
+
+
+async def test_a_schema_that_can_not_be_read_takes_nothing_away(tmp_path: Path) -> None:
+    for number, at in enumerate(range(0, PAGE_BYTES, 97)):
+        database = await closed(tmp_path / str(number))
+        if not database.read_bytes()[at]:
+            continue
+        flip(database, at, 1 << at % 8)
+        queue = await started(database.parent)
+        assert [value for _, value in await drain(queue)] == VALUES, at
+        assert queue.recall("scope") == {b"key": b"value"}
+        assert len(await dead_letters(queue)) == 1
+        await queue.close()
+
+
+@pytest.mark.parametrize("table", ["meta", "mark", "dead", "lane", "run"])
+async def test_rows_that_vanish_are_missed(tmp_path: Path, table: str) -> None:
+    database = await closed(tmp_path)
+    take_rows(database, table)
+    queue = await started(tmp_path)
+    assert story(queue).unread == ((table,) if table in ("meta", "mark", "dead") else ())
+    assert [value for _, value in await drain(queue)] == VALUES
+    await queue.close()
+
+
+async def test_segments_that_vanish_are_missed(tmp_path: Path) -> None:
+    """Four of two records each; three are left, or none."""
+    database = await closed(tmp_path)
+    take_rows(database, "segment")
+    queue = await started(tmp_path)
+    kept = len(await drain(queue))
+    assert kept < 8
+    assert story(queue).main.records == kept
+    assert story(queue).main.lost_records == 8 - kept or story(queue).main.end < 8
+    await queue.close()
+
+
+def set_id(row_id: int) -> Callable[[Path], None]:
+    def change(database: Path) -> None:
+        connection = apsw.Connection(str(database))
+        last = segment_id("main", 7)
+        connection.execute("UPDATE segment SET id=? WHERE id=?", (row_id, last))
+        connection.close()
+
+    return change
+
+
+def set_column(sql: str) -> Callable[[Path], None]:
+    def change(database: Path) -> None:
+        connection = apsw.Connection(str(database))
+        connection.execute(f"UPDATE segment SET {sql} WHERE id=?", (segment_id("main", 7),))  # noqa: S608 a test's own
+        connection.close()
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *(set_id(segment_id("main", 7) ^ 1 << bit) for bit in (3, 6, 20, 40, 56)),
+        set_column("count=count+8"),
+        set_column("count=count+(1<<40)"),
+        set_column("run=run+1"),
+        set_column("size=size+1"),
+        set_column("wall_ms=wall_ms+65536"),
+        set_column("sum=sum+1"),
+    ],
+)
+async def test_a_segment_keeps_its_number(tmp_path: Path, change: Callable[[Path], None]) -> None:
+    database = await closed(tmp_path)
+    change(database)
+    queue = await started(tmp_path)
+    assert [value for _, value in await drain(queue)] == VALUES
+    [piece] = queue.past.salvaged("main")
+    assert (piece.old_first, piece.records, piece.first) == (1, 8, 1)
+    assert (story(queue).main.lost, story(queue).main.end) == ((), 8)
+    await queue.close()
+
+
+async def test_pages_that_are_mixed_up_are_found(tmp_path: Path) -> None:
+    """A leaf of the table lies where another one was."""
+    queue = await open_queue(tmp_path)
+    for number in range(60):
+        await queue.put(entries(b"%d %s" % (number, random.Random(number).randbytes(1000))))
+    await queue.close()
+    database = tmp_path / "queue.db"
+    content = bytearray(database.read_bytes())
+    table = root(database, "segment")
+    cells = struct.unpack_from(">9H", content, table + 12)
+    one, other = (
+        (struct.unpack_from(">I", content, table + cell)[0] - 1) * PAGE_BYTES for cell in cells[4:6]
+    )
+    content[one : one + PAGE_BYTES] = content[other : other + PAGE_BYTES]
+    database.write_bytes(content)
+    queue = await started(tmp_path)
+    values = [value for _, value in await drain(queue)]
+    assert len(set(values)) == len(values) < 60
+    assert len(values) + story(queue).main.lost_records == 60
+    await queue.close()
+
+
+async def test_a_mark_that_looks_too_old_is_not_just_forgotten(tmp_path: Path) -> None:
+    queue = await open_queue(tmp_path)
+    queue._marks._born -= 10_000  # noqa: SLF001 as if it had run so long
+    await queue.put(entries(b"1"), remember=[MARK])
+    queue.advance("main", 1)
+    await queue.close()
+    connection = apsw.Connection(str(tmp_path / "queue.db"))
+    connection.execute("UPDATE mark SET expires_s=expires_s&~8192")
+    connection.close()
+    queue = await started(tmp_path)
+    assert story(queue).unread == ("mark",)
+    await queue.close()
+
+
+async def test_a_letter_that_only_its_index_knows_keeps_no_other_from_being_buried(tmp_path: Path) -> None:
+    queue = await open_queue(tmp_path)
+    await queue.put(entries(*VALUES))
+    await queue.bury("main", 4, entries(b"4")[0], "why")
+    await queue.close()
+    database = tmp_path / "queue.db"
+    at = root(database, "sqlite_autoindex_dead_1")
+    content = database.read_bytes()
+    flip(database, content.index(b"main\x04", at) + 4, 1)
+    queue = await started(tmp_path)
+    await queue.bury("main", 5, entries(b"5")[0], "why")
+    assert [letter.entry.value for letter in await dead_letters(queue)] == [b"4", b"5"]
+    await queue.close()
+
+
+async def test_a_letter_whose_content_is_damaged_spoils_no_other(tmp_path: Path) -> None:
+    queue = await open_queue(tmp_path)
+    for number in (1, 2):
+        await queue.bury("ledger", number, entries(b"%d" % number)[0], "why")
+    await queue.close()
+    connection = apsw.Connection(str(tmp_path / "queue.db"))
+    connection.execute("UPDATE dead SET body=x'00' WHERE seq=1")
+    connection.close()
+    (tmp_path / "queue.damaged").write_text("seen in use")
+    queue = await started(tmp_path)
+    assert [letter.entry.value for letter in await dead_letters(queue)] == [b"2"]
+    assert story(queue).unread == ("dead",)
+    await queue.close()
+
+
+async def test_two_wounds_of_one_sector_end_in_a_salvage(tmp_path: Path) -> None:
+    database = await closed(tmp_path)
+    queue = await open_queue(tmp_path)
+    queue._store._db.execute("UPDATE segment SET body=x'00' WHERE id=?", (segment_id("main", 1),))  # noqa: SLF001
+    queue._store._db.execute("UPDATE segment SET wall_ms='x' WHERE id=?", (segment_id("main", 3),))  # noqa: SLF001
+    with pytest.raises(StorageFailing):
+        await queue.peek("main", 0, 1, 1)
+    assert queue.failed.done()
+    await queue.close()
+    queue = await started(database.parent)
+    assert [value for _, value in await drain(queue)] == VALUES[2:]
+    await queue.close()
