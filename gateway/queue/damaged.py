@@ -1,7 +1,9 @@
 """What can still be read of a damaged database."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +47,7 @@ class Damaged:
         """Raises NO_DAMAGE, as all that reads does."""
         _restore_first_page(path)
         self.broken: set[str] = set()
+        self._found: Counter[int] = Counter()
         self._db: apsw.Connection | None
         try:
             self._db = connect(path, PAGE_BYTES, vfs)
@@ -98,14 +101,13 @@ class Damaged:
 
     def segments(self, lane: str, holes: Holes) -> Iterator[tuple[int, list[Entry]]]:
         """(first, entries) of every undelivered segment with a good checksum, in order; one at a time is in memory."""
-        bounds = segment_ids(lane)
-        for number in sorted(number for number in self._numbers if bounds[0] <= number <= bounds[1]):
+        low, high = segment_ids(lane)
+        for number in sorted(number for number in self._numbers if low <= number <= high):
             first = segment_first(number)
-            query = "SELECT body,wall_ms FROM segment WHERE id=?"
             try:
-                [(body, wall_ms)] = self._read(query, (self._numbers[number],), "segment")
+                body, wall_ms = self._segment(*self._numbers[number])
                 entries = decode(body)
-            except (DecodeError, ValueError):
+            except DecodeError:
                 continue
             skip = max(0, holes.last + 1 - first)
             if skip < len(entries):
@@ -114,26 +116,51 @@ class Damaged:
                 holes.found(first + skip, last, wall_ms if are_numbers(wall_ms) else None)
 
     @cached_property
-    def _numbers(self) -> Mapping[int, int]:
-        """{id of a segment, as it was written: as it is found}. The checksum of a row can tell one flipped bit of it."""
-        numbers: dict[int, int] = {}
-        for head in self._from_both_ends(HEAD, "segment", "id"):
-            number = head[0] if next(checked.sound([head]), None) else self._written(head)
-            numbers.setdefault(number, head[0])
+    def _numbers(self) -> Mapping[int, tuple[int, int]]:
+        """{id of a segment, as it was written: (as it is found, of how many with that one)}."""
+        numbers: dict[int, tuple[int, int]] = {}
+        doubtful = []
+        for head in self._heads():
+            place = (head[0], self._found[head[0]])
+            self._found[head[0]] += 1
+            if next(checked.sound([head]), None):
+                numbers.setdefault(head[0], place)
+            else:
+                doubtful.append((head, place))
+        for head, place in doubtful:
+            numbers.setdefault(self._written(head, place), place)
         return numbers
 
-    def _written(self, head: Sequence[Any]) -> int:
+    def _heads(self) -> Iterator[Sequence[Any]]:
+        query = f"SELECT {HEAD} FROM segment ORDER BY id"  # noqa: S608 the words are ours
+        yield from self._read(query, (), "segment")
+        if "segment" in self.broken:
+            for head in self._read(f"{query} DESC", (), "segment"):
+                if head[0] in self._found:
+                    return
+                yield head
+
+    def _written(self, head: Sequence[Any], place: tuple[int, int]) -> int:
+        """The id that a row had whose checksum is wrong, if one bit of it was flipped; else that which it has."""
         row_id, _, *others, found = head
         try:
-            [(body,)] = self._read("SELECT body FROM segment WHERE id=?", (row_id,), "segment")
-            records = len(decode(body))
-        except (DecodeError, ValueError):
+            records = len(decode(self._segment(*place)[0]))
+        except DecodeError:
             return int(row_id)
         bits = (1 << bit for bit in range(NUMBER_BITS))
         written = (
             row_id ^ bit for bit in bits if checked.checksum((row_id ^ bit, records, *others)) == found
         )
         return next(written, int(row_id))
+
+    def _segment(self, row_id: int, which: int) -> tuple[object, Any]:
+        """Its body and its time. A search finds nothing where rows are out of order, and any of those with the same id."""
+        for query in ("id=?", "+id=? ORDER BY id", "+id=? ORDER BY id DESC"):
+            rows = self._read(f"SELECT body,wall_ms FROM segment WHERE {query}", (row_id,), "segment")  # noqa: S608
+            if query != "id=?" or self._found[row_id] == 1:
+                for body, wall_ms in islice(rows, which, None):
+                    return body, wall_ms
+        return None, None
 
     def formers(
         self, queue_id: str, pieces: Mapping[str, Sequence[Salvaged]]

@@ -110,6 +110,24 @@ def set_id(row_id: int) -> Callable[[Path], None]:
     return change
 
 
+def varint(number: int) -> bytes:
+    """Of more than 56 bits, as SQLite's file format has it."""
+    high = ((number >> shift & 0x7F) | 0x80 for shift in range(57, 7, -7))
+    return bytes((*high, number & 0xFF))
+
+
+def flip_id(bit: int) -> Callable[[Path], None]:
+    """In the file: rows are out of order then, or two have the same id."""
+
+    def change(database: Path) -> None:
+        content = database.read_bytes()
+        old, new = (varint(segment_id("main", number)) for number in (7, 7 ^ 1 << bit))
+        database.write_bytes(content.replace(old, new))
+        assert content != database.read_bytes()
+
+    return change
+
+
 def set_column(sql: str) -> Callable[[Path], None]:
     def change(database: Path) -> None:
         connection = apsw.Connection(str(database))
@@ -123,6 +141,7 @@ def set_column(sql: str) -> Callable[[Path], None]:
     "change",
     [
         *(set_id(segment_id("main", 7) ^ 1 << bit) for bit in (3, 6, 20, 40, 56)),
+        *(flip_id(bit) for bit in (0, 1, 2, 3, 7, 30)),
         set_column("count=count+8"),
         set_column("count=count+(1<<40)"),
         set_column("run=run+1"),
