@@ -1,17 +1,20 @@
 """Records of a real queue reach a real Kafka once and in order, whatever happens on the way."""
 
 import asyncio
+import gc
 import random
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from aiokafka.errors import KafkaConnectionError, KafkaError
 
 from gateway.clock import SystemClock
 from gateway.codec import Entry, Shape
 from gateway.errors import CommandError
 from gateway.sync import LinkState
+from gateway.sync.kafka.producer import Producer
 from gateway.testing.kafka import KafkaBroker
 from gateway.testing.proxy import Api, Direction, Proxy
 from tests import proof
@@ -247,6 +250,37 @@ async def test_the_link_is_cut_again_and_again(
         await delivered(queue)
     assert numbers(kafka.read(topic)) == list(range(2000))
     await queue.close()
+
+
+async def test_a_producer_that_broke_is_let_go_without_a_complaint(
+    kafka: KafkaBroker, topic: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """aiokafka fails what it could not send yet, and looks at only half of that."""
+    producer = Producer(bootstrap_servers=kafka.bootstrap, transactional_id="broken", request_timeout_ms=3000)
+    await producer.start()
+    await producer.kafka.begin_transaction()
+    kafka.pause()
+    try:
+        batch = producer.kafka.create_batch()
+        batch.append(key=None, value=b"1", timestamp=None)
+        answer = await producer.kafka.send_batch(batch, topic, partition=0)
+        sender = producer.kafka._sender  # noqa: SLF001
+        sender.sender_task.cancel()
+        await asyncio.wait([sender.sender_task])
+        cause = KafkaConnectionError("the connection is closed")
+        broken = KafkaError("Unexpected error during batch delivery")
+        broken.__cause__ = cause
+        sender._message_accumulator.fail_all(broken)  # noqa: SLF001
+        producer.kafka._txn_manager.fatal_error(broken)  # noqa: SLF001
+        assert producer.cause(broken) is cause
+        with pytest.raises(KafkaError):
+            await answer
+        await producer.hard_close()
+    finally:
+        kafka.resume()
+    del producer, answer, batch, sender
+    gc.collect()
+    assert [record.message for record in caplog.records if record.name == "asyncio"] == []
 
 
 @pytest.mark.slow

@@ -83,10 +83,13 @@ class Producer:
     def cause(self, error: Exception) -> BaseException:
         """What broke the transaction under way, or else `error`: whoever uses a broken transaction is only told that
         there is none, or waits for ever."""
-        broken = self.failure
-        if broken is None or not broken.done() or broken.cancelled():
-            return error
-        return broken.exception() or error
+        broken, first = self.failure, None
+        if broken is not None and broken.done() and not broken.cancelled():
+            first = broken.exception()
+        reason: BaseException = first or error
+        while type(reason) is errors.KafkaError and isinstance(reason.__cause__, errors.KafkaError):
+            reason = reason.__cause__  # aiokafka says no more of it than "unexpected"
+        return reason
 
     async def start(self) -> None:
         with self._owner:
@@ -103,8 +106,13 @@ class Producer:
     async def hard_close(self) -> None:
         """Ends all tasks and sockets without a word to the broker, however it is; at most a few seconds."""
         self.kafka._closed = True  # noqa: SLF001 else its finaliser complains
+        broken = self.failure
         await self._owner.cancel()
         with contextlib.suppress(TimeoutError, OSError, errors.KafkaError):
             await asyncio.wait_for(self.kafka.client.close(), CLOSE_TIMEOUT_S)
-        if self.failure is not None and self.failure.done():
-            look(self.failure)
+        waiting = self.kafka._message_accumulator  # noqa: SLF001
+        unsent = (batch for batches in waiting._batches.values() for batch in batches)  # noqa: SLF001
+        futures = [future for batch in unsent for future in (batch.future, batch._drain_waiter)]  # noqa: SLF001
+        for future in (broken, self.failure, *futures):
+            if future is not None and future.done():
+                look(future)
