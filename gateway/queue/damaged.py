@@ -57,7 +57,10 @@ class Damaged:
             self._db = None
         self.meta: dict[str, str] = dict(self.rows("meta"))
         self.lanes = lanes.states(self.rows("lane"))
+        self._story = Story.parse(self.meta["salvage"]) if "salvage" in self.meta else None
         self.salvaged = salvaged.by_lane(self.rows("salvage"))
+        self.unmapped = self._unmapped()
+        """Queues before this one, the nearest first, unless it is known of all their records which of them wait here."""
 
     def rows(self, table: str) -> list[tuple[Any, ...]]:
         """Those whose checksum is right, without it."""
@@ -83,21 +86,27 @@ class Damaged:
         gaps = [Gap(*columns) for _, *columns, told in self.rows("gap") if not told]
         return [gap for gap in gaps if gap.reason == DROPPED]
 
-    def unmapped(self) -> list[str]:
-        """Queues before this one, the nearest first, unless it is known of all their records which of them wait here."""
+    def _unmapped(self) -> list[str]:
+        """What the table lacks of the nearest queue the story tells once more."""
         past = Past(self.meta, self.salvaged)
-        if "salvage" not in self.meta:
+        if self._story is None:
             return list(past.unmapped)
-        story = Story.parse(self.meta["salvage"])
-        whole = "unmapped" in self.meta
-        for lane, told in (("main", story.main), ("ledger", story.ledger)):
-            nearest = [piece.records for piece in self.salvaged[lane] if piece.queue_id == story.queue_id]
-            whole = whole and sum(nearest) == told.records
+        nearest = self._story.queue_id
+        lost = "unmapped" not in self.meta
+        whole = not lost and "salvage" not in self.broken
+        for lane, told in (("main", self._story.main), ("ledger", self._story.ledger)):
+            mine = [piece for piece in self.salvaged[lane] if piece.queue_id == nearest]
+            if sum(piece.records for piece in mine) != told.records:
+                whole, again = False, told.pieces(nearest)
+                lost = lost or again is None
+                others = [piece for piece in self.salvaged[lane] if piece.queue_id != nearest]
+                self.salvaged[lane][:] = [*(mine if again is None else again), *others]
         if whole:
             return list(past.unmapped)
-        pieces = [piece.queue_id for lane in LANES for piece in self.salvaged[lane]]
-        queues = dict.fromkeys([story.queue_id, *past.formers(LANES[0]), *past.unmapped, *pieces])
-        return list(queues)[:UNMAPPED_MAX]
+        known = past.queue_ids() - {nearest}
+        earlier = dict.fromkeys([*past.formers(LANES[0]), *past.unmapped, *known])
+        earlier.pop(nearest, None)
+        return [*([nearest] if lost else ()), *earlier][:UNMAPPED_MAX]
 
     def segments(self, lane: str, holes: Holes) -> Iterator[tuple[int, list[Entry]]]:
         """(first, entries) of every undelivered segment with a good checksum, in order; one at a time is in memory."""

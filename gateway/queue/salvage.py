@@ -139,7 +139,7 @@ def _salvage(
         try:
             store.make_room(size(quarantine))
             store.create(secrets.token_hex(8))
-            known = damaged.meta | {"unmapped": json.dumps(damaged.unmapped())}
+            known = damaged.meta | {"unmapped": json.dumps(damaged.unmapped)}
             store.take_over(known, damaged.rows("mark"))
             letters, dropped = damaged.letters(), damaged.dropped()
             pieces, told = {}, {}

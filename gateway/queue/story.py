@@ -1,7 +1,10 @@
 """What is told of a database that was damaged: what of it was saved, and what is known to be lost."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+
+from gateway.queue.origin import Salvaged
 
 LOST_MAX = 100
 
@@ -40,6 +43,20 @@ class SavedLane:
     lost_records: int
     end: int
     end_ms: int | None
+
+    def pieces(self, queue_id: str) -> list[Salvaged] | None:
+        """What the table of salvage says of queue `queue_id`; None if more was lost than is told here."""
+        pieces: list[Salvaged] = []
+        begin, end = self.first or 1, self.last or 0
+        for lost in (*self.lost, Lost(end + 1, end + 1, None, 0)):
+            if begin < lost.first <= end + 1:
+                pieces.append(Salvaged(queue_id, begin, lost.first - begin, 1 + _records(pieces)))
+            begin = max(begin, lost.last + 1)
+        return pieces if _records(pieces) == self.records else None
+
+
+def _records(pieces: Sequence[Salvaged]) -> int:
+    return sum(piece.records for piece in pieces)
 
 
 @dataclass(frozen=True)
