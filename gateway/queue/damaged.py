@@ -33,11 +33,12 @@ FORMERS_MAX = 4
 """So many damaged queues, one saved from the other, are known by their runs."""
 
 UNMAPPED_MAX = 16
-NUMBER_BITS = 57
-"""Of a segment's id."""
 
 NO_DAMAGE = (apsw.BusyError, apsw.LockedError, apsw.FullError, apsw.CantOpenError, apsw.NoMemError)
 """What can't be read for these reasons can be read another time."""
+
+ALWAYS_THE_SAME = (slice(0, 24), slice(40, 92), slice(100, PAGE_BYTES))
+"""Of the first page; the rest its writers count."""
 
 
 class Damaged:
@@ -48,6 +49,7 @@ class Damaged:
         _restore_first_page(path)
         self.broken: set[str] = set()
         self._found: Counter[int] = Counter()
+        self._along: Iterator[Any] = iter(())
         self._db: apsw.Connection | None
         try:
             self._db = connect(path, PAGE_BYTES, vfs)
@@ -156,7 +158,7 @@ class Damaged:
             records = len(decode(self._segment(*place)[0]))
         except DecodeError:
             return int(row_id)
-        bits = (1 << bit for bit in range(NUMBER_BITS))
+        bits = (-1 << 63, *(1 << bit for bit in range(63)))
         written = (
             row_id ^ bit for bit in bits if checked.checksum((row_id ^ bit, records, *others)) == found
         )
@@ -164,11 +166,20 @@ class Damaged:
 
     def _segment(self, row_id: int, which: int) -> tuple[object, Any]:
         """Its body and its time. A search finds nothing where rows are out of order, and any of those with the same id."""
-        for query in ("id=?", "+id=? ORDER BY id", "+id=? ORDER BY id DESC"):
-            rows = self._read(f"SELECT body,wall_ms FROM segment WHERE {query}", (row_id,), "segment")  # noqa: S608
-            if query != "id=?" or self._found[row_id] == 1:
-                for body, wall_ms in islice(rows, which, None):
-                    return body, wall_ms
+        if self._found[row_id] == 1:
+            for body, wall_ms in self._read(
+                "SELECT body,wall_ms FROM segment WHERE id=?", (row_id,), "segment"
+            ):
+                return body, wall_ms
+            for _ in range(2):  # the next one is mostly behind the last
+                for found, body, wall_ms in self._along:
+                    if found == row_id:
+                        return body, wall_ms
+                self._along = self._read("SELECT id,body,wall_ms FROM segment ORDER BY id", (), "segment")
+        for order in ("id", "id DESC"):
+            query = f"SELECT body,wall_ms FROM segment WHERE +id=? ORDER BY {order}"  # noqa: S608 the words are ours
+            for body, wall_ms in islice(self._read(query, (row_id,), "segment"), which, None):
+                return body, wall_ms
         return None, None
 
     def formers(
@@ -233,8 +244,20 @@ class Damaged:
 
 
 def _restore_first_page(path: Path) -> None:
-    """It says where the tables are, which is always the same. SQLite would throw the log of an empty file away."""
-    write(path, first_page(PAGE_BYTES), cut=False)
+    """It says where the tables are, which is always the same. SQLite would throw the log of an empty file away.
+    Raises OSError for a file that isn't there."""
+    fresh = first_page(PAGE_BYTES)
+    try:
+        with path.open("rb") as file:
+            found = file.read(PAGE_BYTES)
+    except OSError:
+        found = b""
+    if [found[part] for part in ALWAYS_THE_SAME] != [fresh[part] for part in ALWAYS_THE_SAME]:
+        try:
+            write(path, fresh, cut=False)
+        except OSError:
+            if not found:
+                raise  # else it may be good enough
 
 
 def _is_segment(body: object) -> bool:

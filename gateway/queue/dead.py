@@ -22,6 +22,8 @@ SELECT id,lane,seq,time_ms,reason,size FROM (
 ) WHERE number>1 AND (number>? OR total>?) ORDER BY id
 """
 
+IN_INDEX = "SELECT lane,seq FROM dead INDEXED BY sqlite_autoindex_dead_1 ORDER BY lane,seq"
+
 
 class Dead:
     def __init__(self, database: apsw.Connection, max_bytes: int) -> None:
@@ -71,8 +73,10 @@ class Dead:
         ]
 
     def numbers(self, lane: str, after: int) -> list[int]:
-        """Sequence numbers. Raises apsw.CorruptError."""
+        """Sequence numbers. Raises apsw.CorruptError, also where the index knows others: it says whether one is buried."""
         rows = checked.load(self._db, "dead", "id", "lane,seq,time_ms,reason,sum")
+        if sorted(row[:2] for row in rows) != self._rows(IN_INDEX, ()):
+            raise apsw.CorruptError("the index of table dead has other rows")
         return [seq for name, seq, *_ in rows if name == lane and seq > after]
 
     def _rows(self, sql: str, bindings: tuple[object, ...]) -> Any:

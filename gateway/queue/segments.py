@@ -7,7 +7,7 @@ import apsw
 
 from gateway.codec import DecodeError, Entry, decode, encode
 from gateway.queue import checked
-from gateway.queue.schema import segment_first, segment_id, segment_ids
+from gateway.queue.schema import are_numbers, segment_first, segment_id, segment_ids
 
 SEGMENT_RECORDS_MAX = 1024
 SEGMENT_BYTES_MAX = 256 << 10
@@ -195,7 +195,7 @@ class Segments:
             last = 0
             for *head, found, content in cursor:
                 row = Stored._make((*head, content))
-                if found != checked.checksum(head) or row.id <= last:
+                if not are_numbers(*head[1:]) or found != checked.checksum(head) or row.id <= last:
                     raise apsw.CorruptError("a row of table segment can't be read")
                 last = row.id + row.records - 1
                 yield row

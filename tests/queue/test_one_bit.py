@@ -78,6 +78,33 @@ async def test_a_schema_that_can_not_be_read_takes_nothing_away(tmp_path: Path) 
         await queue.close()
 
 
+async def test_a_table_is_not_looked_for_elsewhere(tmp_path: Path) -> None:
+    """The first page says where each begins."""
+    for bit in range(8):
+        database = await closed(tmp_path / str(bit))
+        content = database.read_bytes()
+        flip(database, content.index(b"segmentsegment") + len(b"segmentsegment"), 1 << bit)
+        queue = await started(database.parent)
+        assert [value for _, value in await drain(queue)] == VALUES
+        await queue.close()
+
+
+async def test_one_wrong_way_in_the_tree_takes_nothing_away(tmp_path: Path) -> None:
+    """Behind it no search finds a row, but looking at each does."""
+    queue = await open_queue(tmp_path)
+    for number in range(60):
+        await queue.put(entries(b"%d %s" % (number, random.Random(number).randbytes(1000))))
+    await queue.close()
+    database = tmp_path / "queue.db"
+    content = database.read_bytes()
+    table = root(database, "segment")
+    [cell] = struct.unpack_from(">H", content, table + 12 + 2 * 3)
+    flip(database, table + cell + 4 + 6, 1 << 3)
+    queue = await started(tmp_path)
+    assert len({value for _, value in await drain(queue)}) == 60
+    await queue.close()
+
+
 @pytest.mark.parametrize("table", ["meta", "mark", "dead", "lane", "run"])
 async def test_rows_that_vanish_are_missed(tmp_path: Path, table: str) -> None:
     database = await closed(tmp_path)
@@ -111,7 +138,7 @@ def set_id(row_id: int) -> Callable[[Path], None]:
 
 
 def varint(number: int) -> bytes:
-    """Of more than 56 bits, as SQLite's file format has it."""
+    """Of 64 bits, as SQLite's file format has it."""
     high = ((number >> shift & 0x7F) | 0x80 for shift in range(57, 7, -7))
     return bytes((*high, number & 0xFF))
 
@@ -141,7 +168,7 @@ def set_column(sql: str) -> Callable[[Path], None]:
     "change",
     [
         *(set_id(segment_id("main", 7) ^ 1 << bit) for bit in (3, 6, 20, 40, 56)),
-        *(flip_id(bit) for bit in (0, 1, 2, 3, 7, 30)),
+        *(flip_id(bit) for bit in (0, 1, 2, 3, 7, 30, 57, 63)),
         set_column("count=count+8"),
         set_column("count=count+(1<<40)"),
         set_column("run=run+1"),

@@ -87,7 +87,7 @@ class Producer:
         if broken is not None and broken.done() and not broken.cancelled():
             first = broken.exception()
         reason: BaseException = first or error
-        while type(reason) is errors.KafkaError and isinstance(reason.__cause__, errors.KafkaError):
+        while type(reason) is errors.KafkaError and reason.__cause__ is not None:
             reason = reason.__cause__  # aiokafka says no more of it than "unexpected"
         return reason
 
