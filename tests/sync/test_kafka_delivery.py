@@ -257,26 +257,28 @@ async def test_a_producer_that_broke_is_let_go_without_a_complaint(
 ) -> None:
     """aiokafka fails what it could not send yet, and looks at only half of that."""
     producer = Producer(bootstrap_servers=kafka.bootstrap, transactional_id="broken", request_timeout_ms=3000)
-    await producer.start()
-    await producer.kafka.begin_transaction()
-    kafka.pause()
     try:
+        await producer.start()
+        async with asyncio.timeout(30):
+            while topic not in (await producer.kafka.client.fetch_all_metadata()).topics():  # noqa: ASYNC110 it tells nobody
+                await asyncio.sleep(0.05)
+        await producer.kafka.begin_transaction()
+        kafka.pause()
         batch = producer.kafka.create_batch()
         batch.append(key=None, value=b"1", timestamp=None)
         answer = await producer.kafka.send_batch(batch, topic, partition=0)
         sender = producer.kafka._sender  # noqa: SLF001
         sender.sender_task.cancel()
         await asyncio.wait([sender.sender_task])
-        cause = KafkaConnectionError("the connection is closed")
         broken = KafkaError("Unexpected error during batch delivery")
-        broken.__cause__ = cause
+        broken.__cause__ = KafkaConnectionError("the connection is closed")
         sender._message_accumulator.fail_all(broken)  # noqa: SLF001
         producer.kafka._txn_manager.fatal_error(broken)  # noqa: SLF001
-        assert producer.cause(broken) is cause
+        assert producer.cause(broken) is broken.__cause__
         with pytest.raises(KafkaError):
             await answer
-        await producer.hard_close()
     finally:
+        await producer.hard_close()
         kafka.resume()
     del producer, answer, batch, sender
     gc.collect()
