@@ -26,12 +26,14 @@ Identity. The queue_id is random. Where the disk has parted from what Kafka has 
 as another one: one transaction changes the id and tells it in the ledger; records keep their numbers, and those up to
 meta "origin" count as the former queue's.
 
-Recovery. At each start small tables are checked and numbers counted: one that is missing must be a told gap; after an unclean stop
-the whole file and the log are checked. The lock file says which queue must be there, and whether its log must. Damage that is met in use is noted for the next start. A damaged database is set aside
-(quarantine/), what has a good checksum is saved under a new queue_id, and the story, with what is known to be lost, is
-told in status and in the ledger lane. The table salvage keeps the numbers that saved records had in the damaged queue,
-and in those before it: Kafka may know only the first. Where damage took that away, meta "unmapped" names those queues. Quarantines lie outside the cap, at most three, together no
-larger than it; where the disk gets near the floor the oldest goes first.
+Recovery. At each start small tables are checked and numbers counted: one that is missing must be in the table of
+gaps; after an unclean stop the whole file and the log are checked. The lock file says which queue must be there, and
+whether its log must. Damage that is met in use is noted for the next start. A damaged database is set aside
+(quarantine/), what has a good checksum is saved under a new queue_id, and the story, with what is known to be lost,
+is told in status and in the ledger lane. The table salvage keeps the numbers that saved records had in the damaged
+queue, and in those before it: Kafka may know only the first. Where damage took that away, meta "unmapped" names those
+queues. Quarantines lie outside the cap, at most three, together no larger than it; where the disk gets near the floor
+the oldest goes first.
 """
 
 from gateway.codec import Entry, Shape

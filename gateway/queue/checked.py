@@ -6,6 +6,16 @@ from zlib import crc32
 
 import apsw
 
+KEYS = {
+    "meta": "key",
+    "lane": "name",
+    "mark": "scope,key",
+    "salvage": "rowid",
+    "run": "id",
+    "gap": "id",
+}
+"""Small tables of such rows, and in what order they lie."""
+
 
 def put(database: apsw.Connection, table: str, row: Sequence[Any]) -> None:
     places = ",".join("?" * (len(row) + 1))

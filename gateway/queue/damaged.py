@@ -11,23 +11,13 @@ import apsw
 
 from gateway.codec import DecodeError, Entry, decode
 from gateway.queue import checked, lanes, salvaged
-from gateway.queue.origin import Former, Run, Salvaged, decode_formers
+from gateway.queue.origin import Former, Run, Salvaged
 from gateway.queue.past import Past
 from gateway.queue.quarantine import write
 from gateway.queue.schema import LANES, are_numbers, connect, first_page, segment_first, segment_ids
 from gateway.queue.segments import DROPPED, HEAD, Gap
 from gateway.queue.store import PAGE_BYTES
 from gateway.queue.story import Holes, Story
-
-KEYS = {
-    "meta": "key",
-    "lane": "name",
-    "mark": "scope,key",
-    "salvage": "rowid",
-    "run": "id",
-    "gap": "id",
-}
-"""Of tables whose rows have checksums."""
 
 FORMERS_MAX = 4
 """So many damaged queues, one saved from the other, are known by their runs."""
@@ -59,14 +49,16 @@ class Damaged:
             self._db = None
         self.meta: dict[str, str] = dict(self.rows("meta"))
         self.lanes = lanes.states(self.rows("lane"))
-        self._story = Story.parse(self.meta["salvage"]) if "salvage" in self.meta else None
         self.salvaged = salvaged.by_lane(self.rows("salvage"))
-        self.unmapped = self._unmapped()
+        self._past = Past(self.meta, self.salvaged)
+        self.unmapped = self._past.unmapped
         """Queues before this one, the nearest first, unless it is known of all their records which of them wait here."""
+        if "salvage" in self.meta:
+            self._complete(Story.parse(self.meta["salvage"]))
 
     def rows(self, table: str) -> list[tuple[Any, ...]]:
         """Those whose checksum is right, without it."""
-        found = self._from_both_ends("*", table, KEYS[table])
+        found = self._from_both_ends("*", table, checked.KEYS[table])
         good = list(checked.sound(found))
         if len(good) < len(found):
             self.broken.add(table)
@@ -77,7 +69,7 @@ class Damaged:
         letters: list[tuple[Any, ...]] = []
         for row_id, body, *row in self._from_both_ends("id,body,lane,seq,time_ms,reason,sum", "dead", "id"):
             good = next(checked.sound([row]), None)
-            if good is None or not _is_segment(body):
+            if good is None or not _is_letter(body):
                 self.broken.add("dead")
             else:
                 letters.append((row_id, *good, body))
@@ -88,27 +80,24 @@ class Damaged:
         gaps = [Gap(*columns) for _, *columns, told in self.rows("gap") if not told]
         return [gap for gap in gaps if gap.reason == DROPPED]
 
-    def _unmapped(self) -> list[str]:
-        """What the table lacks of the nearest queue the story tells once more."""
-        past = Past(self.meta, self.salvaged)
-        if self._story is None:
-            return list(past.unmapped)
-        nearest = self._story.queue_id
+    def _complete(self, story: Story) -> None:
+        """What the table of salvage lacks of the nearest queue the story tells once more; what it lacks of earlier ones
+        nobody does."""
+        nearest = story.queue_id
         lost = "unmapped" not in self.meta
         whole = not lost and "salvage" not in self.broken
-        for lane, told in (("main", self._story.main), ("ledger", self._story.ledger)):
+        for lane, told in (("main", story.main), ("ledger", story.ledger)):
             mine = [piece for piece in self.salvaged[lane] if piece.queue_id == nearest]
             if sum(piece.records for piece in mine) != told.records:
                 whole, again = False, told.pieces(nearest)
                 lost = lost or again is None
                 others = [piece for piece in self.salvaged[lane] if piece.queue_id != nearest]
                 self.salvaged[lane][:] = [*(mine if again is None else again), *others]
-        if whole:
-            return list(past.unmapped)
-        known = past.queue_ids() - {nearest}
-        earlier = dict.fromkeys([*past.formers(LANES[0]), *past.unmapped, *known])
-        earlier.pop(nearest, None)
-        return [*([nearest] if lost else ()), *earlier][:UNMAPPED_MAX]
+        if not whole:
+            past = self._past
+            earlier = dict.fromkeys([*past.former_queues, *past.unmapped, *past.queue_ids()])
+            earlier.pop(nearest, None)
+            self.unmapped = [*([nearest] if lost else ()), *earlier][:UNMAPPED_MAX]
 
     def segments(self, lane: str, holes: Holes) -> Iterator[tuple[int, list[Entry]]]:
         """(first, entries) of every undelivered segment with a good checksum, in order; one at a time is in memory."""
@@ -186,7 +175,7 @@ class Damaged:
         self, queue_id: str, pieces: Mapping[str, Sequence[Salvaged]]
     ) -> Mapping[str, Mapping[str, Former]]:
         """This queue and those before it, the nearest first; without this one if not all of its runs can be read."""
-        before = decode_formers(self.meta.get("formers", "{}"))
+        before = self._past.former_queues
         rows = self.rows("run")
         if not rows or "run" in self.broken:
             return before
@@ -260,7 +249,7 @@ def _restore_first_page(path: Path) -> None:
                 raise  # else it may be good enough
 
 
-def _is_segment(body: object) -> bool:
+def _is_letter(body: object) -> bool:
     try:
         return len(decode(body)) == 1
     except DecodeError:

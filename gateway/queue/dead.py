@@ -8,6 +8,7 @@ import apsw
 from gateway.codec import decode, encode
 from gateway.queue import checked, lanes
 from gateway.queue.origin import Salvaged
+from gateway.queue.schema import LANES
 from gateway.queue.segments import Segment
 from gateway.queue.state import Buried, DeadLetter
 
@@ -72,12 +73,12 @@ class Dead:
             for row_id, lane, seq, time_ms, reason, body in self._rows(query, (chosen,))
         ]
 
-    def numbers(self, lane: str, after: int) -> list[int]:
-        """Sequence numbers. Raises apsw.CorruptError, also where the index knows others: it says whether one is buried."""
+    def numbers(self) -> Mapping[str, list[int]]:
+        """By lane. Raises apsw.CorruptError, also where the index knows others: it says whether one is buried."""
         rows = checked.load(self._db, "dead", "id", "lane,seq,time_ms,reason,sum")
         if sorted(row[:2] for row in rows) != self._rows(IN_INDEX, ()):
             raise apsw.CorruptError("the index of table dead has other rows")
-        return [seq for name, seq, *_ in rows if name == lane and seq > after]
+        return {lane: [seq for name, seq, *_ in rows if name == lane] for lane in LANES}
 
     def _rows(self, sql: str, bindings: tuple[object, ...]) -> Any:
         return self._db.execute(sql, cast(Any, bindings)).fetchall()

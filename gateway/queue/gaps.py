@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import apsw
 
 from gateway.queue import checked, lanes
-from gateway.queue.ranges import Range, include
+from gateway.queue.ranges import Range, include, overlap
 from gateway.queue.segments import Gap
 
 
@@ -29,13 +29,15 @@ class Gaps:
         """Raises apsw.CorruptError."""
         return [gap for _, gap, told in self._rows("id") if not told]
 
-    def ranges(self, lane: str) -> list[Range]:
-        """In order. Raises apsw.CorruptError."""
-        ranges: list[Range] = []
+    def check(self, lane: str, holes: Sequence[Range]) -> None:
+        """Raises apsw.CorruptError for numbers that are missing and should not be."""
+        deleted: list[Range] = []
         for _, gap, _ in self._rows("first"):
             if gap.lane == lane:
-                include(ranges, gap.first, gap.last)
-        return ranges
+                include(deleted, gap.first, gap.last)
+        for first, last in holes:
+            if overlap(deleted, first - 1, last) <= last - first:
+                raise apsw.CorruptError(f"of the numbers {first} to {last} rows of table segment are missing")
 
     def tell(self) -> None:
         """All are told now; what is adjacent becomes one."""

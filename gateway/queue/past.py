@@ -12,7 +12,8 @@ class Past:
 
     def __init__(self, meta: Mapping[str, str], salvaged: Mapping[str, Sequence[Salvaged]]) -> None:
         self._salvaged = salvaged
-        self._formers = decode_formers(meta.get("formers", "{}"))
+        self.former_queues = decode_formers(meta.get("formers", "{}"))
+        """{queue id: {lane: former}} of those whose runs could be read, the nearest first."""
         self.unmapped: Sequence[str] = json.loads(meta.get("unmapped", "[]"))
         """Queues of whose records some wait here, but no longer is it known which: the nearest first."""
 
@@ -23,8 +24,8 @@ class Past:
     def queue_ids(self) -> set[str]:
         """Also of damaged queues in which nothing waited."""
         pieces = {piece.queue_id for lane in LANES for piece in self._salvaged[lane]}
-        return pieces | self._formers.keys() | {*self.unmapped}
+        return pieces | self.former_queues.keys() | {*self.unmapped}
 
     def formers(self, lane: str) -> dict[str, Former]:
-        """{queue id: former} of those whose runs could be read."""
-        return {queue_id: lanes[lane] for queue_id, lanes in self._formers.items()}
+        """{queue id: former}"""
+        return {queue_id: lanes[lane] for queue_id, lanes in self.former_queues.items()}

@@ -131,9 +131,8 @@ class Queue:
         self._lanes: dict[str, LaneState] = loaded.lanes
         self._holes = loaded.holes
         self._bytes = loaded.sizes
-        self._buried = {
-            lane: await self._call(self._store.buried, lane, self.position(lane)) for lane in LANES
-        }
+        buried = await self._call(self._store.buried)
+        self._buried = {lane: [seq for seq in buried[lane] if seq > self.position(lane)] for lane in LANES}
         self._confirmed = {lane: state.position for lane, state in self._lanes.items()}
         for gap in await self._call(self._store.gaps):
             self._gaps_open = True

@@ -24,12 +24,7 @@ from gateway.queue.log import HEADER_BYTES, has_header
 from gateway.queue.origin import Origin, Salvaged
 from gateway.queue.quarantine import UNFINISHED, Quarantine, damage, size
 from gateway.queue.salvaged import by_queue, carried
-from gateway.queue.schema import (
-    IN_WAL_MODE,
-    LANES,
-    sync_directory,
-    unusable,
-)
+from gateway.queue.schema import IN_WAL_MODE, LANES, sync_directory, unusable
 from gateway.queue.settings import QueueSettings
 from gateway.queue.state import StorageDamaged
 from gateway.queue.store import Store, free_bytes, log_bytes_max, reserve_path
@@ -139,7 +134,7 @@ def _salvage(
         try:
             store.make_room(size(quarantine))
             store.create(secrets.token_hex(8))
-            known = damaged.meta | {"unmapped": json.dumps(damaged.unmapped)}
+            known = damaged.meta | {"unmapped": json.dumps(list(damaged.unmapped))}
             store.take_over(known, damaged.rows("mark"))
             letters, dropped = damaged.letters(), damaged.dropped()
             pieces, told = {}, {}

@@ -22,7 +22,6 @@ from gateway.queue.ledger import of_queue, statement
 from gateway.queue.log import lost_commits
 from gateway.queue.origin import Former, Run, Salvaged, encode_formers
 from gateway.queue.quarantine import Quarantine
-from gateway.queue.ranges import overlap
 from gateway.queue.reserve import Reserve
 from gateway.queue.schema import FORMAT, LANES, TABLES, connect, format_of
 from gateway.queue.segments import DROPPED, DROPPED_UNKNOWING, Gap, Segment, Segments, Stored, payload_bytes
@@ -34,7 +33,6 @@ PAGE_BYTES = 4096
 WAL_BYTES_MAX = 4 << 20
 """Checkpoint from here on; sooner where the cap is so small that the log would fill it."""
 
-SMALL_TABLES = ("meta", "lane", "run", "mark", "gap", "salvage")
 SCHEMA = "SELECT name,rootpage,sql FROM sqlite_schema ORDER BY name"
 RUNS_MAX = 1_000
 
@@ -126,7 +124,7 @@ class Store:
         with _translated():
             tables = self._rows(SCHEMA)
             # One bit of a page can take rows away, and SQLite reads on.
-            checks = [f"PRAGMA quick_check({scope})" for scope in (["1"] if whole else SMALL_TABLES)]
+            checks = [f"PRAGMA quick_check({scope})" for scope in (["1"] if whole else checked.KEYS)]
             found = next((said for check in checks if (said := self._rows(check)[0][0]) != "ok"), "ok")
             frames = self._rows("PRAGMA wal_checkpoint(NOOP)")[0][1]
         if found != "ok":
@@ -166,12 +164,7 @@ class Store:
                 if state.next_seq > expected:
                     holes[name].append((expected, state.next_seq - 1))
                 state.next_seq = max(state.next_seq, expected)
-                gaps = self._gaps.ranges(name)
-                for first, last in holes[name]:
-                    if overlap(gaps, first - 1, last) <= last - first:
-                        raise apsw.CorruptError(
-                            f"of the numbers {first} to {last} rows of table segment are missing"
-                        )
+                self._gaps.check(name, holes[name])
             age_s = int(known.get("age_s", "0"))
             marks = {
                 (scope, key): (value, expires)
@@ -380,9 +373,9 @@ class Store:
         with _translated():
             return self._dead.letters(ids)
 
-    def buried(self, lane: str, after: int) -> list[int]:
+    def buried(self) -> Mapping[str, list[int]]:
         with _translated():
-            return self._dead.numbers(lane, after)
+            return self._dead.numbers()
 
     def save(
         self, lane: str, queue_id: str, rows: Iterable[tuple[int, list[Entry]]], now: tuple[int, int]

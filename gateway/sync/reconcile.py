@@ -21,7 +21,6 @@ LOST_BY_CLUSTER = (
     "lost` goes on behind them."
 )
 
-
 OLDER_COPY = "an older copy of a database that delivered more"
 DAMAGED_AGAIN = (
     "a database that was damaged, and damage has since then taken away which of its records these are"
@@ -152,9 +151,9 @@ def _without(local: Local, seen: Mapping[Key, Seen], gateway_id: str, assume: As
         if unknown is not None and assume is None:
             return Verdict(
                 local.position,
-                f"lane {local.lane}: what waits was saved from {unknown}, and how much "
-                "of it was delivered nobody can know. `tidegate adopt --assume lost` sends it (some perhaps twice), "
-                "`--assume delivered` skips what earlier runs stored (some perhaps never sent).",
+                f"lane {local.lane}: what waits was saved from {unknown}, and how much of it was delivered nobody can "
+                "know. `tidegate adopt --assume lost` sends it (some perhaps twice), `--assume delivered` skips what earlier "
+                "runs stored (some perhaps never sent).",
             )
         if unknown is not None and assume == "delivered":
             return Verdict(max(local.position, local.given_earlier))

@@ -4,6 +4,8 @@ import random
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import apsw
+
 PAGE = 4096
 LOG_HEADER = 32
 FRAME_HEADER = 24
@@ -15,6 +17,29 @@ def _flip(file: Path, offset: int, rng: random.Random) -> None:
         content[min(offset, len(content) - 1)] ^= 1 << rng.randrange(8)
         offset += 1
     file.write_bytes(content)
+
+
+def flip_bit(file: Path, offset: int, bit: int) -> None:
+    """Of value `bit`."""
+    content = bytearray(file.read_bytes())
+    content[offset] ^= bit
+    file.write_bytes(content)
+
+
+def root(database: Path, name: str) -> int:
+    """Offset of the first page of a table or index."""
+    connection = apsw.Connection(str(database))
+    [(page,)] = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name=?", (name,)).fetchall()
+    connection.close()
+    assert isinstance(page, int)
+    return (page - 1) * PAGE
+
+
+def take_rows(database: Path, table: str) -> None:
+    """One bit of the number of rows that its only page has: SQLite reads on."""
+    at = root(database, table) + 4
+    rows = database.read_bytes()[at]
+    flip_bit(database, at, 1 << rows.bit_length() - 1)
 
 
 def _size(file: Path) -> int:

@@ -4,6 +4,8 @@ import os
 import shutil
 from pathlib import Path
 
+import apsw
+
 from gateway.clock import SystemClock
 from gateway.codec import Entry, Shape
 from gateway.queue import DeadLetter, Queue, QueueSettings
@@ -22,6 +24,13 @@ def settings(**changes: object) -> QueueSettings:
 
 async def open_queue(folder: Path, **changes: object) -> Queue:
     return await Queue.open(folder / "queue.db", settings(**changes), SystemClock())
+
+
+def alter(database: Path, sql: str, bindings: tuple[int, ...] = ()) -> None:
+    """As a flipped bit may, in a file that nobody has open."""
+    connection = apsw.Connection(str(database))
+    connection.execute(sql, bindings)
+    connection.close()
 
 
 def copy_as_killed(folder: Path, copy: Path) -> None:

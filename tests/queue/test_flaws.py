@@ -2,13 +2,12 @@
 
 from pathlib import Path
 
-import apsw
 import pytest
 
 from gateway.driver import Mark
 from gateway.errors import StorageFailing
 from gateway.queue import UNREAD
-from tests.queue.rig import drain, entries, open_queue
+from tests.queue.rig import alter, drain, entries, open_queue
 
 
 @pytest.mark.parametrize(
@@ -30,9 +29,7 @@ async def test_numbers_that_are_none_are_set_aside_and_all_records_saved(tmp_pat
     queue = await open_queue(tmp_path)
     await queue.put(entries(b"1", b"2", b"3"))
     await queue.close()
-    database = apsw.Connection(str(tmp_path / "queue.db"))
-    database.execute(flaw)
-    database.close()
+    alter(tmp_path / "queue.db", flaw)
     (tmp_path / "queue.damaged").write_text("seen in use")
     queue = await open_queue(tmp_path)
     assert [body for _, body in await drain(queue)] == [b"1", b"2", b"3"]
@@ -65,9 +62,7 @@ async def test_a_row_that_makes_no_sense_is_found_at_start(tmp_path: Path, flaw:
     await queue.put(entries(b"1"), remember=[Mark("scope", b"key", b"value", 3600)])
     await queue.bury("ledger", 1, entries(b"dead")[0], "why")
     await queue.close()
-    database = apsw.Connection(str(tmp_path / "queue.db"))
-    database.execute(flaw)
-    database.close()
+    alter(tmp_path / "queue.db", flaw)
     with pytest.raises(StorageFailing, match=f"a row of table {table} can't be read"):
         await open_queue(tmp_path)
     queue = await open_queue(tmp_path)

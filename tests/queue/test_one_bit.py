@@ -5,7 +5,6 @@ import struct
 from collections.abc import Callable
 from pathlib import Path
 
-import apsw
 import pytest
 
 from gateway.driver import Mark
@@ -13,7 +12,8 @@ from gateway.errors import StorageFailing
 from gateway.queue import Queue, Story
 from gateway.queue.schema import segment_id
 from gateway.queue.store import PAGE_BYTES
-from tests.queue.rig import dead_letters, drain, entries, open_queue
+from tests.damage.wounds import flip_bit, root, take_rows
+from tests.queue.rig import alter, dead_letters, drain, entries, open_queue
 
 VALUES = [b"%d" % number for number in range(1, 9)]
 MARK = Mark("scope", b"key", b"value", 3600)
@@ -43,26 +43,13 @@ def story(queue: Queue) -> Story:
     return found
 
 
-def root(database: Path, name: str) -> int:
-    """Offset of the first page of a table or index."""
-    connection = apsw.Connection(str(database))
-    [(page,)] = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name=?", (name,)).fetchall()
-    connection.close()
-    assert isinstance(page, int)
-    return (page - 1) * PAGE_BYTES
-
-
-def flip(database: Path, at: int, bit: int) -> None:
-    content = bytearray(database.read_bytes())
-    content[at] ^= bit
-    database.write_bytes(content)
-
-
-def take_rows(database: Path, table: str) -> None:
-    """One bit of the number of rows that its only page has: SQLite reads on."""
-    at = root(database, table) + 4
-    rows = database.read_bytes()[at]
-    flip(database, at, 1 << rows.bit_length() - 1)
+async def tall(folder: Path) -> Path:
+    """A queue of sixty segments, whose table has more than one page; the database file."""
+    queue = await open_queue(folder)
+    for number in range(60):
+        await queue.put(entries(b"%d %s" % (number, random.Random(number).randbytes(1000))))
+    await queue.close()
+    return folder / "queue.db"
 
 
 async def test_a_schema_that_can_not_be_read_takes_nothing_away(tmp_path: Path) -> None:
@@ -70,7 +57,7 @@ async def test_a_schema_that_can_not_be_read_takes_nothing_away(tmp_path: Path) 
         database = await closed(tmp_path / str(number))
         if not database.read_bytes()[at]:
             continue
-        flip(database, at, 1 << at % 8)
+        flip_bit(database, at, 1 << at % 8)
         queue = await started(database.parent)
         assert [value for _, value in await drain(queue)] == VALUES, at
         assert queue.recall("scope") == {b"key": b"value"}
@@ -83,7 +70,7 @@ async def test_a_table_is_not_looked_for_elsewhere(tmp_path: Path) -> None:
     for bit in range(8):
         database = await closed(tmp_path / str(bit))
         content = database.read_bytes()
-        flip(database, content.index(b"segmentsegment") + len(b"segmentsegment"), 1 << bit)
+        flip_bit(database, content.index(b"segmentsegment") + len(b"segmentsegment"), 1 << bit)
         queue = await started(database.parent)
         assert [value for _, value in await drain(queue)] == VALUES
         await queue.close()
@@ -91,15 +78,11 @@ async def test_a_table_is_not_looked_for_elsewhere(tmp_path: Path) -> None:
 
 async def test_one_wrong_way_in_the_tree_takes_nothing_away(tmp_path: Path) -> None:
     """Behind it no search finds a row, but looking at each does."""
-    queue = await open_queue(tmp_path)
-    for number in range(60):
-        await queue.put(entries(b"%d %s" % (number, random.Random(number).randbytes(1000))))
-    await queue.close()
-    database = tmp_path / "queue.db"
+    database = await tall(tmp_path)
     content = database.read_bytes()
     table = root(database, "segment")
     [cell] = struct.unpack_from(">H", content, table + 12 + 2 * 3)
-    flip(database, table + cell + 4 + 6, 1 << 3)
+    flip_bit(database, table + cell + 4 + 6, 1 << 3)
     queue = await started(tmp_path)
     assert len({value for _, value in await drain(queue)}) == 60
     await queue.close()
@@ -127,16 +110,6 @@ async def test_segments_that_vanish_are_missed(tmp_path: Path) -> None:
     await queue.close()
 
 
-def set_id(row_id: int) -> Callable[[Path], None]:
-    def change(database: Path) -> None:
-        connection = apsw.Connection(str(database))
-        last = segment_id("main", 7)
-        connection.execute("UPDATE segment SET id=? WHERE id=?", (row_id, last))
-        connection.close()
-
-    return change
-
-
 def varint(number: int) -> bytes:
     """Of 64 bits, as SQLite's file format has it."""
     high = ((number >> shift & 0x7F) | 0x80 for shift in range(57, 7, -7))
@@ -157,9 +130,7 @@ def flip_id(bit: int) -> Callable[[Path], None]:
 
 def set_column(sql: str) -> Callable[[Path], None]:
     def change(database: Path) -> None:
-        connection = apsw.Connection(str(database))
-        connection.execute(f"UPDATE segment SET {sql} WHERE id=?", (segment_id("main", 7),))  # noqa: S608 a test's own
-        connection.close()
+        alter(database, f"UPDATE segment SET {sql} WHERE id=?", (segment_id("main", 7),))  # noqa: S608 a test's own
 
     return change
 
@@ -167,7 +138,7 @@ def set_column(sql: str) -> Callable[[Path], None]:
 @pytest.mark.parametrize(
     "change",
     [
-        *(set_id(segment_id("main", 7) ^ 1 << bit) for bit in (3, 6, 20, 40, 56)),
+        *(set_column(f"id={segment_id('main', 7) ^ 1 << bit}") for bit in (3, 6, 20, 40, 56)),
         *(flip_id(bit) for bit in (0, 1, 2, 3, 7, 30, 57, 63)),
         set_column("count=count+8"),
         set_column("count=count+(1<<40)"),
@@ -190,11 +161,7 @@ async def test_a_segment_keeps_its_number(tmp_path: Path, change: Callable[[Path
 
 async def test_pages_that_are_mixed_up_are_found(tmp_path: Path) -> None:
     """A leaf of the table lies where another one was."""
-    queue = await open_queue(tmp_path)
-    for number in range(60):
-        await queue.put(entries(b"%d %s" % (number, random.Random(number).randbytes(1000))))
-    await queue.close()
-    database = tmp_path / "queue.db"
+    database = await tall(tmp_path)
     content = bytearray(database.read_bytes())
     table = root(database, "segment")
     cells = struct.unpack_from(">9H", content, table + 12)
@@ -216,9 +183,7 @@ async def test_a_mark_that_looks_too_old_is_not_just_forgotten(tmp_path: Path) -
     await queue.put(entries(b"1"), remember=[MARK])
     queue.advance("main", 1)
     await queue.close()
-    connection = apsw.Connection(str(tmp_path / "queue.db"))
-    connection.execute("UPDATE mark SET expires_s=expires_s&~8192")
-    connection.close()
+    alter(tmp_path / "queue.db", "UPDATE mark SET expires_s=expires_s&~8192")
     queue = await started(tmp_path)
     assert story(queue).unread == ("mark",)
     await queue.close()
@@ -232,7 +197,7 @@ async def test_a_letter_that_only_its_index_knows_keeps_no_other_from_being_buri
     database = tmp_path / "queue.db"
     at = root(database, "sqlite_autoindex_dead_1")
     content = database.read_bytes()
-    flip(database, content.index(b"main\x04", at) + 4, 1)
+    flip_bit(database, content.index(b"main\x04", at) + 4, 1)
     queue = await started(tmp_path)
     await queue.bury("main", 5, entries(b"5")[0], "why")
     assert [letter.entry.value for letter in await dead_letters(queue)] == [b"4", b"5"]
@@ -244,9 +209,7 @@ async def test_a_letter_whose_content_is_damaged_spoils_no_other(tmp_path: Path)
     for number in (1, 2):
         await queue.bury("ledger", number, entries(b"%d" % number)[0], "why")
     await queue.close()
-    connection = apsw.Connection(str(tmp_path / "queue.db"))
-    connection.execute("UPDATE dead SET body=x'00' WHERE seq=1")
-    connection.close()
+    alter(tmp_path / "queue.db", "UPDATE dead SET body=x'00' WHERE seq=1")
     (tmp_path / "queue.damaged").write_text("seen in use")
     queue = await started(tmp_path)
     assert [letter.entry.value for letter in await dead_letters(queue)] == [b"2"]

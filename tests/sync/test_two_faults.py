@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-import apsw
 import pytest
 
 from gateway.errors import SinkRefused, SinkUnavailable
@@ -15,7 +14,8 @@ from gateway.sync import note_board
 from gateway.sync.memory import Memory
 from gateway.sync.standing import Standing
 from gateway.testing.sink import Fault, MemoryTopic
-from tests.queue.test_one_bit import take_rows
+from tests.damage.wounds import take_rows
+from tests.queue.rig import alter
 from tests.sync.world import World, new_cluster, quick
 
 SMALL = ("alpha", b"k1", 100)
@@ -36,6 +36,14 @@ async def world(tmp_path: Path) -> World:
 def damage(world: World) -> None:
     """Seen in use; all of the file can be read."""
     Quarantine(world.folder / "queue.db").suspect(StorageDamaged("seen in use"))
+
+
+async def saved_without_a_link(world: World) -> None:
+    damage(world)
+    world.stored.clear()  # the numbers begin anew
+    await world.start(connect=False)
+    await world.emit(SMALL)
+    await world.queue.close()
 
 
 async def power_cut(world: World) -> None:
@@ -328,14 +336,8 @@ async def test_damage_that_hits_what_is_known_of_a_former_queue(
     await world.quiet()
     await world.kill()
     for _ in range(formers):
-        damage(world)
-        world.stored.clear()  # the numbers begin anew
-        await world.start(connect=False)
-        await world.emit(SMALL)
-        await world.queue.close()
-    database = apsw.Connection(str(world.folder / "queue.db"))
-    database.execute(flaw)
-    database.close()
+        await saved_without_a_link(world)
+    alter(world.folder / "queue.db", flaw)
     damage(world)
     await world.start()
     await world.until(lambda: world.held or world.drained)
@@ -366,18 +368,12 @@ async def test_one_bit_is_damage_enough_for_a_former_queues_numbers(
     await world.quiet()
     await world.kill()
     for _ in range(2):
-        damage(world)
-        world.stored.clear()
-        await world.start(connect=False)
-        await world.emit(SMALL)
-        await world.queue.close()
+        await saved_without_a_link(world)
     take_rows(world.folder / "queue.db", "salvage")
     await world.start()
     await world.until(lambda: world.held or world.drained)
     await world.stop()
-    database = apsw.Connection(str(world.folder / "queue.db"))
-    database.execute("UPDATE meta SET value='' WHERE key='unmapped'")
-    database.close()
+    alter(world.folder / "queue.db", "UPDATE meta SET value='' WHERE key='unmapped'")
     damage(world)
     await world.start()
     await world.until(lambda: world.held or world.drained)
@@ -461,9 +457,7 @@ async def test_it_does_not_matter_once_the_next_queue_has_sent(world: World, wai
     await world.disconnect()
     await world.emit(*[SMALL] * waiting)
     await world.queue.close()
-    database = apsw.Connection(str(world.folder / "queue.db"))
-    database.execute("DELETE FROM salvage")
-    database.close()
+    alter(world.folder / "queue.db", "DELETE FROM salvage")
     damage(world)
     world.stored.clear()
     await world.start()
