@@ -7,6 +7,7 @@
 # make proof    the tests that inject faults into the whole gateway, and the page of them, tests/PROOF.md
 # make crash    power cuts at every operation of the queue on a simulated disk: N=100000 images, from SEED=1
 # make damage   files of the queue that are damaged at rest: what starts from them, and what it says; N=200 of each kind, SEED=
+# make bits     each bit of a small closed queue flipped, each page lost or misplaced, one after the other; N=20000 of them SEED=, N=0 for all
 # make interrupted power cuts while such files are set aside and saved; N=5000 images, SEED=
 # make ext4     power cuts of a mounted ext4 while a queue writes, as root: N=20 of them, SEED=
 # make demo     devices -> gateway -> Kafka through a cut link and a killed gateway, and the verdict
@@ -24,7 +25,7 @@ BIN := .venv/bin
 DONE := .venv/.done
 LOCKED = $(BIN)/uv pip compile pyproject.toml -q --universal --python-version 3.11 --generate-hashes --no-header
 
-.PHONY: setup check fix test faults proof kills cuts brokers sweep soak bench demo tools lock fuzz crash damage interrupted ext4
+.PHONY: setup check fix test faults proof kills cuts brokers sweep soak bench demo tools lock fuzz crash damage bits interrupted ext4
 .DEFAULT_GOAL := check
 
 setup: $(DONE)
@@ -64,6 +65,9 @@ crash: setup
 
 damage: setup
 	@$(BIN)/python -m tests.damage.damage $(if $(N),--times $(N)) $(if $(SEED),--seed $(SEED))
+
+bits: setup
+	@$(BIN)/python -m tests.damage.bits $(if $(N),--n $(N)) $(if $(SEED),--seed $(SEED))
 
 interrupted: setup
 	@$(BIN)/python -m tests.damage.interrupted $(if $(N),--images $(N)) $(if $(SEED),--seed $(SEED))

@@ -12,7 +12,7 @@ import apsw
 from gateway.codec import DecodeError, Entry, decode
 from gateway.queue import checked, lanes, salvaged
 from gateway.queue.origin import Former, Run, Salvaged
-from gateway.queue.past import Past
+from gateway.queue.past import NAMELESS, Past
 from gateway.queue.quarantine import write
 from gateway.queue.schema import LANES, are_numbers, connect, first_page, segment_first, segment_ids
 from gateway.queue.segments import DROPPED, HEAD, Gap
@@ -55,6 +55,8 @@ class Damaged:
         """Queues before this one, the nearest first, unless it is known of all their records which of them wait here."""
         if "salvage" in self.meta:
             self._complete(Story.parse(self.meta["salvage"]))
+        elif {"meta", "salvage"} <= self.broken:
+            self.unmapped = [*self.unmapped, NAMELESS]
 
     def rows(self, table: str) -> list[tuple[Any, ...]]:
         """Those whose checksum is right, without it."""
@@ -86,11 +88,11 @@ class Damaged:
         nearest = story.queue_id
         lost = "unmapped" not in self.meta
         whole = not lost and "salvage" not in self.broken
-        for lane, told in (("main", story.main), ("ledger", story.ledger)):
-            mine = [piece for piece in self.salvaged[lane] if piece.queue_id == nearest]
-            if sum(piece.records for piece in mine) != told.records:
+        for lane, told in story.lanes().items():
+            if not told.has_all(self.salvaged[lane], nearest):
                 whole, again = False, told.pieces(nearest)
                 lost = lost or again is None
+                mine = [piece for piece in self.salvaged[lane] if piece.queue_id == nearest]
                 others = [piece for piece in self.salvaged[lane] if piece.queue_id != nearest]
                 self.salvaged[lane][:] = [*(mine if again is None else again), *others]
         if not whole:

@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from gateway.queue.origin import Former, Salvaged, decode_formers
 from gateway.queue.schema import LANES
 
+NAMELESS = "?"
+"""Stands for queues whose names are lost."""
+
 
 class Past:
     """`meta` is the queue's, `salvaged` of the table of that name."""
@@ -15,7 +18,7 @@ class Past:
         self.former_queues = decode_formers(meta.get("formers", "{}"))
         """{queue id: {lane: former}} of those whose runs could be read, the nearest first."""
         self.unmapped: Sequence[str] = json.loads(meta.get("unmapped", "[]"))
-        """Queues of whose records some wait here, but no longer is it known which: the nearest first."""
+        """Queues of whose records some wait here, but no longer is it known which: the nearest first. Or NAMELESS."""
 
     def salvaged(self, lane: str) -> Sequence[Salvaged]:
         """The nearest queue's first: after more than one damage without a link there are several."""

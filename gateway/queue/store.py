@@ -173,6 +173,8 @@ class Store:
             }
             self._forget_marks(age_s)
             pieces = salvaged.load(self._db)
+            if "salvage" in known and not Story.parse(known["salvage"]).has_all(pieces):
+                raise apsw.CorruptError("rows of table salvage are missing")
         return Loaded(known, states, holes, sizes, marks, pieces)
 
     def _forget_marks(self, age_s: int) -> None:

@@ -1,7 +1,7 @@
 """What is told of a database that was damaged: what of it was saved, and what is known to be lost."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from gateway.queue.origin import Salvaged
@@ -54,6 +54,10 @@ class SavedLane:
             begin = max(begin, lost.last + 1)
         return pieces if _records(pieces) == self.records else None
 
+    def has_all(self, salvaged: Sequence[Salvaged], queue_id: str) -> bool:
+        """Whether the table of salvage has all of queue `queue_id`."""
+        return _records([piece for piece in salvaged if piece.queue_id == queue_id]) == self.records
+
 
 def _records(pieces: Sequence[Salvaged]) -> int:
     return sum(piece.records for piece in pieces)
@@ -79,6 +83,13 @@ class Story:
             lost = tuple(Lost(**one) for one in told[lane]["lost"])
             told[lane] = SavedLane(**(told[lane] | {"lost": lost}))
         return cls(**told | {"unread": tuple(told["unread"])})
+
+    def has_all(self, salvaged: Mapping[str, Sequence[Salvaged]]) -> bool:
+        """Whether the table of salvage has all that was saved from this queue."""
+        return all(told.has_all(salvaged[lane], self.queue_id) for lane, told in self.lanes().items())
+
+    def lanes(self) -> Mapping[str, SavedLane]:
+        return {"main": self.main, "ledger": self.ledger}
 
     def encode(self) -> str:
         return json.dumps(asdict(self), separators=(",", ":"))

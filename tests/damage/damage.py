@@ -22,12 +22,12 @@ from typing import Self
 from gateway.clock import SystemClock
 from gateway.codec import DecodeError, Entry
 from gateway.errors import StorageError, StorageFailing
-from gateway.queue import LANES, Queue, Segment
+from gateway.queue import LANES, Queue, Run, Segment
 from gateway.sync.lineage import Seen
 from gateway.sync.position import Key, Progress, position_at
-from gateway.sync.reconcile import Local, reconcile
+from gateway.sync.reconcile import Local, reconcile, unmapped
 from tests.crash.crash import MEMORY, OneThread
-from tests.damage.victim import DEAD, IN_KAFKA, LAST_COMMIT, SHAPE, Victim, make_victims, settings
+from tests.damage.victim import LAST_COMMIT, SCOPE, SHAPE, Victim, make_victims, settings
 from tests.damage.wounds import AT_REST, OF_DATABASE, OF_LOG, hurt
 from tests.proof import Row, tell
 
@@ -57,10 +57,10 @@ def law(holds: bool, text: str) -> None:
 
 @dataclass
 class Kafka:
-    """Survives the gateway, as devices do. `positions` are (number, run) by queue and lane; `main` is (queue, number, value);
+    """Survives the gateway, as devices do. `positions` are a number and the runs of its queue; `main` is (queue, number, value);
     `told` are bodies that were acknowledged after the damage."""
 
-    positions: dict[Key, tuple[int, str]] = field(default_factory=dict)
+    positions: dict[Key, tuple[int, Sequence[Run]]] = field(default_factory=dict)
     main: list[tuple[str, int, bytes]] = field(default_factory=list)
     ledger: list[dict[str, object]] = field(default_factory=list)
     told: list[bytes] = field(default_factory=list)
@@ -69,12 +69,12 @@ class Kafka:
     def of(cls, victim: Victim) -> Self:
         """What the victim had delivered."""
         kafka = cls()
-        for lane, position in (("main", IN_KAFKA), ("ledger", 0)):
-            kafka.positions[Key(GATEWAY, victim.queue_id, lane)] = position, victim.run
+        for lane, position in (("main", victim.plan.in_kafka), ("ledger", 0)):
+            kafka.positions[Key(GATEWAY, victim.queue_id, lane)] = position, [Run(victim.run, lane, 1)]
         kafka.main += [
             (victim.queue_id, number, value)
-            for number, value in enumerate(victim.values[:IN_KAFKA], 1)
-            if number != DEAD
+            for number, value in enumerate(victim.values[: victim.plan.in_kafka], 1)
+            if number != victim.plan.dead
         ]
         return kafka
 
@@ -87,7 +87,7 @@ class Kafka:
                     self.ledger.append(json.loads(entry.value))
                 elif number not in dead:
                     self.main.append((queue.queue_id, number, entry.value))
-        self.positions[Key(GATEWAY, queue.queue_id, lane)] = segments[-1].last, segments[-1].run
+        self.positions[Key(GATEWAY, queue.queue_id, lane)] = segments[-1].last, queue.runs(lane)
 
     def acknowledged(self, body: bytes) -> None:
         self.told.append(body)
@@ -137,8 +137,8 @@ async def _start(victim: Victim, folder: Path, kafka: Kafka, vfs: str | None) ->
 async def _reconciled(queue: Queue, kafka: Kafka) -> bool:
     """Whether an operator must decide."""
     seen = {
-        key: Seen(0, position_at(Progress(number, number), queue.runs(key.lane), None)._replace(run=run))
-        for key, (number, run) in kafka.positions.items()
+        key: Seen(0, position_at(Progress(number, number), runs, None))
+        for key, (number, runs) in kafka.positions.items()
     }
     positions = {}
     for lane in LANES:
@@ -149,6 +149,8 @@ async def _reconciled(queue: Queue, kafka: Kafka) -> bool:
             queue.next_seq(lane),
             queue.position(lane),
             queue.past.salvaged(lane),
+            queue.past.formers(lane),
+            unmapped(queue.past, seen, GATEWAY),
             fresh=Key(GATEWAY, queue.queue_id, lane) not in seen,
         )
         verdict = reconcile(local, seen, GATEWAY)
@@ -191,7 +193,15 @@ async def _judged(queue: Queue, victim: Victim, kafka: Kafka) -> tuple[str, int]
     ]
     if wrong:
         return "under other numbers", 0
-    salvaged = queue.stats().salvage is not None
+    story = queue.stats().salvage
+    salvaged = queue.queue_id != victim.queue_id
+    unread = story.unread if story else ()
+    if victim.clean:
+        marks = queue.recall(SCOPE)
+        law(marks.items() <= victim.marks.items(), "a mark that nobody set")
+        law(len(marks) == len(victim.marks) or "mark" in unread, "marks are lost, and nobody says so")
+        dead = victim.plan.dead
+        law(dead not in missing or "dead" in unread, "a dead letter is lost, and nobody says so")
     told = _told(kafka.ledger)
     law(
         not salvaged or any(one["kind"] == "salvage" for one in kafka.ledger),
@@ -201,7 +211,7 @@ async def _judged(queue: Queue, victim: Victim, kafka: Kafka) -> tuple[str, int]
         return "salvaged whole" if salvaged else "unharmed", 0
     if salvaged:
         law(
-            all(victim.values[number - 1] not in values for number in told if number > IN_KAFKA),
+            all(victim.values[number - 1] not in values for number in told if number > victim.plan.in_kafka),
             "told as lost, and there",
         )
         return "salvaged, the loss told" + (" by number" if told.issuperset(missing) else ""), 0

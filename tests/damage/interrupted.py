@@ -27,7 +27,7 @@ from tests.crash.crash import DRAWS, MEMORY, Cut, OneThread, cuts, image_of
 from tests.crash.disk import DIRECTORY, Disk, Fate, Operation, fingerprint, lay_out
 from tests.crash.recorder import Recorder
 from tests.damage.damage import Kafka, Untrue, examine, law
-from tests.damage.victim import IN_KAFKA, Victim, make_victims
+from tests.damage.victim import Victim, make_victims
 from tests.damage.wounds import OF_DATABASE, OF_LOG, hurt
 from tests.proof import Row, tell
 
@@ -141,7 +141,7 @@ class Sweep:
             self.disk = Disk(_hurt(self.victim, wound, rng))
             image = self.disk.image(Fate.KEPT, rng)
             self._undisturbed = account(self.victim, image, Kafka.of(self.victim))
-            saved = len(self._undisturbed.values) > IN_KAFKA
+            saved = len(self._undisturbed.values) > self.victim.plan.in_kafka
             self.has_something_to_lose = saved and self._undisturbed.outcome.startswith("salvaged")
             if self.has_something_to_lose:
                 break

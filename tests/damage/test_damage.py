@@ -10,11 +10,9 @@ from gateway.clock import SystemClock
 from gateway.codec import Entry
 from gateway.driver import Mark
 from gateway.queue import Origin, Queue
-from tests.damage import ext4, interrupted
+from tests.damage import bits, ext4, interrupted
 from tests.damage.damage import SILENT, UNKNOWABLE, Kafka, examine, sweep, tell_rows
 from tests.damage.victim import (
-    DEAD,
-    DELIVERED,
     LAST_COMMIT,
     SCOPE,
     SHAPE,
@@ -28,6 +26,7 @@ from tests.queue.rig import drain
 TIMES = 12
 SEED = 2
 IMAGES = 400
+CASES = 2400
 
 
 @pytest.mark.slow
@@ -38,6 +37,15 @@ def test_damage_is_survived_and_told() -> None:
     assert set(found) == {*OF_DATABASE, *OF_LOG}
     assert {wound for wound, one in found.items() if one.outcomes[SILENT]} <= set(UNKNOWABLE)
     tell_rows(found, f"make damage N={TIMES} SEED={SEED}")
+
+
+@pytest.mark.slow
+@pytest.mark.proof
+def test_one_bit_or_one_page_is_survived_and_told() -> None:
+    found = bits.sweep(CASES, SEED)
+    assert found.failures == []
+    assert set(found.outcomes) == set(bits.Kind)
+    bits.tell_rows(found, f"make bits N={CASES} SEED={SEED}")
 
 
 @pytest.mark.parametrize("clean", [True, False])
@@ -52,8 +60,8 @@ async def test_what_is_set_aside_whole_is_saved_whole(tmp_path: Path, note: byte
     assert story.damage != ""
     assert queue.recall(SCOPE) == victim.marks
     [letter] = await queue.dead([one.id for one in await queue.dead_list(10)])
-    assert letter.entry.value == victim.values[DEAD - 1]
-    assert [value for _, value in await drain(queue)] == list(victim.values[DELIVERED:])
+    assert letter.entry.value == victim.values[victim.plan.dead - 1]
+    assert [value for _, value in await drain(queue)] == list(victim.values[victim.plan.delivered :])
     await queue.close()
 
 

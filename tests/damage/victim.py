@@ -3,6 +3,7 @@
 import random
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from gateway.clock import SystemClock
 from gateway.codec import Entry, Shape
@@ -12,14 +13,23 @@ from tests.queue.rig import copy_as_killed
 
 SHAPE = Shape("telemetry", b"dev-1", (("tg.device", b"dev-1"),))
 SCOPE = "mqtt/floor/qos2"
-SIZES = (10, 300, 300, 3_000, 12_000)
-DELIVERED = 60
-IN_KAFKA = 70
-"""What Kafka has beyond what the disk knows to be delivered: the last confirmation was lost."""
-
-DEAD = 65
 LAST_COMMIT = 3
 """Records in each commit."""
+
+
+class Plan(NamedTuple):
+    """`commits` before the queue is opened again, and after. Of records, which have one of these `sizes` (bytes), the disk knows those up to
+    number `delivered` to be delivered; Kafka has more, because the last confirmation was lost. `dead` is a dead letter."""
+
+    commits: tuple[int, int]
+    sizes: tuple[int, ...]
+    delivered: int
+    in_kafka: int
+    dead: int
+
+
+LARGE = Plan((60, 30), (10, 300, 300, 3_000, 12_000), delivered=60, in_kafka=70, dead=65)
+SMALL = Plan((8, 4), (10, 200, 2_000), delivered=9, in_kafka=13, dead=11)
 
 
 @dataclass(frozen=True)
@@ -27,6 +37,7 @@ class Victim:
     """`values[n - 1]` belongs to number n of main; all of them were acknowledged."""
 
     folder: Path
+    plan: Plan
     clean: bool
     queue_id: str
     run: str
@@ -43,7 +54,7 @@ async def make_victims(folder: Path) -> list[Victim]:
     return [await make_victim(folder / str(clean), clean) for clean in (False, True)]
 
 
-async def make_victim(folder: Path, clean: bool) -> Victim:
+async def make_victim(folder: Path, clean: bool, plan: Plan = LARGE) -> Victim:
     """Stopped, or killed with a log that holds the last third of its records."""
     rng = random.Random(1)
     live = folder / "live"
@@ -54,7 +65,8 @@ async def make_victim(folder: Path, clean: bool) -> Victim:
 
     async def emit() -> None:
         bodies = [
-            b"%06d" % (len(values) + n) + rng.randbytes(rng.choice(SIZES)) for n in range(1, 1 + LAST_COMMIT)
+            b"%06d" % (len(values) + n) + rng.randbytes(rng.choice(plan.sizes))
+            for n in range(1, 1 + LAST_COMMIT)
         ]
         key = b"%d" % rng.randrange(40)
         marks[key] = bodies[0][:6]
@@ -64,16 +76,17 @@ async def make_victim(folder: Path, clean: bool) -> Victim:
             remember=[Mark(SCOPE, key, marks[key], 10**6)],
         )
 
-    for _ in range(60):
+    for _ in range(plan.commits[0]):
         await emit()
-    queue.advance("main", DELIVERED)
-    await queue.bury("main", DEAD, Entry(SHAPE, 1_700_000_000_000, values[DEAD - 1]), "too large")
+    queue.advance("main", plan.delivered)
+    letter = Entry(SHAPE, 1_700_000_000_000, values[plan.dead - 1])
+    await queue.bury("main", plan.dead, letter, "too large")
     await queue.close()
     queue = await Queue.open(live / "queue.db", settings(), SystemClock())
-    for _ in range(30):
+    for _ in range(plan.commits[1]):
         await emit()
     run = queue.runs("main")[0].run_id
     copy_as_killed(live, folder / "killed")
     await queue.close()
     files = live if clean else folder / "killed"
-    return Victim(files, clean, queue.queue_id, run, tuple(values), marks)
+    return Victim(files, plan, clean, queue.queue_id, run, tuple(values), marks)

@@ -42,6 +42,22 @@ def take_rows(database: Path, table: str) -> None:
     flip_bit(database, at, 1 << rows.bit_length() - 1)
 
 
+def swap_pages(content: bytearray, one: int, other: int) -> None:
+    here, there = (slice(page * PAGE, (page + 1) * PAGE) for page in (one, other))
+    content[here], content[there] = content[there], content[here]
+
+
+def copy_page(content: bytearray, source: int, target: int) -> None:
+    content[target * PAGE : (target + 1) * PAGE] = content[source * PAGE : (source + 1) * PAGE]
+
+
+def misplace(database: Path, change: Callable[[bytearray, int, int], None], one: str, other: str) -> None:
+    """The first page of one table or index, and that of another."""
+    content = bytearray(database.read_bytes())
+    change(content, root(database, one) // PAGE, root(database, other) // PAGE)
+    database.write_bytes(content)
+
+
 def _size(file: Path) -> int:
     return file.stat().st_size
 

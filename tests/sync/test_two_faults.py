@@ -14,7 +14,7 @@ from gateway.sync import note_board
 from gateway.sync.memory import Memory
 from gateway.sync.standing import Standing
 from gateway.testing.sink import Fault, MemoryTopic
-from tests.damage.wounds import take_rows
+from tests.damage.wounds import copy_page, misplace, swap_pages, take_rows
 from tests.queue.rig import alter
 from tests.sync.world import World, new_cluster, quick
 
@@ -380,6 +380,47 @@ async def test_one_bit_is_damage_enough_for_a_former_queues_numbers(
     assert world.held
     assert bodies(world) == [1, 2]
     await world.stop()
+
+
+async def test_an_empty_page_in_place_of_a_former_queues_numbers(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is wrong with it but what it does not say."""
+    await saved_before_it_sent(world, monkeypatch)
+    misplace(world.folder / "queue.db", copy_page, "gap", "salvage")
+    with suppress(StorageDamaged):
+        await world.start()
+    await world.start()
+    await world.until(lambda: world.held or world.drained)
+    assert bodies(world) == [1, 2, 3]
+    await world.stop()
+
+
+async def test_where_no_former_queue_is_known_kafkas_word_for_one_is_enough_to_hold(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await saved_before_it_sent(world, monkeypatch)
+    misplace(world.folder / "queue.db", swap_pages, "meta", "salvage")
+    await world.start()
+    await world.until(lambda: world.held or world.drained)
+    assert bodies(world) == [1, 2]
+    assert "damage has since then taken away which of its records" in (world.sync.status().alarm or "")
+    await world.sync.adopt("lost")
+    await world.until(lambda: world.drained)
+    assert bodies(world) == [1, 2, 2, 3]
+    await world.stop()
+
+
+async def saved_before_it_sent(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kafka knows only the queue before, and has more of it than the disk knew."""
+    monkeypatch.setattr("gateway.queue.queue.CONFIRM_INTERVAL_S", 3600.0)
+    await world.start()
+    await world.emit(SMALL)
+    await world.quiet()
+    await world.emit(SMALL)
+    await world.quiet()
+    await world.kill()
+    await saved_without_a_link(world)
 
 
 @pytest.mark.parametrize("table", ["run", "segment"])
