@@ -160,13 +160,13 @@ def cuts(number: int, disk: Disk) -> Iterator[Cut]:
 
 
 def cut_power(trace: Trace, seed: int, images_max: int, trail: tuple[Cut, ...] = ()) -> Found:
-    """So many images at most, from all over the trace; `trail` are the cuts before it. An image is looked at again once
+    """About so many images at most, from all over the trace; `trail` are the cuts before it. An image is looked at again once
     more was promised. Some are started under record, and the power goes again."""
     found = Found()
     again: list[tuple[Cut, Mapping[str, bytes], Promise]] = []
     rng = random.Random(seed)
     with asyncio.Runner(loop_factory=OneThread) as runner:
-        for cut, image, promise in _images(trace, seed, images_max, found):
+        for cut, image, promise in images(trace, seed, images_max, found):
             try:
                 runner.run(look(image, promise))
             except (Broken, TidegateError) as error:
@@ -180,23 +180,22 @@ def cut_power(trace: Trace, seed: int, images_max: int, trail: tuple[Cut, ...] =
     return found
 
 
-def _images(
+def images(
     trace: Trace, seed: int, images_max: int, found: Found
 ) -> Iterator[tuple[Cut, Mapping[str, bytes], Promise]]:
     """Counted in `found`."""
     seen: dict[int, set[int]] = {}
-    chance, rng = images_max / len(trace.operations), random.Random(seed)
+    rng = random.Random(seed)
+    chance = images_max / sum(1 for number, disk, _ in moments(trace) for _ in cuts(number, disk))
     for number, disk, promise in moments(trace):
-        if rng.random() > chance:
-            continue
         for cut in cuts(number, disk):
+            if rng.random() > chance:
+                continue
             image = image_of(seed, disk, cut)
             content = fingerprint(image)
             if promise.version in seen.get(content, ()):
                 continue
             if content not in seen:
-                if found.images.total() >= images_max:
-                    return
                 found.images[cut.fate] += 1
                 found.acknowledged[cut.fate] += promise.acknowledged
             seen.setdefault(content, set()).add(promise.version)

@@ -17,6 +17,9 @@ from gateway.queue.state import Group, Outcome
 from gateway.queue.store import Store
 
 
+LATER_COMMITS = 60
+
+
 def synchronous_normal(patch: pytest.MonkeyPatch) -> None:
     """The log is not flushed with each commit."""
 
@@ -26,6 +29,18 @@ def synchronous_normal(patch: pytest.MonkeyPatch) -> None:
         return connection
 
     patch.setattr("gateway.queue.store.connect", lazily)
+
+
+def synchronous_normal_later(patch: pytest.MonkeyPatch) -> None:
+    """Only an old process does it: a workload that is cut in its first minutes does not see it."""
+    commit = Store.commit
+
+    def lazily(store: Store, *arguments: Any) -> Outcome:
+        if store.commits == LATER_COMMITS:
+            store._db.execute("PRAGMA synchronous=normal")
+        return commit(store, *arguments)
+
+    patch.setattr(Store, "commit", lazily)
 
 
 def ack_early(patch: pytest.MonkeyPatch) -> None:
@@ -107,6 +122,7 @@ def _told() -> asyncio.Future[None]:
 
 MUTANTS: Mapping[str, Callable[[pytest.MonkeyPatch], None]] = {
     "synchronous=NORMAL": synchronous_normal,
+    "synchronous=NORMAL after a while": synchronous_normal_later,
     "ack early": ack_early,
     "PUBCOMP early": pubcomp_early,
     "next_seq outside the transaction": next_seq_outside,
