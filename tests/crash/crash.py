@@ -173,6 +173,7 @@ def cut_power(trace: Trace, seed: int, images_max: int, trail: tuple[Cut, ...] =
                 found.failures.append(Failure(seed, (*trail, cut), f"{type(error).__name__}: {error}"))
                 if len(found.failures) >= FAILURES_MAX:
                     return found
+                continue
             if not trail and rng.random() < AGAIN_SHARE:
                 again.append((cut, image, promise.copy()))
     for cut, image, promise in again:

@@ -16,7 +16,6 @@ from gateway.queue.segments import Segments
 from gateway.queue.state import Group, Outcome
 from gateway.queue.store import Store
 
-
 LATER_COMMITS = 60
 
 
