@@ -40,7 +40,7 @@ from gateway.codec import Entry, Shape
 from gateway.queue.census import Count
 from gateway.queue.ledger import statement
 from gateway.queue.origin import Former, Origin, Run, Salvaged
-from gateway.queue.past import NAMELESS, Past
+from gateway.queue.past import Past
 from gateway.queue.queue import Queue
 from gateway.queue.salvaged import by_queue
 from gateway.queue.schema import LANES
@@ -52,7 +52,6 @@ from gateway.queue.story import UNREAD, Lost, SavedLane, Story
 
 __all__ = [
     "LANES",
-    "NAMELESS",
     "UNREAD",
     "Buried",
     "Count",

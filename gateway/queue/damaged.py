@@ -1,5 +1,6 @@
 """What can still be read of a damaged database."""
 
+import secrets
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
@@ -34,8 +35,8 @@ ALWAYS_THE_SAME = (slice(0, 24), slice(40, 92), slice(100, PAGE_BYTES))
 class Damaged:
     """Whatever can't be read is passed over. `broken` are the tables of which not all rows can."""
 
-    def __init__(self, path: Path, vfs: str | None) -> None:
-        """Raises NO_DAMAGE, as all that reads does."""
+    def __init__(self, path: Path, noted_id: str | None, vfs: str | None) -> None:
+        """`noted_id` is the queue's name, as far as it is known elsewhere. Raises NO_DAMAGE, as all that reads does."""
         _restore_first_page(path)
         self.broken: set[str] = set()
         self._found: Counter[int] = Counter()
@@ -51,12 +52,14 @@ class Damaged:
         self.lanes = lanes.states(self.rows("lane"))
         self.salvaged = salvaged.by_lane(self.rows("salvage"))
         self._past = Past(self.meta, self.salvaged)
+        name = self.meta.get("queue_id") or noted_id
+        self.queue_id = name or f"unknown-{secrets.token_hex(4)}"
         self.unmapped = self._past.unmapped
         """Queues before this one, the nearest first, unless it is known of all their records which of them wait here."""
         if "salvage" in self.meta:
             self._complete(Story.parse(self.meta["salvage"]))
-        elif {"meta", "salvage"} <= self.broken:
-            self.unmapped = [*self.unmapped, NAMELESS]
+        if name is None or ({"meta", "salvage"} <= self.broken and "salvage" not in self.meta):
+            self.unmapped = [f"{NAMELESS}{self.queue_id}", *self.unmapped][:UNMAPPED_MAX]
 
     def rows(self, table: str) -> list[tuple[Any, ...]]:
         """Those whose checksum is right, without it."""
@@ -173,9 +176,7 @@ class Damaged:
                 return body, wall_ms
         return None, None
 
-    def formers(
-        self, queue_id: str, pieces: Mapping[str, Sequence[Salvaged]]
-    ) -> Mapping[str, Mapping[str, Former]]:
+    def formers(self, pieces: Mapping[str, Sequence[Salvaged]]) -> Mapping[str, Mapping[str, Former]]:
         """This queue and those before it, the nearest first; without this one if not all of its runs can be read."""
         before = self._past.former_queues
         rows = self.rows("run")
@@ -183,11 +184,11 @@ class Damaged:
             return before
         own = {}
         for column, lane in enumerate(LANES, 5):
-            own_pieces = [piece for piece in pieces[lane] if piece.queue_id == queue_id]
+            own_pieces = [piece for piece in pieces[lane] if piece.queue_id == self.queue_id]
             state = self.lanes.get(lane)
             ends = [own_pieces[-1].old_last + 1 if own_pieces else 1, 1 if state is None else state.next_seq]
             own[lane] = Former([Run(row[1], lane, row[column]) for row in rows], max(ends))
-        return dict([(queue_id, own), *before.items()][:FORMERS_MAX])
+        return dict([(self.queue_id, own), *before.items()][:FORMERS_MAX])
 
     def undelivered_bytes(self) -> int:
         """Of segments, as far as they can be counted."""

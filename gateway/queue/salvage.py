@@ -127,9 +127,8 @@ def _salvage(
     vfs: str | None,
 ) -> Store:
     note = quarantine / UNFINISHED
-    with closing(Damaged(quarantine / path.name, vfs)) as damaged:
+    with closing(Damaged(quarantine / path.name, noted.queue_id if noted else None, vfs)) as damaged:
         _make_room(path, damaged, quarantine, settings)
-        old_id = damaged.meta.get("queue_id", noted.queue_id if noted else "unknown")
         store = Store(path, settings, ledger, vfs)
         try:
             store.make_room(size(quarantine))
@@ -139,10 +138,10 @@ def _salvage(
             letters, dropped = damaged.letters(), damaged.dropped()
             pieces, told = {}, {}
             for lane in LANES:
-                pieces[lane], told[lane] = _save(store, damaged, lane, old_id, now)
-            formers = damaged.formers(old_id, pieces)
+                pieces[lane], told[lane] = _save(store, damaged, lane, now)
+            formers = damaged.formers(pieces)
             unread = tuple(sorted(damaged.broken & UNREAD.keys()))
-            story = Story(now[0], damage(note), old_id, str(quarantine), unread, **told)
+            story = Story(now[0], damage(note), damaged.queue_id, str(quarantine), unread, **told)
             store.finish_salvage(story, pieces, letters, dropped, formers, now)
             sync_directory(path.parent)
         except BaseException:
@@ -169,14 +168,16 @@ def _make_room(path: Path, damaged: Damaged, quarantine: Path, settings: QueueSe
 
 
 def _save(
-    store: Store, damaged: Damaged, lane: str, old_id: str, now: tuple[int, int]
+    store: Store, damaged: Damaged, lane: str, now: tuple[int, int]
 ) -> tuple[list[Salvaged], SavedLane]:
     state = damaged.lanes.get(lane)
     holes = Holes(0 if state is None else state.position, now[0])
     segments = damaged.segments(lane, holes)
     if lane == "ledger":
-        segments = ((first, [of_queue(entry, old_id) for entry in entries]) for first, entries in segments)
-    pieces = store.save(lane, old_id, segments, now)
+        segments = (
+            (first, [of_queue(entry, damaged.queue_id) for entry in entries]) for first, entries in segments
+        )
+    pieces = store.save(lane, damaged.queue_id, segments, now)
     if state is not None:
         holes.end(state.next_seq - 1)
     told = SavedLane(
@@ -189,7 +190,7 @@ def _save(
         end=holes.last,
         end_ms=holes.last_ms,
     )
-    origin = Origin.known(damaged.meta, old_id)
+    origin = Origin.known(damaged.meta, damaged.queue_id)
     parted = [] if origin is None else [origin.shared(lane)]
     earlier = by_queue(parted + damaged.salvaged[lane])
     return pieces + [one for before in earlier.values() for one in carried(pieces, before)], told

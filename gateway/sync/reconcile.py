@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
-from gateway.queue import NAMELESS, Former, Past, Run, Salvaged, by_queue
+from gateway.queue import Former, Run, Salvaged, by_queue
 from gateway.sync.lineage import Seen, clipped, family, includes, relatives, shared, union
 from gateway.sync.position import UNCOUNTED, Key, Progress
 
@@ -256,15 +256,6 @@ def predecessors(
         if family(key.queue_id) not in known:
             lost.setdefault(key.queue_id, {})[key.lane] = latest.position.seq
     return lost
-
-
-def unmapped(past: Past, seen: Mapping[Key, Seen], gateway_id: str) -> Sequence[str]:
-    """Queues of whose records nobody knows which wait here. One whose name is lost may be any that Kafka knows, unless it
-    knows one that came later."""
-    if NAMELESS not in past.unmapped:
-        return past.unmapped
-    sent = {key.queue_id for key in seen if key.gateway_id == gateway_id}
-    return past.unmapped if sent & past.queue_ids() else [*past.unmapped, *sent]
 
 
 def rival(

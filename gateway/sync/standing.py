@@ -10,7 +10,7 @@ from gateway.sync.lane import up_to
 from gateway.sync.lineage import Seen, branch
 from gateway.sync.memory import Adoption, Memory, Place
 from gateway.sync.position import UNCOUNTED, Key, Progress
-from gateway.sync.reconcile import Local, Verdict, reconcile, rival, unmapped
+from gateway.sync.reconcile import Local, Verdict, reconcile, rival
 
 _log = logging.getLogger(__name__)
 
@@ -120,7 +120,7 @@ class Standing:
                 position=max(begins, self._queue.position(name)),
                 salvaged=past.salvaged(name),
                 formers=past.formers(name),
-                unmapped=unmapped(past, seen, self._gateway_id),
+                unmapped=past.maybe({key.queue_id for key in seen if key.gateway_id == self._gateway_id}),
                 earlier=adoption.earlier.get(name) if adoption is not None else None,
                 settled=settled[name] if settled is not None else None,
                 fresh=not self._memory.sent and not unknown,

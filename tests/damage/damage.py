@@ -25,7 +25,7 @@ from gateway.errors import StorageError, StorageFailing
 from gateway.queue import LANES, Queue, Run, Segment
 from gateway.sync.lineage import Seen
 from gateway.sync.position import Key, Progress, position_at
-from gateway.sync.reconcile import Local, reconcile, unmapped
+from gateway.sync.reconcile import Local, reconcile
 from tests.crash.crash import MEMORY, OneThread
 from tests.damage.victim import LAST_COMMIT, SCOPE, SHAPE, Victim, make_victims, settings
 from tests.damage.wounds import AT_REST, OF_DATABASE, OF_LOG, hurt
@@ -150,7 +150,7 @@ async def _reconciled(queue: Queue, kafka: Kafka) -> bool:
             queue.position(lane),
             queue.past.salvaged(lane),
             queue.past.formers(lane),
-            unmapped(queue.past, seen, GATEWAY),
+            queue.past.maybe({key.queue_id for key in seen}),
             fresh=Key(GATEWAY, queue.queue_id, lane) not in seen,
         )
         verdict = reconcile(local, seen, GATEWAY)

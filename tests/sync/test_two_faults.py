@@ -411,6 +411,36 @@ async def test_where_no_former_queue_is_known_kafkas_word_for_one_is_enough_to_h
     await world.stop()
 
 
+@pytest.mark.parametrize("times", [1, 2])
+async def test_a_queue_whose_own_name_is_lost_may_be_the_one_that_kafka_knows(
+    world: World, times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the database nor the lock says it."""
+    monkeypatch.setattr("gateway.queue.queue.CONFIRM_INTERVAL_S", 3600.0)
+    await world.start()
+    await world.emit(SMALL)
+    await world.quiet()
+    await world.emit(SMALL)
+    await world.quiet()
+    await world.kill()
+    for _ in range(times):
+        await world.start(connect=False)
+        await world.emit(SMALL)
+        await world.queue.close()
+        misplace(world.folder / "queue.db", copy_page, "gap", "meta")
+        (world.folder / "queue.lock").unlink()
+        world.stored.clear()
+    await world.start()
+    await world.emit(SMALL)
+    await world.until(lambda: world.held or world.drained)
+    assert world.held
+    assert bodies(world) == [1, 2]
+    await world.sync.adopt("lost")
+    await world.until(lambda: world.drained)
+    assert bodies(world) == [1, 2, 2, *range(3, 4 + times)]  # nobody knows that 2 is there
+    await world.stop()
+
+
 async def saved_before_it_sent(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Kafka knows only the queue before, and has more of it than the disk knew."""
     monkeypatch.setattr("gateway.queue.queue.CONFIRM_INTERVAL_S", 3600.0)
