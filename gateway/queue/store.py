@@ -172,6 +172,8 @@ class Store:
                 if expires >= age_s
             }
             self._forget_marks(age_s)
+            if not self._run_rows() and any(state.next_seq > 1 for state in states.values()):
+                raise apsw.CorruptError("rows of table run are missing")
             pieces = salvaged.load(self._db)
             if "salvage" in known and not Story.parse(known["salvage"]).has_all(pieces):
                 raise apsw.CorruptError("rows of table salvage are missing")

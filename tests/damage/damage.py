@@ -14,18 +14,18 @@ import shutil
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 from gateway.clock import SystemClock
 from gateway.codec import DecodeError, Entry
 from gateway.errors import StorageError, StorageFailing
-from gateway.queue import LANES, Queue, Run, Segment
+from gateway.queue import LANES, Queue, Run, Segment, Story
 from gateway.sync.lineage import Seen
 from gateway.sync.position import Key, Progress, position_at
-from gateway.sync.reconcile import Local, reconcile
+from gateway.sync.reconcile import Assume, Local, reconcile
 from tests.crash.crash import MEMORY, OneThread
 from tests.damage.victim import LAST_COMMIT, SCOPE, SHAPE, Victim, make_victims, settings
 from tests.damage.wounds import AT_REST, OF_DATABASE, OF_LOG, hurt
@@ -36,6 +36,8 @@ STARTS_MAX = 3
 """A process that finds damage while it runs ends, and the next start puts it right. More would be a loop."""
 
 SILENT = "lost in silence"
+HELD = "held"
+UNREADABLE_LETTER = "a dead letter can't be read, and its commands say so"
 UNKNOWABLE: Mapping[str, int | None] = {
     "log cut short": None,
     "database and log cut short": None,
@@ -99,12 +101,19 @@ class Found:
 
     outcomes: Counter[str] = field(default_factory=Counter)
     acknowledged: int = 0
-    silent: int = 0
     broken: list[str] = field(default_factory=list)
 
 
-async def examine(victim: Victim, folder: Path, kafka: Kafka, vfs: str | None = None) -> tuple[str, int]:
-    """(what became of it, records that are lost and nobody says so). Raises Untrue."""
+class Judged(NamedTuple):
+    """What became of it; `lost` are all numbers that are nowhere, `silent` those of them of which nobody says so."""
+
+    outcome: str
+    lost: int = 0
+    silent: int = 0
+
+
+async def examine(victim: Victim, folder: Path, kafka: Kafka, vfs: str | None = None) -> Judged:
+    """Raises Untrue."""
     for start in range(1, STARTS_MAX + 1):
         try:
             return await _start(victim, folder, kafka, vfs)
@@ -113,28 +122,31 @@ async def examine(victim: Victim, folder: Path, kafka: Kafka, vfs: str | None = 
     raise AssertionError
 
 
-async def _start(victim: Victim, folder: Path, kafka: Kafka, vfs: str | None) -> tuple[str, int]:
+async def _start(victim: Victim, folder: Path, kafka: Kafka, vfs: str | None) -> Judged:
     queue = await Queue.open(folder / "queue.db", settings(), SystemClock(), vfs=vfs)
     try:
         held = await _reconciled(queue, kafka)
         if not held:
             await _drain(queue, "main", kafka)
+            every = [value for _, _, value in kafka.main]
+            law(len(set(every)) == len(every), "a record twice")
         for _ in range(2):  # so that the first one's acknowledgement lies between two commits
             body = b"new" + secrets.token_bytes(8)
             await queue.put([Entry(SHAPE, 0, body)])
             kafka.acknowledged(body)
         if held:
-            return "held", 0
+            await _reconciled(queue, kafka, "lost")
         await _drain(queue, "main", kafka)
         law(kafka.main[-1][2] == body, "collection does not go on")
         await queue.put([])
         await _drain(queue, "ledger", kafka)
-        return await _judged(queue, victim, kafka)
+        judged = await _judged(queue, victim, kafka)
+        return judged._replace(outcome=HELD) if held else judged
     finally:
         await queue.close()
 
 
-async def _reconciled(queue: Queue, kafka: Kafka) -> bool:
+async def _reconciled(queue: Queue, kafka: Kafka, assume: Assume | None = None) -> bool:
     """Whether an operator must decide."""
     seen = {
         key: Seen(0, position_at(Progress(number, number), runs, None))
@@ -153,7 +165,7 @@ async def _reconciled(queue: Queue, kafka: Kafka) -> bool:
             queue.past.maybe({key.queue_id for key in seen}),
             fresh=Key(GATEWAY, queue.queue_id, lane) not in seen,
         )
-        verdict = reconcile(local, seen, GATEWAY)
+        verdict = reconcile(local, seen, GATEWAY, assume)
         if verdict.hold is not None:
             return True
         positions[lane] = verdict.position
@@ -169,65 +181,82 @@ async def _drain(queue: Queue, lane: str, kafka: Kafka) -> None:
     queue.advance(lane, queue.next_seq(lane) - 1)
 
 
-async def _judged(queue: Queue, victim: Victim, kafka: Kafka) -> tuple[str, int]:
+async def _judged(queue: Queue, victim: Victim, kafka: Kafka) -> Judged:
     every = [value for _, _, value in kafka.main]
-    law(len(set(every)) == len(every), "a record twice")
     law(set(kafka.told) <= set(every), "a record of after the damage is lost")
     values = [value for value in every if not value.startswith(b"new")]
     law(set(values) <= set(victim.values), "a record that nobody sent")
-    wrong = [
-        number
-        for queue_id, number, value in kafka.main
-        if queue_id == victim.queue_id and not value.startswith(b"new") and victim.values[number - 1] != value
-    ]
-    try:
-        found = await queue.dead([one.id for one in await queue.dead_list(100)])
-    except DecodeError:
-        return "a dead letter can't be read, and its commands say so", 0
-    letters = [one.entry.value for one in found]
-    law(set(letters) <= set(victim.values), "a dead letter that nobody sent")
-    missing = [
-        number
-        for number, value in enumerate(victim.values, 1)
-        if value not in set(values) and value not in letters
-    ]
-    if wrong:
-        return "under other numbers", 0
-    story = queue.stats().salvage
-    salvaged = queue.queue_id != victim.queue_id
-    unread = story.unread if story else ()
-    if victim.clean:
-        marks = queue.recall(SCOPE)
-        law(marks.items() <= victim.marks.items(), "a mark that nobody set")
-        law(len(marks) == len(victim.marks) or "mark" in unread, "marks are lost, and nobody says so")
-        dead = victim.plan.dead
-        law(dead not in missing or "dead" in unread, "a dead letter is lost, and nobody says so")
-    told = _told(kafka.ledger)
     law(
-        not salvaged or any(one["kind"] == "salvage" for one in kafka.ledger),
-        "a salvage that the ledger omits",
+        all(
+            victim.values[number - 1] == value
+            for queue_id, number, value in kafka.main
+            if queue_id == victim.queue_id and not value.startswith(b"new")
+        ),
+        "two records with the same number",
     )
-    if not missing:
-        return "salvaged whole" if salvaged else "unharmed", 0
+    letters = await _letters(queue)
+    law(letters is None or letters <= set(victim.values), "a dead letter that nobody sent")
+    known = set(values) | (letters or {victim.values[victim.plan.dead - 1]})
+    missing = {number for number, value in enumerate(victim.values, 1) if value not in known}
+    story = queue.stats().salvage
+    if victim.clean:
+        _judge_what_is_known(queue, victim, missing, story)
+    salvaged = queue.queue_id != victim.queue_id
+    told, end = _told(kafka.ledger, victim, salvaged)
     if salvaged:
+        law(story is not None, "a salvage that nobody tells")
+        told_of = {one["queue_id"] for one in kafka.ledger if one["kind"] == "salvage"}
+        law(victim.queue_id in told_of, "a salvage that the ledger omits")
         law(
             all(victim.values[number - 1] not in values for number in told if number > victim.plan.in_kafka),
             "told as lost, and there",
         )
-        return "salvaged, the loss told" + (" by number" if told.issuperset(missing) else ""), 0
-    silent = [number for number in missing if number not in told]
-    return (SILENT, len(silent)) if silent else ("the loss told", 0)
+    silent = {number for number in missing - told if number <= end}
+    if silent:
+        return Judged(SILENT, len(missing), len(silent))
+    words = [
+        *(["salvaged"] if salvaged else []),
+        *([UNREADABLE_LETTER] if letters is None else []),
+        *(["the loss told by number" if missing <= told else "what came behind lost"] if missing else []),
+    ]
+    return Judged(", ".join(words) or "unharmed", len(missing))
 
 
-def _told(ledger: Iterable[dict[str, object]]) -> set[int]:
-    told: set[int] = set()
+async def _letters(queue: Queue) -> set[bytes] | None:
+    """None if one can't be read."""
+    try:
+        found = await queue.dead([one.id for one in await queue.dead_list(100)])
+    except DecodeError:
+        return None
+    return {one.entry.value for one in found}
+
+
+def _judge_what_is_known(queue: Queue, victim: Victim, missing: Collection[int], story: Story | None) -> None:
+    """Marks and dead letters."""
+    unread = story.unread if story is not None else ()
+    marks = queue.recall(SCOPE)
+    law(marks.items() <= victim.marks.items(), "a mark that nobody set")
+    law(len(marks) == len(victim.marks) or "mark" in unread, "marks are lost, and nobody says so")
+    law(victim.plan.dead not in missing or "dead" in unread, "a dead letter is lost, and nobody says so")
+
+
+def _told(ledger: Iterable[dict[str, object]], victim: Victim, salvaged: bool) -> tuple[set[int], int]:
+    """Numbers of the victim that are told as lost, and the last one that left a trace."""
+    numbers: set[int] = set()
+    end = len(victim.values)
+    of = victim.queue_id if salvaged else None
     for one in ledger:
         match one:
             case {"kind": "dropped", "lane": "main", "first": int(first), "last": int(last)}:
-                told.update(range(first, last + 1))
-            case {"kind": "salvage", "main": {"lost": list(lost)}}:
-                told.update(number for one in lost for number in range(one["first"], one["last"] + 1))
-    return told
+                if one.get("of_queue") == of:
+                    numbers.update(range(first, last + 1))
+            case {"kind": "salvage", "main": {"lost": list(lost), "end": int(last)}}:
+                if one["queue_id"] == victim.queue_id:
+                    numbers.update(
+                        number for part in lost for number in range(part["first"], part["last"] + 1)
+                    )
+                    end = last
+    return numbers, end
 
 
 def sweep(times: int, seed: int, only: int | None = None) -> dict[str, Found]:
@@ -272,15 +301,15 @@ def _sample(
     hurt(folder, wound, rng)
     found.acknowledged += len(victim.values)
     try:
-        outcome, silent = runner.run(examine(victim, folder, Kafka.of(victim)))
+        judged = runner.run(examine(victim, folder, Kafka.of(victim)))
+        law(judged.outcome != HELD, "an operator must decide, though the queue before is known")
     except Untrue as error:
         found.broken.append(f"{number}: {error}")
-        outcome, silent = "broken", 0
-    found.outcomes[outcome] += 1
-    found.silent += silent
+        judged = Judged("broken")
+    found.outcomes[judged.outcome] += 1
     allowed = UNKNOWABLE.get(wound, 0)
-    if allowed is not None and silent > allowed:
-        found.broken.append(f"{number}: {silent} records are lost, and nobody says so")
+    if allowed is not None and judged.silent > allowed:
+        found.broken.append(f"{number}: {judged.silent} records are lost, and nobody says so")
 
 
 def main() -> None:

@@ -124,8 +124,8 @@ def account(victim: Victim, image: Mapping[str, bytes], kafka: Kafka) -> Account
     """Raises Untrue, TidegateError."""
     with tempfile.TemporaryDirectory(dir=MEMORY) as name, asyncio.Runner(loop_factory=OneThread) as runner:
         lay_out(image, Path(name))
-        outcome, silent = runner.run(examine(victim, Path(name) / DATA, kafka))
-    return Account(outcome, silent, {value for _, _, value in kafka.main} & set(victim.values))
+        judged = runner.run(examine(victim, Path(name) / DATA, kafka))
+    return Account(judged.outcome, judged.silent, {value for _, _, value in kafka.main} & set(victim.values))
 
 
 class Sweep:
