@@ -233,7 +233,9 @@ async def sweep(options: argparse.Namespace, kafka: KafkaBroker, folder: Path) -
             )
     reached = sum(result.hit is not None for result in results)
     enough = reached >= max(1, HIT_SHARE_MIN * len(chosen))
-    print(f"{len(results)} went as they must, {failed} did not" + ("" if enough else "; too few were reached"))
+    print(
+        f"{len(results)} went as they must, {failed} did not" + ("" if enough else "; too few were reached")
+    )
     return enough and not failed
 
 
