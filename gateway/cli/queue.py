@@ -200,10 +200,11 @@ def dead_retry(
         chosen = ids or [one.id for one in opened.dead(10_000)]
         retried = sum(opened.retry(part) for part in _parts(chosen))
     typer.echo(f"{words.count(retried)} records wait for Kafka again")
-    if ids and retried < len(set(ids)):
-        missing = len(set(ids)) - retried
+    missing = len(set(chosen)) - retried
+    if missing:
         print(
-            f"tidegate: {missing} of them could not be sent again: no such id, or not given up yet",
+            f"tidegate: {missing} dead letters could not be sent again: no such id, or records before it still wait, perhaps for a "
+            "topic that is not written (see tidegate status)",
             file=sys.stderr,
         )
         raise typer.Exit(os.EX_NOINPUT)

@@ -168,7 +168,9 @@ def _queue(status: Status) -> Iterator[Text]:
         waiting.append(f"; the oldest came {words.ago(status.oldest_ms, status.now_ms)}")
     yield waiting
     if main.pending:
-        if status.drain_s is None:
+        if status.link.parked:
+            yield Text("how long they wait depends on the topics that are not written, see below")
+        elif status.drain_s is None:
             yield Text("nothing is being delivered, so no time until they are can be told")
         else:
             rate = f"{status.link.records_per_s:,.0f} records/s"
@@ -178,8 +180,10 @@ def _queue(status: Status) -> Iterator[Text]:
     yield Text(
         f"{words.size(queue.used_bytes)} of {words.size(queue.max_bytes)} used, {words.size(queue.disk_free_bytes)} free on the disk"
     )
+    beyond = f" ({words.count(status.link.beyond)} of those that wait are in Kafka already)"
     yield Text(
-        f"since the queue began: {words.count(main.stored)} stored, {words.count(main.delivered)} delivered, "
+        f"since the queue began: {words.count(main.stored)} stored, {words.count(main.delivered)} delivered"
+        f"{beyond if status.link.beyond else ''}, "
         f"{words.count(main.dead)} dead letters, {words.count(main.dropped)} dropped"
     )
     if queue.refusing:

@@ -1,6 +1,6 @@
 """One typed model of the configuration; reading, JSON Schema, reference and template all come from it."""
 
-from gateway.config.changes import Changes, changes
+from gateway.config.changes import Changes, changes, kept_until_restart
 from gateway.config.drivers import DriverConfig, driver_types, load_manifest, sample
 from gateway.config.model import (
     Config,
@@ -24,6 +24,7 @@ __all__ = [
     "describe",
     "driver_reference",
     "driver_types",
+    "kept_until_restart",
     "load",
     "load_manifest",
     "reference",

@@ -51,6 +51,16 @@ def changes(old: Config, new: Config) -> Changes:
     )
 
 
+def kept_until_restart(started: Config, new: Config) -> Config:
+    """The new one, with what `needs_restart` names as the process was started."""
+    return dataclasses.replace(
+        new,
+        gateway=dataclasses.replace(started.gateway, default_topic=new.gateway.default_topic),
+        queue=started.queue,
+        kafka=dataclasses.replace(new.kafka, ledger_topic=started.kafka.ledger_topic),
+    )
+
+
 def _differs(one: DriverConfig, other: DriverConfig) -> bool:
     return one.manifest.name != other.manifest.name or one.settings != other.settings
 

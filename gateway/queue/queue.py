@@ -77,6 +77,7 @@ class Queue:
         self._timer: asyncio.TimerHandle | None = None
         self._committing: asyncio.Future[Outcome] | None = None
         self._committing_bytes = self._committing_records = 0
+        self._slowest_commit_s = 0.0
         self._last_commit = self._last_confirm = self._last_settled = float("-inf")
         self._refusing: str | None = None
         self._told_refusing = False
@@ -368,6 +369,7 @@ class Queue:
             max_bytes=self._settings.max_bytes,
             disk_free_bytes=self._store.disk_free(),
             commits=self._store.commits,
+            slowest_commit_s=self._slowest_commit_s,
             salvage=self._story,
             refusing=self._refusing,
         )
@@ -502,6 +504,7 @@ class Queue:
     def _committed(
         self, commit: asyncio.Future[Outcome], group: Group, waiters: list[asyncio.Future[None]]
     ) -> None:
+        self._slowest_commit_s = max(self.committing_s(), self._slowest_commit_s)
         self._committing = None
         self._committing_bytes = self._committing_records = 0
         error = commit.exception()

@@ -22,11 +22,14 @@ class LaneStats:
 
 @dataclass(frozen=True)
 class QueueStats:
+    """`slowest_commit_s` is of this process."""
+
     lanes: dict[str, LaneStats]
     used_bytes: int
     max_bytes: int
     disk_free_bytes: int
     commits: int
+    slowest_commit_s: float
     salvage: Story | None
     refusing: str | None
 

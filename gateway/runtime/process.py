@@ -94,7 +94,7 @@ async def _serve(path: Path, runtime: Runtime, attach: Attach, notify: Notify, s
             await runtime.reconfigure(new)
             if again:
                 await served.aclose()
-                await served.enter_async_context(attach(runtime, new))
+                await served.enter_async_context(attach(runtime, runtime.config))
         notify("STOPPING=1")
         _end_by_force_after(STOP_S, EXIT_DISK if runtime.failed.done() else EXIT_OK)
         await beside.aclose()

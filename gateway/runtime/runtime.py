@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import gateway
 from gateway.clock import Clock
 from gateway.codec import Shape
-from gateway.config import Config, DriverConfig, changes
+from gateway.config import Config, DriverConfig, changes, kept_until_restart
 from gateway.errors import StorageFailing
 from gateway.metrics import Metrics
 from gateway.queue import Queue
@@ -38,7 +38,7 @@ class Runtime:
     """Satisfies gateway.control's Gateway. Made by `start`, ended by `stop`; `failed` is the queue's."""
 
     def __init__(self, config: Config, queue: Queue, clock: Clock) -> None:
-        self.config = config
+        self.config = self._started = config
         self.queue = queue
         self.metrics = Metrics()
         self.tap = Tap()
@@ -74,14 +74,15 @@ class Runtime:
         await _end([self._sync_task], STOP_S + 0.5)
         await self.queue.close()
 
-    async def reconfigure(self, new: Config) -> None:
+    async def reconfigure(self, wanted: Config) -> None:
         """Restart only what changed. What only a restart of the process can change is kept, and shown in status."""
-        old = self.config
-        change = changes(old, new)
-        if not change:
+        new = kept_until_restart(self._started, wanted)
+        needs_restart = changes(self._started, wanted).needs_restart
+        change = changes(self.config, new)
+        if not change and needs_restart == self._needs_restart:
             _log.info("the configuration is the same")
             return
-        self.config = new
+        self.config, self._needs_restart = new, needs_restart
         if change.routes:
             self._router = _router(new)
             for supervisor, _ in self._drivers.values():
@@ -96,7 +97,6 @@ class Runtime:
         if change.restart_sync:
             await _end([self._sync_task], STOP_S + 0.5)
             self._start_sync()
-        self._needs_restart = tuple(sorted({*self._needs_restart, *change.needs_restart}))
         started = sorted(change.drivers_added | change.drivers_changed)
         _log.info(
             "new configuration: drivers started: %s; ended: %s; Kafka connection %s",
@@ -124,10 +124,10 @@ class Runtime:
             drivers={name: _driver_status(one) for name, (one, _) in self._drivers.items()},
             queue=queue,
             oldest_ms=await self.queue.oldest_ms("main"),
-            drain_s=pending / link.records_per_s if link.records_per_s > 0 else None,
+            drain_s=pending / link.records_per_s if link.records_per_s >= 1 and not link.parked else None,
             link=link,
             wear=self._wear.status(),
-            loss=LossWindows(0.0, self.config.queue.unacked_interval),
+            loss=LossWindows(0.0, self.config.queue.unacked_interval + queue.slowest_commit_s),
             needs_restart=self._needs_restart,
         )
 

@@ -33,7 +33,8 @@ class DriverStatus:
 
 @dataclass(frozen=True)
 class LossWindows:
-    """What a power cut may cost, in seconds of records. Acknowledged records are on disk: none."""
+    """What a power cut may cost, in seconds of records. Acknowledged records are on disk: none. The others wait for
+    the next commit, and that takes as long as the slowest one yet."""
 
     acknowledged_s: float
     unacknowledged_s: float

@@ -82,11 +82,15 @@ class Lane:
     def waiting_bytes(self) -> int:
         return self._queue.pending(self.name)[1]
 
+    @property
+    def front_waits(self) -> bool:
+        """Whether there is more than what is parked."""
+        return self._queue.next_seq(self.name) - 1 > self.front
+
     def catch_up(self, usable: Set[str]) -> str | None:
         """A parked topic that can be written again; if the front has records too, they take turns."""
         ready = [topic for topic in self.progress.parked if topic in usable]
-        front_waits = self._queue.next_seq(self.name) - 1 > self.front
-        self._catching_up = bool(ready) and not (self._catching_up and front_waits)
+        self._catching_up = bool(ready) and not (self._catching_up and self.front_waits)
         return ready[0] if self._catching_up else None
 
     async def read(

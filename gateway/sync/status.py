@@ -15,13 +15,15 @@ class LinkState(enum.StrEnum):
 @dataclass(frozen=True)
 class SyncStatus:
     """`since_ms` is wall time of the last change of `state`; `alarm` is what an operator must act upon; `parked` are
-    topics that can't be written, with the reason; `delivered` counts records of this process by lane."""
+    topics that can't be written, with the reason, and `beyond` is how many records of others Kafka has that the position has not
+    passed because of them; `delivered` counts records of this process by lane."""
 
     state: LinkState
     since_ms: int
     error: str | None
     alarm: str | None
     parked: Mapping[str, str]
+    beyond: int
     delivered: Mapping[str, int]
     records_per_s: float
     bytes_sent: int

@@ -93,7 +93,7 @@ class Sync:
         self._broker_offset_ms = 0.0
         self._latest: PositionRecord | None = None
         self._hint_stored = float("-inf")
-        self._reconciled = self._in_doubt = self._told_delivering = False
+        self._reconciled = self._in_doubt = self._told_delivering = self._held = False
         self._state, self._since_ms = LinkState.CONNECTING, clock.wall_ms()
         self._error: str | None = None
         self._alarm: str | None = None
@@ -108,6 +108,7 @@ class Sync:
             error=self._error,
             alarm=self._alarm or next(iter(self._topics.parked.values()), self._standing.parted),
             parked=dict(self._topics.parked),
+            beyond=max(0, self._lanes[MAIN].progress.beyond),
             delivered=dict(self._delivered),
             records_per_s=self._pace.records_per_s(self._clock.monotonic()),
             bytes_sent=self._bytes_sent,
@@ -117,12 +118,16 @@ class Sync:
     async def adopt(self, answer: Answer | None) -> None:
         """An operator's word: the place found now is right, and what was in doubt was delivered or lost; or "fork".
 
-        Raises CommandError while records are delivered: kept for later, it would decide what nobody has seen yet. So
-        does a fork of what is no copy.
+        Raises CommandError while nothing is held: kept for later, it would decide what nobody has seen yet. So does a
+        fork of what is no copy.
         """
-        wrong = self._standing.why_no_fork() if answer == "fork" else None
+        wrong = None
         if self._state is LinkState.LIVE:
-            wrong = "records are being delivered: there is nothing to agree to"
+            wrong = "records are being delivered: there is nothing to decide"
+        elif answer == "fork":
+            wrong = self._standing.why_no_fork()
+        elif not self._held:
+            wrong = "nothing was found yet that needs a decision; once there is, `tidegate status` says what"
         if wrong is not None:
             raise CommandError(wrong, os.EX_DATAERR)
         await adopt(self._queue, answer)
@@ -160,6 +165,7 @@ class Sync:
             await self._put_aside(error)
             return 0.0
         except SinkHeld as error:
+            self._held = True
             self._fail(LinkState.HELD, error, alarm=True)
             return HELD_S
         except TopicUnusable as error:
@@ -201,8 +207,9 @@ class Sync:
             await self._memory.set_hardware_id(self._hardware_id)
             await self._memory.set_copied(None)
         self._standing.sent = True
+        self._held = False
         self._change(LinkState.LIVE)
-        if not any(lane.waiting_bytes for lane in self._lanes.values()):
+        if not any(lane.front_waits for lane in self._lanes.values()):
             self._recovered()
 
     def _place(self, cluster: str) -> Place:
@@ -443,8 +450,11 @@ class Sync:
         self._refused_backoff.reset()
 
     def _change(self, state: LinkState) -> None:
-        if state is not self._state:
-            self._state, self._since_ms = state, self._clock.wall_ms()
+        """An outage is one, however often a connection is tried in it."""
+        outage = self._error is not None and {state, self._state} == {LinkState.CONNECTING, LinkState.DOWN}
+        if state is not self._state and not outage:
+            self._since_ms = self._clock.wall_ms()
+        self._state = state
 
     def _fail(self, state: LinkState, error: SinkHeld | SinkUnavailable | QueueFull, alarm: bool) -> None:
         """One line for the first failure, and for another kind of failure."""

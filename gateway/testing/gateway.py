@@ -21,6 +21,7 @@ DOWN = SyncStatus(
     error="kafka-1:9092: connection refused",
     alarm=None,
     parked={},
+    beyond=0,
     delivered={"main": 0, "ledger": 0},
     records_per_s=0.0,
     bytes_sent=0,

@@ -262,7 +262,7 @@ async def test_dead_letters(site: Path, gateway: FakeGateway, tidegate: Run) -> 
     assert both.code == none.code == 64
     one = await tidegate("queue", "dead", "retry", "2", "77")
     assert (one.code, one.out) == (66, "1 records wait for Kafka again\n")
-    assert "1 of them could not be sent again" in one.err
+    assert "1 dead letters could not be sent again: no such id" in one.err
     rest = await tidegate("queue", "dead", "retry", "--all")
     assert rest == (0, "2 records wait for Kafka again\n", "")
     assert (await tidegate("queue", "dead", "ls")).out == "No dead letters.\n"

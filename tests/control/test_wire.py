@@ -30,6 +30,6 @@ def test_any_record(record: StoredRecord) -> None:
 def test_nested_dataclasses() -> None:
     lane = LaneStats(5, 5, 1, 4, 400, 1, 0, 0)
     contents = Contents(
-        "q", QueueStats({"main": lane}, 1, 2, 3, 4, None, "full"), {"main": 9, "ledger": None}
+        "q", QueueStats({"main": lane}, 1, 2, 3, 4, 0.5, None, "full"), {"main": 9, "ledger": None}
     )
     assert from_json(Contents, json.loads(json.dumps(to_json(contents)))) == contents

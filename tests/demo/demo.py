@@ -6,7 +6,7 @@ Kafka, or nothing moves any more, the judge compares the devices' own journals w
 and the audit says whether the gateway's numbers are complete.
 
 What is read from devices (tests/demo/field.py) may be lost with the gateway, but only in a window that the judge is told:
-from `unacked_interval` before the kill until the gateway was back, which is when it acknowledges something again. All
+from `unacked_interval`, and what a commit on a busy disk may take, before the kill until the gateway was back, which is when it acknowledges something again. All
 drivers are started before that, so that the scale is heard.
 
 Exit code 0: clean. 1: not clean, or something ended by itself. 2: no Kafka to run with.

@@ -39,6 +39,7 @@ RUNS = " runs; queue "
 START_S = 60.0
 DEVICES_END_S = 60.0
 DRAIN_S = 60.0
+COMMIT_S = 2.0
 STILL_S = 2.0
 STALLED_S = 10.0
 """The gateway tries to reach Kafka after random waits that grow with the outage; only after a first success counts this."""
@@ -189,7 +190,7 @@ class Plant:
 
     async def start_judge(self) -> None:
         where = ("--bootstrap", self.kafka.bootstrap, "--journals", str(self.folder / "journals"))
-        window = ("--kills", str(self._windows), "--unacked", str(self.unacked_s))
+        window = ("--kills", str(self._windows), "--unacked", str(self.unacked_s + COMMIT_S))
         command = (sys.executable, str(JUDGE), *where, *window, "--continuous", "--watch", "--json", *TOPICS)
         self.judge = Judge(await self._start("judge", *command, stdin=PIPE, stdout=PIPE))
 
