@@ -13,6 +13,7 @@ NAME = r"[\w.:-]{1,64}"
 """Of a device: what fits between two slashes of a channel and matches no wildcard."""
 
 BCD_BYTES_MAX = 8
+HEX_BITS = 64
 WRITTEN = ("number", "hex", "text")
 """Types of fields that are written out; the others are binary."""
 
@@ -98,10 +99,50 @@ class Field:
     mask: int | None = setting(
         None, minimum=1, doc="Bits of a whole number that are meant, moved to the right."
     )
-    missing: int | None = setting(None, doc="Raw number that says there is no value.")
+    missing: int | None = setting(
+        None,
+        doc="Raw number, behind the mask, that says there is no value; of a signed number also its bits.",
+        example="0x8000",
+    )
     scale: float = setting(1.0, doc="Factor of a number.")
     offset: float = setting(0.0, doc="Added to a number after the factor.")
     decimal: Literal[".", ","] = setting(".", doc="Decimal mark of a number that is written out.")
+
+    @property
+    def size(self) -> int:
+        """Bytes of a field that stands at a place."""
+        return int(self.type[1:]) // 8 if self.length is None else self.length
+
+    @property
+    def bits(self) -> int:
+        """Of a whole number, before the mask."""
+        if self.type == "bcd":
+            return int("99" * min(self.length or 1, BCD_BYTES_MAX)).bit_length()
+        return min(4 * (self.length or HEX_BITS), HEX_BITS) if self.type == "hex" else int(self.type[1:])
+
+    @property
+    def mask_shift(self) -> int:
+        return ((self.mask or 1) & -(self.mask or 1)).bit_length() - 1
+
+    @property
+    def holds(self) -> range:
+        """The whole numbers that can be read, behind the mask."""
+        if self.mask is not None:
+            return range((self.mask >> self.mask_shift) + 1)
+        if self.type == "bcd":
+            return range(int("99" * min(self.length or 1, BCD_BYTES_MAX)) + 1)
+        half = 1 << self.bits - 1
+        return range(-half, half) if self.type.startswith("i") else range(2 * half)
+
+    @property
+    def missing_as_read(self) -> int | None:
+        """Manuals write a number of fixed size with its sign or as its bits: 0x8000 is -32768 in an i16."""
+        if self.missing is None or self.type[0] not in "ui" or self.mask is not None:
+            return self.missing
+        numbers, lowest = 1 << self.bits, self.holds[0]
+        if self.missing not in range(-numbers // 2, numbers):
+            return self.missing
+        return (self.missing - lowest) % numbers + lowest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,7 +221,7 @@ def problems(config: Config) -> Sequence[tuple[str, str]]:
         *_unreadable(config),
         *(_beside_profile(config) if config.profile else _frame(config.frame, config.check)),
         *_check(config.check),
-        *_layout("", config),
+        *_layout("", config, config.frame),
         *_kinds(config),
         *_devices(config),
     ]
@@ -242,7 +283,7 @@ def _check(check: Check | None) -> Iterator[tuple[str, str]]:
 
 def _kinds(config: Config) -> Iterator[tuple[str, str]]:
     for name, kind in config.kinds.items():
-        yield from _layout(f"kinds.{name}.", kind)
+        yield from _layout(f"kinds.{name}.", kind, config.frame)
         if re.fullmatch(NAME, name) is None:
             yield f"kinds.{name}", "a kind's name has letters, digits and _ . : -"
         if not kind.code:
@@ -251,7 +292,7 @@ def _kinds(config: Config) -> Iterator[tuple[str, str]]:
         yield "kinds", "each kind has its own fields, pattern and separator; there are others beside them"
 
 
-def _layout(path: str, layout: Layout) -> Iterator[tuple[str, str]]:
+def _layout(path: str, layout: Layout, frame: Frame) -> Iterator[tuple[str, str]]:
     if layout.separator is not None:
         if layout.pattern is not None:
             yield f"{path}separator", "a frame is read by pattern or by columns, not by both"
@@ -270,10 +311,10 @@ def _layout(path: str, layout: Layout) -> Iterator[tuple[str, str]]:
         if layout.pattern is not None and name not in groups:
             yield f"{path}fields.{name}", f"the pattern has no group (?P<{name}>...)"
         in_text = layout.pattern is not None or layout.separator is not None
-        for where, message in _in_text(layout, field) if in_text else _in_bytes(field):
+        for where, message in _in_text(layout, field) if in_text else _in_bytes(field, frame):
             yield f"{path}fields.{name}{where}", message
-        if field.mask is not None and field.type in ("number", "text", "f32", "f64"):
-            yield f"{path}fields.{name}.mask", f"a {field.type} has no bits to choose from"
+        for where, message in _raw(field):
+            yield f"{path}fields.{name}{where}", message
 
 
 def _in_text(layout: Layout, field: Field) -> Iterator[tuple[str, str]]:
@@ -285,13 +326,38 @@ def _in_text(layout: Layout, field: Field) -> Iterator[tuple[str, str]]:
         yield "", "at and length are for fields in bytes, without pattern and separator"
 
 
-def _in_bytes(field: Field) -> Iterator[tuple[str, str]]:
+def _in_bytes(field: Field, frame: Frame) -> Iterator[tuple[str, str]]:
     if field.at is None:
         yield "", "at which byte does it stand? (or set pattern or separator)"
     if (field.length is None) == (field.type in (*WRITTEN, "bcd")):
         yield ".length", "a number, hex, text or bcd in bytes needs a length, the other types have one"
+    elif field.at is not None:
+        longest = frame.length or frame.bytes_max
+        first, behind = (field.at, longest) if field.at >= 0 else (field.at + longest, 0)
+        if first < 0 or field.at + field.size > behind:
+            size = f"{longest} bytes" if frame.length else f"at most {longest} bytes"
+            yield ".at", f"{field.size} bytes from {field.at} on are not in a frame, which has {size}"
     if field.type == "bcd" and (field.length or 0) > BCD_BYTES_MAX:
         yield ".length", f"a bcd has at most {BCD_BYTES_MAX} bytes"
+
+
+def _raw(field: Field) -> Iterator[tuple[str, str]]:
+    """A `missing` that no number equals would let the one that means it pass as a value."""
+    whole = field.type not in ("number", "text", "f32", "f64")
+    if field.mask is not None and not whole:
+        yield ".mask", f"a {field.type} has no bits to choose from"
+    elif (field.mask or 0) >> (field.bits if whole else 0):
+        yield ".mask", f"{field.mask:#x} has bits beyond the {field.bits} of the field"
+    if field.missing is None:
+        return
+    if field.type == "text":
+        yield ".missing", "is for numbers, not text"
+    elif whole and field.missing_as_read not in field.holds:
+        masked = "" if field.mask is None else f" behind mask {field.mask:#x}"
+        lowest, highest = field.holds[0], field.holds[-1]
+        yield ".missing", f"{field.missing} never comes: a {field.type}{masked} is {lowest} to {highest}"
+    elif field.type == "number" and field.length and len(str(field.missing).rstrip("0")) > field.length:
+        yield ".missing", f"{field.missing} never comes: it has more than {field.length} characters"
 
 
 def _devices(config: Config) -> Iterator[tuple[str, str]]:

@@ -105,17 +105,12 @@ def _by_place(fields: Mapping[str, Field], frame: bytes, encoding: str) -> Readi
     def written(name: str, field: Field) -> bytes | str | None:
         at = field.at or 0
         start = at if at >= 0 else len(frame) + at
-        taken = frame[start : start + size(field)] if start >= 0 else b""
-        if len(taken) < size(field):
+        taken = frame[start : start + field.size] if start >= 0 else b""
+        if len(taken) < field.size:
             return None
         return taken if field.type not in WRITTEN else taken.rstrip(b"\0").decode(encoding, "replace")
 
     return _read(fields, written)
-
-
-def size(field: Field) -> int:
-    """Bytes of a field that stands at a place."""
-    return int(field.type[1:]) // 8 if field.length is None else field.length
 
 
 def _read(fields: Mapping[str, Field], written: Callable[[str, Field], bytes | str | None]) -> Reading:
@@ -141,13 +136,21 @@ def _value(field: Field, raw: bytes | str) -> Value:
     else:
         value = _binary(field, raw)
     if field.mask is not None and isinstance(value, int):
-        lowest = (field.mask & -field.mask).bit_length() - 1
-        value = (value & field.mask) >> lowest
-    if field.missing is not None and value == field.missing:
+        value = (value & field.mask) >> field.mask_shift
+    if _is_missing(field, value):
         raise Unreadable("missing")
     if (field.scale, field.offset) == (1.0, 0.0):
         return value
     return finite(float(f"{value * field.scale + field.offset:.{DIGITS}g}"))
+
+
+def _is_missing(field: Field, value: float) -> bool:
+    missing = field.missing_as_read
+    if missing is None or isinstance(value, int):
+        return value == missing
+    if field.type == "f32":
+        return struct.pack("f", value) == struct.pack("f", missing)
+    return value == float(missing)
 
 
 def _text(written: str) -> str:

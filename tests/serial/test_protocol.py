@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import drivers.serial
-from drivers.serial import Config, Field, Frame, Kind, channels, notes
+from drivers.serial import Config, Field, Frame, Kind, channels, notes, problems
 from drivers.serial.expression import FRAMES_LEFT_OUT
 from drivers.serial.fields import Unreadable, number
 from drivers.serial.framing import WRONG_CHECK
@@ -119,6 +119,27 @@ def test_what_is_no_number(written: str) -> None:
         number(written)
 
 
+@pytest.mark.parametrize(
+    ("field", "sent_as"),
+    [
+        (Field(type="i16", at=0, missing=0x8000, scale=0.1), "8000"),
+        (Field(type="i16", at=0, missing=-32768, scale=0.1), "8000"),
+        (Field(type="i32", at=0, missing=0xFFFFFFFF), "ffffffff"),
+        (Field(type="i16", at=0, missing=0x7FFF), "7fff"),
+        (Field(type="u64", at=0, missing=-1), "ff" * 8),
+        (Field(type="i16", at=0, mask=0xFFF, missing=0xFFF), "ffff"),
+        (Field(type="f32", at=0, missing=16_777_217), "4b800000"),
+        (Field(type="f64", at=0, missing=-9999, scale=0.1), "c0c3878000000000"),
+        (Field(type="number", at=0, length=20, missing=9_999_999_999_999_999), b"9999999999999999.000".hex()),
+    ],
+)
+def test_the_number_that_means_no_value_is_none(field: Field, sent_as: str) -> None:
+    config = Config(port="/dev/x", frame=LINES, fields={"level": field})
+    assert problems(config) == []
+    [body] = sent(Decoder(config).feed(b"\n" + bytes.fromhex(sent_as) + b"\n"))
+    assert (body["values"], body["quality"]) == ({}, {"level": "missing"})
+
+
 def nmea(body: str) -> bytes:
     check = 0
     for byte in body.encode():
@@ -200,6 +221,32 @@ MISTAKES = [
     ('fields.a = { at = 1, type = "u16", length = 2 }', "fields.a.length"),
     ('fields.a = { at = 1, type = "bcd", length = 9 }', "at most 8 bytes"),
     ('fields.a = { at = 1, type = "f32", mask = 1 }', "fields.a.mask"),
+    ('fields.a = { at = 1, type = "u8", mask = 0x100 }', "fields.a.mask: 0x100 has bits beyond the 8"),
+    ('fields.a = { at = 1, type = "bcd", length = 1, mask = 0x80 }', "fields.a.mask: 0x80 has bits beyond"),
+    (
+        'fields.a = { at = 1, type = "u16", missing = 0x10000 }',
+        "fields.a.missing: 65536 never comes: a u16 is 0 to 65535",
+    ),
+    ('fields.a = { at = 1, type = "u16", missing = -32769 }', "-32769 never comes: a u16 is 0 to 65535"),
+    ('fields.a = { at = 1, type = "i16", missing = 0x10000 }', "never comes: a i16 is -32768 to 32767"),
+    (
+        'fields.a = { at = 1, type = "u16", mask = 0xff0, missing = 0x100 }',
+        "a u16 behind mask 0xff0 is 0 to 255",
+    ),
+    ('fields.a = { at = 1, type = "bcd", length = 1, missing = 0xff }', "never comes: a bcd is 0 to 99"),
+    ('fields.a = { at = 1, type = "hex", length = 2, missing = 256 }', "never comes: a hex is 0 to 255"),
+    ("fields.a = { at = 1, length = 4, missing = 99999 }", "never comes: it has more than 4 characters"),
+    ('fields.a = { at = 1, type = "text", length = 4, missing = 0 }', "fields.a.missing: is for numbers"),
+    (
+        'frame.length = 4\ncheck = { kind = "sum", at = -1 }\nfields.a = { at = 3, type = "u16" }',
+        "fields.a.at: 2 bytes from 3 on are not in a frame, which has 4 bytes",
+    ),
+    (
+        'frame = { end = "x", bytes_max = 8 }\nfields.a = { at = 7, type = "u16" }',
+        "which has at most 8 bytes",
+    ),
+    ('fields.a = { at = -1, type = "u16" }', "fields.a.at: 2 bytes from -1 on are not in a frame"),
+    ('frame = { start = "x", length = 4 }\nfields.a = { at = -5, type = "u32" }', "4 bytes from -5 on"),
     ('device_field = "a"', "not every frame has a field 'a'"),
     ('device_field = "a"\ndevice = "b"\nfields.a = { at = 1, type = "u8" }', "has a name already"),
     ('device = "a/b"', "device"),
