@@ -16,7 +16,7 @@ from drivers.serial.expression import Expression, TookTooLong
 from gateway.record import Value
 
 NUMBER = re.compile(
-    r"([+-]?) *(\d{1,32}(?:\.\d{0,32})?|\.\d{1,32})(e[+-]?\d{1,3})?", re.ASCII | re.IGNORECASE
+    r"([+-]?) *(\d{1,32}(?:\.\d{1,32})?|\.\d{1,32})(e[+-]?\d{1,3})?", re.ASCII | re.IGNORECASE
 )
 DIGITS = 15
 """All that a double holds. After a factor a number is rounded to them: 231 * 0.1 is 23.1."""
@@ -108,7 +108,10 @@ def _by_place(fields: Mapping[str, Field], frame: bytes, encoding: str) -> Readi
         taken = frame[start : start + field.size] if start >= 0 else b""
         if len(taken) < field.size:
             return None
-        return taken if field.type not in WRITTEN else taken.rstrip(b"\0").decode(encoding, "replace")
+        if field.type == "text":
+            # Filled up with them. In a number a NUL is a digit whose parity was wrong.
+            taken = taken.rstrip(b"\0")
+        return taken.decode(encoding, "replace") if field.type in WRITTEN else taken
 
     return _read(fields, written)
 
