@@ -18,6 +18,9 @@ from gateway.record import Value
 NUMBER = re.compile(
     r"([+-]?) *(\d{1,32}(?:\.\d{1,32})?|\.\d{1,32})(e[+-]?\d{1,3})?", re.ASCII | re.IGNORECASE
 )
+SWAPPED = str.maketrans(",.", ".,")
+"""Beside the mark that is set the other one may stand between thousands: it makes no number."""
+
 DIGITS = 15
 """All that a double holds. After a factor a number is rounded to them: 231 * 0.1 is 23.1."""
 
@@ -64,7 +67,7 @@ def text(content: bytes, encoding: str) -> str:
 
 def number(written: str, decimal: str = ".") -> int | float:
     """Raises Unreadable."""
-    found = NUMBER.fullmatch(written.strip().replace(decimal, "."))
+    found = NUMBER.fullmatch((written if decimal == "." else written.translate(SWAPPED)).strip())
     if found is None:
         raise Unreadable(NOT_A_NUMBER if written.strip() else EMPTY)
     sign, digits, power = found.groups(default="")

@@ -156,6 +156,25 @@ def test_the_number_that_means_no_value_is_none(field: Field, sent_as: str) -> N
     assert (body["values"], body["quality"]) == ({}, {"level": "missing"})
 
 
+@pytest.mark.parametrize(
+    ("decimal", "written", "value"),
+    [
+        (",", "1,5", 1.5),
+        (",", "-1234", -1234),
+        (",", "1.234", None),
+        (",", "1.234,5", None),
+        (".", "1,234", None),
+        (".", "1,234.5", None),
+    ],
+)
+def test_the_other_decimal_mark_makes_no_number(decimal: str, written: str, value: float | None) -> None:
+    fields = {"weight": Field(decimal=decimal)}  # type: ignore[arg-type]
+    config = Config(port="/dev/x", frame=LINES, pattern="W(?P<weight>.+)", fields=fields)
+    [body] = sent(Decoder(config).feed(f"\nW{written}\n".encode()))
+    assert body["values"] == ({} if value is None else {"weight": value})
+    assert body["quality"] == ({"weight": "not a number"} if value is None else {})
+
+
 def test_a_digit_whose_parity_was_wrong_makes_no_smaller_number() -> None:
     fields = {
         "weight": Field(at=0, length=4),
