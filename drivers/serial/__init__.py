@@ -199,7 +199,10 @@ class Config(PortSettings, Layout):
         factory=dict, doc="Devices that speak only when asked, by name.", maximum=256
     )
     pause_max: Duration = setting(
-        1.0, minimum=0.01, doc="A longer silence inside a frame ends it: it is half a frame.", example='"1 s"'
+        1.0,
+        minimum=0.01,
+        doc="A longer silence inside a frame ends it: it is half a frame. What comes next is whole.",
+        example='"1 s"',
     )
 
 

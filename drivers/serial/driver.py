@@ -87,6 +87,7 @@ class Line:
         """Until cancelled; raises DeviceError if the port can't be opened or is lost."""
         lost: asyncio.Future[DeviceError] = asyncio.get_running_loop().create_future()
         port = Port.open(self._config, self._received, lost.set_result)
+        self._await_pause()
         asking = self._asker and asyncio.create_task(self._asker.run(port, self._decoder))
         ends: list[asyncio.Future[Any]] = [lost, asking] if asking else [lost]
         try:
@@ -104,10 +105,13 @@ class Line:
 
     def _received(self, data: bytes) -> None:
         self._works()
+        self._await_pause()
+        self._store(self._decoder.feed(data))
+
+    def _await_pause(self) -> None:
         if self._pause is not None:
             self._pause.cancel()
         self._pause = asyncio.get_running_loop().call_later(self._config.pause_max, self._paused)
-        self._store(self._decoder.feed(data))
 
     def _paused(self) -> None:
         self._store(self._decoder.pause())

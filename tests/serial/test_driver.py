@@ -45,6 +45,23 @@ async def test_a_line_after_silence_is_whole(tmp_path: Path) -> None:
         assert [record.body for record in await one.records(1)] == [b"4006381333931"]
 
 
+async def test_the_first_line_after_opening_is_whole_if_the_line_was_silent(tmp_path: Path) -> None:
+    """A barcode scanner that nobody used while the gateway started."""
+    async with bench(tmp_path, pause_max=0.02) as one:
+        # Longer than the pause, and begun behind it: by then the driver's timer has gone off.
+        await asyncio.sleep(0.05)
+        one.device.send(b"4006381333931\r\n")
+        assert [record.body for record in await one.records(1)] == [b"4006381333931"]
+    assert not one.emit.events
+
+
+async def test_a_line_that_had_begun_before_opening_is_half(tmp_path: Path) -> None:
+    async with bench(tmp_path, pause_max=0.2) as one:
+        one.device.send(b"12.5 kg\r\n112.5 kg\r\n")
+        assert [record.body for record in await one.records(1)] == [b"112.5 kg"]
+    assert one.emit.events == {HALF: 1}
+
+
 @pytest.mark.fault("line", "half a frame, then silence", "35")
 async def test_half_a_frame_and_silence_make_no_record_and_hide_none(tmp_path: Path) -> None:
     length = Frame(start="hex:aa", length_at=1, length_adds=2)
