@@ -1,17 +1,26 @@
-"""Asks devices that speak only when asked, one at a time: on a bus two answers would be none."""
+"""Asks devices that speak only when asked, one at a time: on a bus two answers would be none.
+
+A device that doesn't answer goes to the penalty box: it is asked when nothing else is due for as long as that may take, soon
+after the first failure, which may have been noise, and then more and more rarely.
+"""
 
 import asyncio
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from math import inf
 
 from drivers.serial import Request, octets
 from drivers.serial.protocol import Decoder, Message
 from gateway.clock import Clock
-from gateway.driver import Emit
 from gateway.port import Port
 
 REST_S = 0.02
 """Between an answer and the next request, so that the device has let go of a two-wire line."""
+
+PROBE_S_MAX = 30.0
+PATIENCE_S_MAX = 30.0
 
 UNASKED = "frames that nobody asked for"
 UNANSWERED = "requests without an answer"
@@ -20,67 +29,123 @@ SKIPPED_TICKS = "skipped ticks"
 _log = logging.getLogger(__name__)
 
 
-class Asker:
-    """A tick that comes while the line is busy is counted and left out; none waits for its turn twice."""
+@dataclass
+class Asked:
+    """A request and when it is sent next; with failures it is in the penalty box."""
 
-    def __init__(self, driver: str, requests: Mapping[str, Request], clock: Clock, emit: Emit) -> None:
+    name: str
+    request: Request
+    due: float
+    failures: int = 0
+
+    @property
+    def silence_s(self) -> float:
+        """How long no other device can be asked if this one doesn't answer."""
+        return 2 * self.request.timeout + REST_S
+
+    @property
+    def patience_s(self) -> float:
+        """How long a probe waits for a time when nothing else is due; then it is made all the same."""
+        return min(self.request.interval, PATIENCE_S_MAX) if self.failures == 1 else PATIENCE_S_MAX
+
+    def failed(self, now: float) -> None:
+        """To be probed at once after the first failure; then later and later."""
+        self.failures += 1
+        interval = self.request.interval
+        wait_s = interval * 2 ** min(self.failures - 2, 16) if self.failures > 1 else 0.0
+        self.due = now + min(max(PROBE_S_MAX, interval), wait_s)
+
+    def answered(self, now: float) -> int:
+        """Ticks that came while the line was busy; they are left out, none waits for its turn twice."""
+        interval = self.request.interval
+        skipped = 0 if self.failures else int((now - self.due) // interval)
+        self.due = (now if self.failures else self.due + skipped * interval) + interval
+        self.failures = 0
+        return skipped
+
+
+class Asker:
+    """`count` is told what happens, `unanswered` which request had no answer, and why."""
+
+    def __init__(
+        self,
+        driver: str,
+        requests: Mapping[str, Request],
+        clock: Clock,
+        count: Callable[[str, int], None],
+        unanswered: Callable[[str, str], None],
+    ) -> None:
         self._driver = driver
-        self._requests = requests
-        self._clock = clock
-        self._emit = emit
-        self._silent: set[str] = set()
-        self._asked: str | None = None
-        self._answered = asyncio.Event()
+        self._monotonic = clock.monotonic
+        self._count = count
+        self._unanswered = unanswered
+        self._all = [Asked(name, request, self._monotonic()) for name, request in requests.items()]
+        self._waiting: Asked | None = None
+        self._came = asyncio.Event()
 
     async def run(self, port: Port, decoder: Decoder) -> None:
         """Until cancelled."""
-        monotonic = self._clock.monotonic
-        due = dict.fromkeys(self._requests, monotonic())
-        quiet_until = 0.0
         while True:
-            name = min(due, key=due.__getitem__)
-            await asyncio.sleep(max(due[name], quiet_until) - monotonic())
-            await self._ask(name, port, decoder)
-            quiet_until = monotonic() + REST_S
-            interval = self._requests[name].interval
-            skipped = int((monotonic() - due[name]) // interval)
-            if skipped:
-                self._emit.count(SKIPPED_TICKS, skipped)
-            due[name] += (skipped + 1) * interval
+            await self._ask(await self._next(), port, decoder)
+            await asyncio.sleep(REST_S)
 
     def answers(self, messages: Sequence[Message]) -> Iterator[tuple[str, Message]]:
-        """Messages with the device that was asked for them; others are counted."""
+        """Messages with the request that they answer; others are counted."""
         for message in messages:
-            name = self._asked
-            if name is None or not message.frame.startswith(octets(self._requests[name].expect)):
-                self._emit.count(UNASKED)
+            one = self._waiting
+            if one is None or not message.frame.startswith(octets(one.request.expect)):
+                self._count(UNASKED, 1)
                 continue
-            self._asked = None
-            self._answered.set()
-            if name in self._silent:
-                self._silent.remove(name)
-                _log.info("driver %s: %s answers again", self._driver, name)
-            yield name, message
+            self._waiting = None
+            self._came.set()
+            if one.failures:
+                _log.info("driver %s: %s answers again", self._driver, one.name)
+            yield one.name, message
 
-    async def _ask(self, name: str, port: Port, decoder: Decoder) -> None:
-        request = self._requests[name]
+    async def _next(self) -> Asked:
+        """The one whose turn it is, when it has come."""
+        while True:
+            now = self._monotonic()
+            polled = min((one for one in self._all if not one.failures), key=_due, default=None)
+            probed = min((one for one in self._all if one.failures), key=_due, default=None)
+            due = inf if polled is None else polled.due
+            probe_due = inf if probed is None else probed.due
+            if (
+                probed is not None
+                and probe_due <= now
+                and (due - now >= probed.silence_s or now - probe_due >= probed.patience_s)
+            ):
+                return probed
+            if polled is not None and due <= now:
+                return polled
+            await asyncio.sleep((due if probe_due <= now else min(due, probe_due)) - now)
+
+    async def _ask(self, one: Asked, port: Port, decoder: Decoder) -> None:
+        request = one.request
         port.discard_input()
         decoder.reset()
-        self._asked = name
-        self._answered.clear()
+        self._waiting = one
+        self._came.clear()
         port.write(octets(request.send))
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(request.timeout):
-                await self._answered.wait()
-        except TimeoutError:
-            self._asked = None
-            self._failed(name, f"no answer in {request.timeout:g} s")
-            # An answer that comes late would be taken for that of the device asked next.
-            await asyncio.sleep(request.timeout)
+                await self._came.wait()
+        if self._came.is_set():
+            if skipped := one.answered(self._monotonic()):
+                self._count(SKIPPED_TICKS, skipped)
+            return
+        self._waiting = None
+        self._failed(one, f"no answer in {request.timeout:g} s")
+        # An answer that comes late would be taken for that of the device asked next.
+        await asyncio.sleep(request.timeout)
+        one.failed(self._monotonic())
 
-    def _failed(self, name: str, reason: str) -> None:
-        self._emit.count(UNANSWERED)
-        self._emit.device_failed(name, reason)
-        if name not in self._silent:
-            self._silent.add(name)
-            _log.warning("driver %s: %s gives %s", self._driver, name, reason)
+    def _failed(self, one: Asked, reason: str) -> None:
+        self._count(UNANSWERED, 1)
+        self._unanswered(one.name, reason)
+        if not one.failures:
+            _log.warning("driver %s: %s gives %s", self._driver, one.name, reason)
+
+
+def _due(one: Asked) -> float:
+    return one.due

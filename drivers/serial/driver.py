@@ -21,6 +21,7 @@ from gateway.record import Record, reading
 REOPEN_S = 1.0
 DEVICES_MAX = 256
 LOST = "losses of the port"
+NO_ANSWER = "no answer"
 
 _log = logging.getLogger(__name__)
 
@@ -80,7 +81,11 @@ class Line:
         self._devices = devices
         self._works = works
         self._decoder = Decoder(config)
-        self._asker = Asker(context.name, config.requests, context.clock, emit) if config.requests else None
+        self._asker = (
+            Asker(context.name, config.requests, context.clock, emit.count, self._unanswered)
+            if config.requests
+            else None
+        )
         self._pause: asyncio.TimerHandle | None = None
 
     async def serve(self) -> NoReturn:
@@ -128,17 +133,32 @@ class Line:
             return
         for record in records:
             self._devices.heard(record.device)
+        self._keep(records)
+
+    def _unanswered(self, name: str, reason: str) -> None:
+        """A record says so in `quality`, at each field or, where none are described, at the request."""
+        time_ms = self._context.clock.wall_ms()
+        body = reading(name, time_ms, {}, dict.fromkeys(self._config.fields or [name], NO_ANSWER))
+        self._keep([Record(f"serial/{name}", name, body, time_ms, "application/json")], reason)
+
+    def _keep(self, records: Sequence[Record], failed: str = "") -> None:
+        """A record clears its device's failure in status, so that one is told afterwards."""
         try:
             stored = asyncio.ensure_future(self._emit(records, waits=False))
         except Refused as refused:
-            for device in {record.device for record in records}:
-                self._emit.device_failed(device, str(refused) or type(refused).__name__)
+            self._fail(records, failed or str(refused) or type(refused).__name__)
         else:
-            stored.add_done_callback(partial(self._stored, len(records)))
+            stored.add_done_callback(partial(self._stored, records, failed))
 
-    def _stored(self, count: int, stored: "asyncio.Future[None]") -> None:
+    def _stored(self, records: Sequence[Record], failed: str, stored: "asyncio.Future[None]") -> None:
         if not stored.cancelled() and stored.exception() is None:
-            self._emit.accepted(count)
+            self._emit.accepted(len(records))
+        if failed:
+            self._fail(records, failed)
+
+    def _fail(self, records: Sequence[Record], reason: str) -> None:
+        for device in {record.device for record in records}:
+            self._emit.device_failed(device, reason)
 
     def _record(self, device: str, message: Message) -> Record:
         time_ms = self._context.clock.wall_ms()

@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import random
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,7 +15,18 @@ from drivers.serial.asking import REST_S, SKIPPED_TICKS, UNANSWERED, UNASKED
 from drivers.serial.framing import HALF, SKIPPED, WRONG_LENGTH
 from gateway.errors import QueueFull, StorageFailing
 from gateway.port import Port, PortSettings
+from gateway.record import Record
 from tests.serial.rig import bench
+
+
+def raw(records: Sequence[Record]) -> list[tuple[str, bytes]]:
+    """Devices and what they said; not the records that there was no answer."""
+    return [
+        (record.device, record.body)
+        for record in records
+        if record.content_type == "application/octet-stream"
+    ]
+
 
 STX = Frame(start="hex:02", end="hex:03")
 """What is between is the record."""
@@ -188,30 +200,72 @@ async def test_devices_are_asked_and_take_turns(tmp_path: Path) -> None:
 
 
 @pytest.mark.fault("line", "one device of several is silent", "35")
-async def test_a_silent_device_is_told_and_its_neighbour_still_asked(
+async def test_a_silent_device_is_told_and_heard_when_it_answers(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     mute = True
 
     def answers(request: bytes) -> bytes:
-        return b"" if request == b"1" and mute else b"\x02" + request + b"\x03"
+        return b"" if request == b"1" and mute else b"\x02" + request + b".5\x03"
 
     requests = {
-        "one": Request(send="1", interval=0.05, timeout=0.05),
-        "two": Request(send="2", interval=0.05, timeout=5.0),
+        "one": Request(send="1", interval=0.2, timeout=0.05),
+        "two": Request(send="2", interval=0.2, timeout=5.0),
     }
-    async with bench(tmp_path, frame=STX, answers=answers, requests=requests) as one:
+    level = {"level": Field()}
+    async with bench(
+        tmp_path, frame=STX, answers=answers, requests=requests, pattern="(?P<level>.+)", fields=level
+    ) as one:
         await one.counted(UNANSWERED, 3)
-        await one.counted(SKIPPED_TICKS, 1)
-        assert {record.device for record in one.emit.records} == {"two"}
+        told = [json.loads(record.body) for record in one.emit.records if record.device == "one"]
+        assert [(body["values"], body["quality"]) for body in told] == [({}, {"level": "no answer"})] * len(
+            told
+        )
+        assert len(told) >= 2
         assert set(one.emit.failures) == {("one", "no answer in 0.05 s")}
         mute = False
-        await one.emit.until(lambda: any(record.device == "one" for record in one.emit.records))
+        await one.emit.until(lambda: b'"level":1.5' in b"".join(record.body for record in one.emit.records))
     assert caplog.messages == [
         "driver scale: one gives no answer in 0.05 s",
         "driver scale: one answers again",
     ]
+
+
+@pytest.mark.parametrize("dead", [1, 3])
+async def test_a_dead_device_leaves_its_neighbours_their_ticks(tmp_path: Path, dead: int) -> None:
+    """Its time-out is as long as their interval, as it is by default: there is no time when nothing else is due."""
+    asked: list[bytes] = []
+
+    def answers(request: bytes) -> bytes:
+        asked.append(request)
+        return b"" if request == b"%d" % dead else b"\x02" + request + b"\x03"
+
+    requests = {
+        f"probe-{number}": Request(
+            send=str(number), interval=0.1, timeout=0.1 if number == dead else 5.0, expect=f"\x02{number}"
+        )
+        for number in (1, 2, 3)
+    }
+    async with bench(tmp_path, frame=STX, answers=answers, requests=requests) as one:
+        await one.emit.until(lambda: asked.count(b"2") >= 20)
+        silent = [json.loads(r.body)["quality"] for r in one.emit.records if r.device == f"probe-{dead}"]
+    assert asked.count(b"%d" % dead) == 2, "asked once more, and then not for half a minute"
+    assert silent == [{f"probe-{dead}": "no answer"}] * 2
+    assert all(asked.count(b"%d" % number) >= 15 for number in (1, 2, 3) if number != dead)
+
+
+async def test_a_tick_that_comes_while_the_line_is_busy_is_left_out_and_counted(tmp_path: Path) -> None:
+    loop = asyncio.get_running_loop()
+
+    def answers(request: bytes) -> bytes:
+        loop.call_later(0.05, one.device.send, b"\x02slow\x03")
+        return b""
+
+    asks = {"scale-1": Request(send="?", interval=0.02, timeout=5.0)}
+    async with bench(tmp_path, frame=STX, answers=answers, requests=asks) as one:
+        await one.records(2)
+        assert one.emit.events[SKIPPED_TICKS] >= 2
 
 
 @pytest.mark.fault("line", "an answer comes after its time-out", "35")
@@ -224,13 +278,13 @@ async def test_a_late_answer_is_not_taken_for_the_next_device(tmp_path: Path) ->
         return b""
 
     requests = {
-        "one": Request(send="1", interval=0.2, timeout=0.04),
-        "two": Request(send="2", interval=0.2, timeout=5.0),
+        "one": Request(send="1", interval=0.3, timeout=0.04),
+        "two": Request(send="2", interval=0.3, timeout=5.0),
     }
     async with bench(tmp_path, frame=STX, answers=answers, requests=requests) as one:
         await one.counted(UNASKED, 3)
-        await one.records(3)
-    assert {(record.device, record.body) for record in one.emit.records} == {("two", b"from 2")}
+        await one.emit.until(lambda: len(raw(one.emit.records)) >= 3)
+    assert set(raw(one.emit.records)) == {("two", b"from 2")}
 
 
 @pytest.mark.fault("line", "half an answer", "35")
@@ -241,8 +295,8 @@ async def test_half_an_answer_is_not_the_beginning_of_the_next(tmp_path: Path) -
     }
     answers = {b"1": b"99", b"2": b"7\n"}
     async with bench(tmp_path, answers=answers.__getitem__, requests=requests) as one:
-        records = await one.records(3)
-    assert {(record.device, record.body) for record in records} == {("two", b"7")}
+        await one.emit.until(lambda: len(raw(one.emit.records)) >= 3)
+    assert set(raw(one.emit.records)) == {("two", b"7")}
 
 
 async def test_what_nobody_asked_for_is_no_answer(tmp_path: Path) -> None:
