@@ -222,7 +222,7 @@ def channels(config: Config) -> Sequence[str] | None:
 def problems(config: Config) -> Sequence[tuple[str, str]]:
     return [
         *_unreadable(config),
-        *(_beside_profile(config) if config.profile else _frame(config.frame, config.check)),
+        *(_beside_profile(config) if config.profile else _frame(config)),
         *_check(config.check),
         *_layout("", config, config.frame),
         *_kinds(config),
@@ -257,13 +257,14 @@ def _beside_profile(config: Config) -> Iterator[tuple[str, str]]:
             yield name, f'profile = "{config.profile}" brings its own'
 
 
-def _frame(frame: Frame, check: Check | None) -> Iterator[tuple[str, str]]:
+def _frame(config: Config) -> Iterator[tuple[str, str]]:
+    frame = config.frame
     ends = [name for name in ("end", "length", "length_at") if getattr(frame, name) not in ("", None)]
     if len(ends) != 1:
         found = " and ".join(ends) or "none"
         yield "frame", f"one of end, length, length_at tells where a frame ends; there is {found}"
-    elif ends != ["end"] and not frame.start and check is None:
-        yield "frame", "without start or a check nothing tells where a frame begins"
+    elif not (frame.end or frame.start or config.check or config.requests):
+        yield "frame", "without start, a check or requests nothing tells where a frame begins"
     if frame.trailer_bytes and not frame.end:
         yield "frame.trailer_bytes", "counts what follows `end`, and there is none"
     if frame.escape and not frame.end:

@@ -27,7 +27,8 @@ class Framer:
     A frame that fails is given up byte by byte where something else tells where the next begins (`start`, or the
     check of frames that tell their length): a broken head must not swallow the good frame behind it. Lines without
     a start are given up whole, because the rest of a broken line looks like a line. What costs too much to search
-    byte by byte (a long frame, and everything in it looks like a start) is given up whole too.
+    byte by byte (a long frame, and everything in it looks like a start) is given up whole too. Where nothing tells a
+    frame, neither start nor end nor check, it is what comes first after `reset`, and no other.
     """
 
     def __init__(self, frame: Frame, check: Check | None) -> None:
@@ -40,7 +41,8 @@ class Framer:
         self._check = None if check is None else Checksum(check)
         self._buffer = bytearray()
         self._anchored = bool(self._start) or not self._end
-        self._in_step = self._anchored or check is not None
+        self._untold = not (self._start or self._end or check)
+        self._in_step = not self._untold and (self._anchored or check is not None)
         self._hunting = False
         self._credit = 0
 
@@ -62,6 +64,7 @@ class Framer:
             del self._buffer[:size]
             self._hunting = False
             if self._in_step:
+                self._in_step = not self._untold
                 yield frame
             else:
                 # What was on its way when the port was opened: the end of a line, perhaps a wrong number.
@@ -73,7 +76,7 @@ class Framer:
         while self._buffer:
             self._give_up(HALF, len(self._buffer) if self._end else 1)
             yield from self.feed(b"")
-        self._in_step = True
+        self._in_step = self._in_step or not self._untold
 
     def reset(self) -> None:
         self._buffer.clear()
@@ -87,6 +90,8 @@ class Framer:
 
     def _find_start(self) -> bool:
         """Whether the buffer begins with the start of a frame now."""
+        if self._untold and not self._in_step:
+            self._skip(len(self._buffer))
         if not self._start or not self._buffer:
             return bool(self._buffer)
         at = self._buffer.find(self._start)
@@ -159,6 +164,10 @@ class Framer:
         """`read` bytes were looked at in vain."""
         if not self._hunting:
             self.events[reason] += 1
+        if self._untold:
+            self._skip(len(self._buffer))
+            self._in_step = False
+            return
         if self._anchored:
             # Without a start every byte may begin a frame, and one fault is to be counted once.
             self._hunting = not self._start

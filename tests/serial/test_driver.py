@@ -299,6 +299,20 @@ async def test_half_an_answer_is_not_the_beginning_of_the_next(tmp_path: Path) -
     assert set(raw(one.emit.records)) == {("two", b"7")}
 
 
+async def test_answers_of_a_fixed_length_need_neither_start_nor_check(tmp_path: Path) -> None:
+    answers = iter([b"\0\0\0", b"\0\0\x01\x02", b"\0\0\x01\x03"])
+    asks = {"tank": Request(send="R", interval=0.05, timeout=0.2)}
+    litres = {"litres": Field(type="u32", at=0)}
+    async with bench(
+        tmp_path,
+        frame=Frame(length=4),
+        answers=lambda asked: next(answers, b""),
+        requests=asks,
+        fields=litres,
+    ) as one:
+        assert (await one.values(3))[:3] == [{}, {"litres": 258}, {"litres": 259}]
+
+
 async def test_what_nobody_asked_for_is_no_answer(tmp_path: Path) -> None:
     talks = {"scale-1": Request(send="?", interval=0.05, timeout=5.0, expect="hex:02 41")}
     answer = b"\x02B1\x03\x02A1\x03\x02A2\x03"

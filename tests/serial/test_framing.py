@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from drivers.serial import Check, Frame, octets
 from drivers.serial.checksum import Checksum
-from drivers.serial.framing import CUT_SHORT, HALF, Framer
+from drivers.serial.framing import CUT_SHORT, HALF, WRONG_LENGTH, Framer
 
 CRC = Check(kind="crc", width=32, polynomial=0x04C11DB7, init=0xFFFFFFFF, byte_order="little", at=-4)
 """With 16 bits chance would find a false frame in noise within a few hundred runs of these tests."""
@@ -244,3 +244,26 @@ def test_an_escaped_start_is_content() -> None:
     framer = Framer(DLE, None)
     assert list(framer.feed(b"\x10\x02a\x10\x10\x02b\x10\x03")) == [b"\x10\x02a\x10\x02b\x10\x03"]
     assert not framer.events
+
+
+@pytest.mark.parametrize("frame", [Frame(length=4), Frame(length_at=0, length_adds=1, bytes_max=4)])
+def test_where_only_a_request_tells_a_frame_it_is_what_comes_first_behind_it(frame: Frame) -> None:
+    """A piece of an answer looks like an answer: what is out of step stays so until the next request."""
+    framer = Framer(frame, None)
+    answer = b"\x03\x01\x01\x01"
+    assert list(framer.feed(answer)) == [], "before any request"
+    framer.reset()
+    assert list(framer.pause()) == []
+    assert list(framer.feed(answer + answer)) == [answer]
+    framer.reset()
+    assert [*framer.feed(b"\x03\x01\x01"), *framer.pause(), *framer.feed(b"\x01" + answer)] == []
+    assert framer.events == {HALF: 1, "bytes skipped": 16}
+    framer.reset()
+    assert [frame for byte in answer for frame in framer.feed(bytes([byte]))] == [answer]
+
+
+def test_an_answer_that_tells_an_impossible_length_hides_no_other() -> None:
+    framer = Framer(Frame(length_at=0, length_adds=1, bytes_max=4), None)
+    framer.reset()
+    assert list(framer.feed(b"\xff\x01\x01\x01\x01")) == []
+    assert framer.events == {WRONG_LENGTH: 1, "bytes skipped": 5}

@@ -309,6 +309,15 @@ MISTAKES = [
 ]
 
 
+@pytest.mark.parametrize("frame", ["length = 4", "length_at = 0, length_adds = 1", "length = 4, start = 'x'"])
+def test_the_request_tells_where_an_answer_begins(frame: str, tmp_path: Path) -> None:
+    text = f"{BASE}frame = {{ {frame} }}\n"
+    if "start" not in frame:
+        with pytest.raises(ConfigError, match="without start, a check or requests nothing tells"):
+            configured(text, tmp_path)
+    assert configured(text + 'requests.tank.send = "R"', tmp_path).requests.keys() == {"tank"}
+
+
 @pytest.mark.parametrize(("lines", "message"), MISTAKES)
 def test_a_mistake_is_named_with_its_place(lines: str, message: str, tmp_path: Path) -> None:
     text = BASE.replace('port = "/dev/ttyUSB0"\n', "") if lines.startswith("port") else BASE
