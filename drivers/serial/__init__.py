@@ -172,6 +172,9 @@ class Kind(Layout):
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
+    device: str | None = setting(
+        None, pattern=NAME, doc="Name of the device; the request's own by default.", example='"scale-1"'
+    )
     send: str = setting(doc='What asks this device, as text or "hex:..".', example='"hex:02 31 03"')
     interval: Duration = setting(1.0, minimum=0.01, doc="Asked once in this time.", example='"1 s"')
     timeout: Duration = setting(1.0, minimum=0.01, doc="Wait so long for the answer.", example='"500 ms"')
@@ -196,7 +199,7 @@ class Config(PortSettings, Layout):
         factory=dict, doc="Kinds of frames by name, each read in its own way.", maximum=64
     )
     requests: dict[str, Request] = setting(
-        factory=dict, doc="Devices that speak only when asked, by name.", maximum=256
+        factory=dict, doc="What is asked, by name: that of the device, if there is no other.", maximum=256
     )
     pause_max: Duration = setting(
         1.0,
@@ -204,6 +207,9 @@ class Config(PortSettings, Layout):
         doc="A longer silence inside a frame ends it: it is half a frame. What comes next is whole.",
         example='"1 s"',
     )
+
+    def asked_device(self, request: str) -> str:
+        return self.requests[request].device or request
 
 
 def octets(text: str) -> bytes:
@@ -215,7 +221,7 @@ def channels(config: Config) -> Sequence[str] | None:
     if config.profile == "nmea0183" or config.device_field is not None or config.kinds:
         return None
     if config.requests:
-        return [f"serial/{name}" for name in config.requests]
+        return list(dict.fromkeys(f"serial/{config.asked_device(name)}" for name in config.requests))
     return None if config.device is None else [f"serial/{config.device}"]
 
 
@@ -366,7 +372,7 @@ def _raw(field: Field) -> Iterator[tuple[str, str]]:
 
 def _devices(config: Config) -> Iterator[tuple[str, str]]:
     if config.device is not None and config.requests:
-        yield "device", "the names of requests are the devices"
+        yield "device", "the names of requests are the devices, or their `device`"
     if config.device_field is not None:
         if config.device is not None or config.requests:
             yield "device_field", "the device has a name already, by device or requests"
@@ -375,7 +381,7 @@ def _devices(config: Config) -> Iterator[tuple[str, str]]:
             yield "device_field", f"not every frame has a field {config.device_field!r}"
     for name in config.requests:
         if re.fullmatch(NAME, name) is None:
-            yield f"requests.{name}", "a device's name has letters, digits and _ . : -"
+            yield f"requests.{name}", "a request's name has letters, digits and _ . : -"
 
 
 USUAL_BAUD_RATE = {"nmea0183": (4800, 38_400), "p1": (115_200,)}

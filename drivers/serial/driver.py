@@ -62,7 +62,8 @@ class Devices:
     def __init__(self, config: Config, driver: str) -> None:
         self.name = config.device or driver
         self._told = config.device_field is not None
-        self.names = dict.fromkeys([] if self._told else list(config.requests) or [self.name])
+        asked = [config.asked_device(name) for name in config.requests]
+        self.names = dict.fromkeys([] if self._told else asked or [self.name])
 
     def heard(self, device: str) -> None:
         if self._told and len(self.names) < DEVICES_MAX:
@@ -128,7 +129,10 @@ class Line:
         if self._asker is None:
             records = [self._record(message.device or self._devices.name, message) for message in messages]
         else:
-            records = [self._record(name, message) for name, message in self._asker.answers(messages)]
+            records = [
+                self._record(self._config.asked_device(name), message)
+                for name, message in self._asker.answers(messages)
+            ]
         if not records:
             return
         for record in records:
@@ -138,8 +142,9 @@ class Line:
     def _unanswered(self, name: str, reason: str) -> None:
         """A record says so in `quality`, at each field or, where none are described, at the request."""
         time_ms = self._context.clock.wall_ms()
-        body = reading(name, time_ms, {}, dict.fromkeys(self._config.fields or [name], NO_ANSWER))
-        self._keep([Record(f"serial/{name}", name, body, time_ms, "application/json")], reason)
+        device = self._config.asked_device(name)
+        body = reading(device, time_ms, {}, dict.fromkeys(self._config.fields or [name], NO_ANSWER))
+        self._keep([Record(f"serial/{device}", device, body, time_ms, "application/json")], reason)
 
     def _keep(self, records: Sequence[Record], failed: str = "") -> None:
         """A record clears its device's failure in status, so that one is told afterwards."""

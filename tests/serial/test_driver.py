@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from drivers.serial import Check, Field, Frame, Request
+from drivers.serial import Check, Field, Frame, Kind, Request
 from drivers.serial.asking import REST_S, SKIPPED_TICKS, UNANSWERED, UNASKED
 from drivers.serial.framing import HALF, SKIPPED, WRONG_LENGTH
 from gateway.errors import QueueFull, StorageFailing
@@ -311,6 +311,29 @@ async def test_answers_of_a_fixed_length_need_neither_start_nor_check(tmp_path: 
         fields=litres,
     ) as one:
         assert (await one.values(3))[:3] == [{}, {"litres": 258}, {"litres": 259}]
+
+
+async def test_two_questions_to_one_device(tmp_path: Path) -> None:
+    """Each has its kind of answer, or none; the device is the same."""
+    requests = {
+        "weight": Request(send="W", device="scale-1", interval=0.05, timeout=5.0),
+        "state": Request(send="S", device="scale-1", interval=0.05, timeout=5.0),
+        "tare": Request(send="T", device="scale-1", interval=0.05, timeout=0.02),
+    }
+    kinds = {
+        "weight": Kind(code="W", code_at=1, pattern="W(?P<kg>.+)", fields={"kg": Field()}),
+        "state": Kind(code="S", code_at=1, pattern="S(?P<state>.+)", fields={"state": Field(type="text")}),
+    }
+    answers = {b"W": b"\x02W12.5\x03", b"S": b"\x02Sstable\x03", b"T": b""}
+    async with bench(tmp_path, frame=STX, answers=answers.__getitem__, requests=requests, kinds=kinds) as one:
+        records = await one.records(3)
+        await one.emit.until(lambda: bool(one.emit.failures))
+    assert {record.device for record in records} == {"scale-1"}
+    found = {record.channel: json.loads(record.body) for record in records}
+    assert found["serial/scale-1/weight"]["values"] == {"kg": 12.5}
+    assert found["serial/scale-1/state"]["values"] == {"state": "stable"}
+    assert found["serial/scale-1"]["quality"] == {"tare": "no answer"}
+    assert one.emit.failures[0] == ("scale-1", "no answer in 0.02 s")
 
 
 async def test_what_nobody_asked_for_is_no_answer(tmp_path: Path) -> None:
