@@ -107,6 +107,11 @@ class Field:
     scale: float = setting(1.0, doc="Factor of a number.")
     offset: float = setting(0.0, doc="Added to a number after the factor.")
     decimal: Literal[".", ","] = setting(".", doc="Decimal mark of a number that is written out.")
+    names: dict[str, str] = setting(
+        factory=dict,
+        doc="Words for numbers; another number is not taken for a value.",
+        example='{ 0 = "off" }',
+    )
 
     @property
     def size(self) -> int:
@@ -358,6 +363,7 @@ def _raw(field: Field) -> Iterator[tuple[str, str]]:
         yield ".mask", f"a {field.type} has no bits to choose from"
     elif (field.mask or 0) >> (field.bits if whole else 0):
         yield ".mask", f"{field.mask:#x} has bits beyond the {field.bits} of the field"
+    yield from _named(field, whole)
     if field.missing is None:
         return
     if field.type == "text":
@@ -368,6 +374,20 @@ def _raw(field: Field) -> Iterator[tuple[str, str]]:
         yield ".missing", f"{field.missing} never comes: a {field.type}{masked} is {lowest} to {highest}"
     elif field.type == "number" and field.length and len(str(field.missing).rstrip("0")) > field.length:
         yield ".missing", f"{field.missing} never comes: it has more than {field.length} characters"
+
+
+def _named(field: Field, whole: bool) -> Iterator[tuple[str, str]]:
+    if not field.names:
+        return
+    if not whole and field.type != "number":
+        yield ".names", f"are for whole numbers, not {field.type}"
+    if (field.scale, field.offset) != (1.0, 0.0):
+        yield ".scale", "and offset are for numbers without names"
+    for code in field.names:
+        if not re.fullmatch(r"-?(0|[1-9][0-9]{0,19})", code):
+            yield ".names", f"{code} must be a whole number"
+        elif whole and int(code) not in field.holds:
+            yield ".names", f"{code} never comes: a {field.type} is {field.holds[0]} to {field.holds[-1]}"
 
 
 def _devices(config: Config) -> Iterator[tuple[str, str]]:

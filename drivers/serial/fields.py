@@ -145,6 +145,8 @@ def _value(field: Field, raw: bytes | str) -> Value:
         value = (value & field.mask) >> field.mask_shift
     if _is_missing(field, value):
         raise Unreadable("missing")
+    if field.names:
+        return _named(field.names, value)
     if (field.scale, field.offset) == (1.0, 0.0):
         return value
     return finite(float(f"{value * field.scale + field.offset:.{DIGITS}g}"))
@@ -157,6 +159,13 @@ def _is_missing(field: Field, value: float) -> bool:
     if field.type == "f32":
         return struct.pack("f", value) == struct.pack("f", missing)
     return value == float(missing)
+
+
+def _named(names: Mapping[str, str], value: float) -> str:
+    name = names.get(str(value))
+    if name is None:
+        raise Unreadable(f"{value} has no name")
+    return name
 
 
 def _text(written: str) -> str:

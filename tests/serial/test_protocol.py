@@ -156,6 +156,20 @@ def test_the_number_that_means_no_value_is_none(field: Field, sent_as: str) -> N
     assert (body["values"], body["quality"]) == ({}, {"level": "missing"})
 
 
+def test_numbers_that_have_names(tmp_path: Path) -> None:
+    lines = """
+separator = ","
+fields.state = { column = 1, names = { 0 = "off", 1 = "heating" } }
+fields.level = { column = 2, type = "hex", mask = 0xf0, names = { 2 = "high", 15 = "unknown" } }
+"""
+    decoder = Decoder(configured(BASE + lines, tmp_path))
+    first, second, third = sent(decoder.feed(b"\n1,2f\n0,f0\n7.5,10\n"))
+    assert first["values"] == {"state": "heating", "level": "high"}
+    assert second["values"] == {"state": "off", "level": "unknown"}
+    assert third["values"] == {}
+    assert third["quality"] == {"state": "7.5 has no name", "level": "1 has no name"}
+
+
 @pytest.mark.parametrize(
     ("decimal", "written", "value"),
     [
@@ -285,6 +299,16 @@ MISTAKES = [
     ('fields.a = { at = 1, type = "hex", length = 2, missing = 256 }', "never comes: a hex is 0 to 255"),
     ("fields.a = { at = 1, length = 4, missing = 99999 }", "never comes: it has more than 4 characters"),
     ('fields.a = { at = 1, type = "text", length = 4, missing = 0 }', "fields.a.missing: is for numbers"),
+    ('fields.a = { at = 1, type = "f32", names = { 0 = "off" } }', "fields.a.names: are for whole numbers"),
+    ('fields.a = { at = 1, type = "u8", names = { on = "1" } }', "fields.a.names: on must be a whole number"),
+    (
+        'fields.a = { at = 1, type = "u8", names = { 256 = "on" } }',
+        "names: 256 never comes: a u8 is 0 to 255",
+    ),
+    (
+        'fields.a = { at = 1, type = "u8", scale = 2.0, names = { 0 = "off" } }',
+        "fields.a.scale: and offset are",
+    ),
     (
         'frame.length = 4\ncheck = { kind = "sum", at = -1 }\nfields.a = { at = 3, type = "u16" }',
         "fields.a.at: 2 bytes from 3 on are not in a frame, which has 4 bytes",
