@@ -5,7 +5,8 @@ before the records were read, so what isn't among them is missing. Records behin
 there twice. A queue that went on from another is judged from where the two parted. A number may be missing for a reason
 that the ledger tells, or because Kafka deleted it: a partition that lost its beginning to retention can only have held
 numbers below the first that it still has of this lane, and below the first number anywhere in the lane whose record is
-too young to be deleted.
+too young to be deleted. Records saved from a damaged database have new numbers, in the order of the old ones: one that
+is missing is looked for under its old number, in the queue that it was saved from, and in those before that one.
 """
 
 import json
@@ -19,7 +20,7 @@ from typing import Any, NamedTuple
 from gateway.audit.numbers import INTERVAL_BYTES, Numbers, Range, joined, within, without
 from gateway.audit.report import Cause, Clash, Lane, Missing, Report
 from gateway.errors import CommandError
-from gateway.queue import UNREAD
+from gateway.queue import UNREAD, Salvaged
 
 INTERVALS_MAX = 8_000_000
 """128 MB. A million records a partition that is read ahead of the others need at most as many."""
@@ -30,6 +31,9 @@ NOTES_MAX = 100
 RUNS_MAX = 10_000
 LANES_MAX = 200_000
 PROBLEMS_MAX = 100
+SALVAGES_MAX = 100
+"""In a row."""
+
 EX_DATAERR = 65
 
 TOLD = {"dropped": Cause.DROPPED, "dead": Cause.DEAD}
@@ -67,7 +71,7 @@ class _Account:
     damaged: list[tuple[_Reason, Range]] = field(default_factory=list)
     parked: list[str] = field(default_factory=list)
     partings: list[_Parting] = field(default_factory=list)
-    saved_through: int = 0
+    saved: dict[str, list[Salvaged]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -217,14 +221,15 @@ class Books:
             for topic, partitions in body["topics"].items():
                 account.goes_to(topic, start, int(partitions))
         elif kind == "salvaged":
-            account.saved_through = int(body["through"])
+            account.note(
+                f"of its numbers up to {int(body['through'])}, it says, queue {body['queue_id']} had delivered those that it lacks"
+            )
         elif kind == "note":
             account.note(body["text"])
         else:
             account.note(f"the ledger says {kind!r}, which this tidegate doesn't know")
 
     def _salvaged(self, queue: str, story: Mapping[str, Any]) -> None:
-        """What of the damaged queue was delivered already is a prefix of what was saved of it."""
         old = story["queue_id"]
         for table in story["unread"]:
             self._account(old, "main").note(UNREAD[table])
@@ -243,9 +248,7 @@ class Books:
             if not saved["records"]:
                 continue
             first, last, records = saved["first"], saved["last"], saved["records"]
-            self._account(queue, lane).explain(
-                Cause.SALVAGED, f"delivered by queue {old} before its database was damaged", Range(1, records)
-            )
+            self._account(queue, lane).saved[old] = _pieces(old, saved)
             account.note(
                 f"{records} of its records {first} to {last} go on as 1 to {records} of queue {queue}"
             )
@@ -309,7 +312,7 @@ class Books:
                     yield waiting[-1]
 
     def _judge(self, queue: str, lane: str, account: _Account) -> Lane:
-        judged = max(account.positions.values(), default=account.seen.highest)
+        judged = _judged(account)
         if not account.positions:
             account.note("no position in Kafka: judged up to the highest number that is there")
         missing = sorted(self._missing(account, lane, judged))
@@ -337,30 +340,46 @@ class Books:
             yield from within(within(account.seen.ranges(), former.seen.ranges()), [Range(1, frontier)])
 
     def _missing(self, account: _Account, lane: str, judged: int) -> Iterator[Missing]:
-        seen = account.seen.ranges()
-        behind = account.parted_behind
-        known = [*seen, Range(1, behind)]
-        reasons = [*account.reasons.items(), *self._expired(account, judged)]
-        for former, _, frontier in self._formers(account, lane):
-            beyond = joined([Range(behind + 1, frontier)])
-            known += within(former.seen.ranges(), beyond)
-            told_there = [*former.reasons.items(), *self._expired(former, frontier)]
-            reasons += [(reason, within(joined(told), beyond)) for reason, told in told_there]
-        rest = list(
-            without(joined([Range(1, judged), *(numbers for _, numbers in account.damaged)]), joined(known))
-        )
+        there, reasons = self._accounted(account, lane, judged)
+        known = joined([*there, Range(1, account.parted_behind)])
+        rest = list(without(joined([Range(1, judged), *(numbers for _, numbers in account.damaged)]), known))
         # What the position says Kafka has was lost by Kafka.
         behind_it = [Range(judged + 1, sys.maxsize)]
         reasons += [(reason, within([numbers], behind_it)) for reason, numbers in account.damaged]
-        beginning = joined([Range(1, seen[0].first - 1 if seen else judged), Range(1, account.saved_through)])
         for reason, told in reasons:
             numbers = joined(told)
-            if reason.cause is Cause.SALVAGED:
-                numbers = within(numbers, beginning)
             yield from (Missing(*found, *reason) for found in within(rest, numbers))
             rest = list(without(rest, numbers))
         for first, last in rest:
             yield Missing(first, last, Cause.UNEXPLAINED, "")
+
+    def _accounted(
+        self, account: _Account, lane: str, judged: int, passed: Sequence[str] = ()
+    ) -> tuple[list[Range], list[tuple[_Reason, list[Range]]]]:
+        """(numbers that are in Kafka, why others need not be), by this queue and those that it went on from.
+        `passed` are the queues that were saved from it, the last one first."""
+        there = account.seen.ranges()
+        reasons = [*self._reasons(account, lane, judged, passed)]
+        for former, _, frontier in self._formers(account, lane):
+            common = joined([Range(1, frontier)])
+            there += within(former.seen.ranges(), common)
+            told_there = self._reasons(former, lane, frontier, passed)
+            reasons += [(reason, within(joined(told), common)) for reason, told in told_there]
+        return joined(there), reasons
+
+    def _reasons(
+        self, account: _Account, lane: str, judged: int, passed: Sequence[str]
+    ) -> Iterator[tuple[_Reason, list[Range]]]:
+        yield from account.reasons.items()
+        for queue, pieces in account.saved.items():
+            if queue in passed or len(passed) >= SALVAGES_MAX:
+                continue
+            old = self._account(queue, lane)
+            there, reasons = self._accounted(old, lane, _judged(old), [*passed, queue])
+            delivered = _Reason(Cause.SALVAGED, f"delivered by queue {queue} before its database was damaged")
+            for reason, told in [(delivered, there), *reasons]:
+                yield reason, _renumbered(joined(told), pieces)
+        yield from self._expired(account, judged)
 
     def _expired(self, account: _Account, judged: int) -> Iterator[tuple[_Reason, list[Range]]]:
         """Per topic, the numbers that Kafka may have deleted. A lane of unknown topics may have gone to any."""
@@ -375,6 +394,34 @@ class Books:
                 last = judged if limit == math.inf else int(limit) - 1
                 text = "replaced by compaction" if topic in self._compacted else "deleted by retention"
                 yield _Reason(Cause.EXPIRED, f"perhaps {text} of topic {topic}"), [Range(start, last)]
+
+
+def _judged(account: _Account) -> int:
+    return max(account.positions.values(), default=account.seen.highest)
+
+
+def _pieces(queue: str, saved: Mapping[str, Any]) -> list[Salvaged]:
+    """Which numbers the records saved from `queue` had. If more was lost than is told, only those before the last loss
+    that is told are known."""
+    lost = [Range(int(one["first"]), int(one["last"])) for one in saved["lost"]]
+    all_told = sum(numbers.size for numbers in lost) == saved["lost_records"]
+    known_to = max((numbers.first - 1 for numbers in lost), default=0)
+    end = saved["last"] if all_told else known_to
+    pieces: list[Salvaged] = []
+    following = 1
+    for first, last in without([Range(saved["first"], end)], joined(lost)):
+        pieces.append(Salvaged(queue, first, last - first + 1, following))
+        following += pieces[-1].records
+    return pieces
+
+
+def _renumbered(numbers: Sequence[Range], pieces: Sequence[Salvaged]) -> list[Range]:
+    """Those of `numbers` that were saved, as they are numbered now."""
+    return [
+        Range(piece.first + first - piece.old_first, piece.first + last - piece.old_first)
+        for piece in pieces
+        for first, last in within(numbers, [Range(piece.old_first, piece.old_last)])
+    ]
 
 
 def _stored(from_ms: int | None, to_ms: int) -> str:

@@ -213,26 +213,6 @@ def test_a_record_that_two_branches_delivered_is_there_twice() -> None:
     assert [(one.first, one.last) for one in found.twice] == [(3, 3), (6, 6)]
 
 
-def test_a_salvaged_queue_goes_on_where_the_damaged_one_ended() -> None:
-    """The old queue delivered 1 to 7; its numbers 6 to 9 were saved as 1 to 4, of which 1 and 2 were never sent."""
-    books = Books("tidegate-ledger")
-    position(books, 7, "old")
-    position(books, 6, "new")
-    saved = {"records": 4, "first": 6, "last": 9, "position": 5, "lost": [], "lost_records": 0, "end": 9}
-    story = {"queue_id": "old", "damage": "bad page", "unread": [], "main": saved}
-    story["ledger"] = {**saved, "records": 0}
-    say(books, "salvage", queue="new", **story)
-    feed(books, range(1, 8), queue="old")
-    feed(books, [3, 5, 6], queue="new")
-    report = books.findings()
-    assert lane(report, "old").complete
-    assert "go on as 1 to 4 of queue new" in lane(report, "old").notes[1]
-    assert [(missing.first, missing.last, missing.cause) for missing in lane(report, "new").missing] == [
-        (1, 2, Cause.SALVAGED),
-        (4, 4, Cause.UNEXPLAINED),
-    ]
-
-
 def part(books: Books, queue: str, of: str, through: int, frontier: int | None = None) -> None:
     told = {of: (through, through if frontier is None else frontier)}
     say(books, "parted", queue=queue, of=queue, lanes={"main": told})
