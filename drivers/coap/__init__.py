@@ -86,7 +86,7 @@ class Config:
     oscore: dict[str, Oscore] = setting(factory=dict, doc="OSCORE contexts by name (RFC 8613).")
     timeout: Duration = setting(
         10.0,
-        doc="For a device's answer; beyond Max-Age, for a notification; and before an observation is begun again.",
+        doc="For a device's answer, once it is asked; beyond Max-Age, for a notification; and before an observation is begun again.",
         minimum=0.01,
         example='"10 s"',
     )

@@ -1,12 +1,14 @@
 """One socket for both directions: what devices send, and what the gateway asks of them."""
 
 import asyncio
+from collections import defaultdict
 
-from drivers.coap import Config
+from drivers.coap import Config, protocol
 from drivers.coap.endpoint import Endpoint
 from drivers.coap.exchanges import Exchanges
 from drivers.coap.reader import Reader
 from drivers.coap.server import Server, scope
+from drivers.coap.turns import Turns
 from gateway.driver import Context, Emit
 
 
@@ -27,11 +29,14 @@ class CoapDriver:
         server = Server(config, context, emit, exchanges, protections)
         endpoint = Endpoint(server.serve)
         await endpoint.open(config.listen, exchanges, emit.count)
+        turns: defaultdict[str, Turns] = defaultdict(Turns)
         try:
             async with asyncio.TaskGroup() as group:
                 for resource in config.resources:
                     protection = protections[resource.oscore] if protections and resource.oscore else None
-                    group.create_task(Reader(resource, config, context, emit, endpoint, protection).run())
+                    shared = turns[protocol.server(resource.uri)]
+                    reader = Reader(resource, config, context, emit, endpoint, protection, shared)
+                    group.create_task(reader.run())
                 await asyncio.get_running_loop().create_future()
         finally:
             await endpoint.shutdown()

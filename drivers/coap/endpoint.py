@@ -79,6 +79,19 @@ class Messages(MessageManager):
         elif waiting := self._backlogs.get(request.remote):
             waiting[:] = [entry for entry in waiting if entry[0] is not request]
 
+    def _send_initially(self, message: Any, messageerror_monitor: Any = None) -> None:
+        super()._send_initially(message, messageerror_monitor)
+        if message.code.is_request():
+            message.left.set()
+
+    def _retransmit(self, message: Any, timeout: float, retransmission_counter: int) -> None:
+        """Whoever asked has a time-out of his own; given up here, the request is no fault of those that wait behind it."""
+        given_up = retransmission_counter >= message.transport_tuning.MAX_RETRANSMIT
+        if given_up and message.code.is_request():
+            self._abandon(message)
+        else:
+            super()._retransmit(message, timeout, retransmission_counter)
+
     async def shutdown(self) -> None:
         for _, timer in self._piggyback_opportunities.values():
             timer.cancel()
@@ -178,13 +191,22 @@ class Endpoint(Context):
         tokens.token_interface = messages
         self.request_interfaces.append(tokens)
 
-    async def observe(self, request: Any, on_event: Callable[[Any], bool]) -> Callable[[], None]:
-        """`on_event` takes each answer, and what ends them; the result ends them. Raises aiocoap.error.Error."""
+    async def ask(
+        self, request: Any, on_event: Callable[[Any], object]
+    ) -> tuple[asyncio.Event, Callable[[], None]]:
+        """`on_event` takes each answer, and what ends them; it returns whether it takes more. The result tells when the
+        request is on its way, for a device gets one at a time; and ends it. Raises aiocoap.error.Error."""
         interface = await self.find_remote_and_interface(request)
         pipe = Pipe(request, self.log)
-        stop: Callable[[], None] = pipe.on_event(on_event)
+        request.left = asyncio.Event()
+
+        def take(event: Any) -> bool:
+            request.left.set()
+            return bool(on_event(event))
+
+        stop: Callable[[], None] = pipe.on_event(take)
         interface.request(pipe)
-        return stop
+        return request.left, stop
 
 
 async def _bound(address: Address) -> socket.socket:

@@ -7,6 +7,7 @@ from urllib.parse import unquote, urlsplit
 
 from gateway.limits import NAME_BYTES_MAX
 
+PORT = 5683
 TOKEN_BYTES_MAX = 8
 OPTION_MAX = 0xFFFF
 PAYLOAD_MARKER = 0xFF
@@ -168,6 +169,12 @@ def path(uri: str) -> str:
         raise ValueError("not a URI of the form coap://host:port/path?query")
     _ = parts.port  # ValueError where it is none
     return unquote(parts.path, errors="strict").removeprefix("/")
+
+
+def server(uri: str) -> str:
+    """Whose resource it is; `uri` is one that `path` takes."""
+    parts = urlsplit(uri)
+    return f"{parts.hostname}:{parts.port or PORT}"
 
 
 def name(text: str, what: str) -> str:

@@ -17,6 +17,7 @@ from drivers.coap.blocks import check_size
 from drivers.coap.content import records
 from drivers.coap.endpoint import Endpoint
 from drivers.coap.protocol import Problem
+from drivers.coap.turns import Turns
 from gateway.driver import Context, Emit
 from gateway.errors import Refused
 from gateway.record import Record, reading
@@ -30,6 +31,8 @@ REORDER_S = 128
 
 MAX_AGE_S = 60
 """Without the option (RFC 7252, 5.10.5)."""
+
+WAITS = "waits for another request to this device"
 
 LOST = (Error, OSError, TimeoutError, Problem)
 """What may go wrong with a device."""
@@ -46,6 +49,7 @@ class Reader:
         emit: Emit,
         endpoint: Endpoint,
         protection: "Protection | None",
+        turns: Turns,
     ) -> None:
         self._protection = protection
         self._resource = resource
@@ -54,6 +58,9 @@ class Reader:
         self._clock = context.clock
         self._emit = emit
         self._endpoint = endpoint
+        self._turns = turns
+        self._patience_s = config.timeout
+        """How long the device may still take. That it can't be asked yet doesn't count."""
         self._failing = False
         self._echo: bytes | None = None
         """What the device wants to see in the next request, to know that it is fresh (RFC 9175, 2.3)."""
@@ -68,13 +75,14 @@ class Reader:
         now = self._clock.monotonic
         due = now()
         while True:
+            rest_s = 0.0
+            self._patience_s = self._config.timeout
             try:
-                async with asyncio.timeout(self._config.timeout):
-                    self._take(await self._whole(await self._ask(self._request())))
+                self._take(await self._whole(await self._ask(self._request())))
             except LOST as error:
-                self._fail(error, again=True)
+                rest_s = self._failed(error)
             due += interval
-            if (late := now() - due) > 0:
+            if (late := now() + rest_s - due) > 0:
                 skipped = int(late / interval) + 1
                 self._emit.count("skipped ticks", skipped)
                 due += skipped * interval
@@ -85,8 +93,7 @@ class Reader:
             try:
                 await self._observe()
             except LOST as error:
-                self._fail(error, again=False)
-                await asyncio.sleep(self._config.timeout)
+                await asyncio.sleep(max(self._config.timeout, self._failed(error)))
 
     async def _observe(self) -> None:
         """Until nothing came for longer than Max-Age: the device may have been restarted. Raises what went wrong."""
@@ -95,6 +102,7 @@ class Reader:
         async with self._notifications() as arriving:
             async with asyncio.timeout(self._config.timeout):
                 arrived = await arriving.get()
+            self._turns.answered(self)
             number, at = -1, now()
             while True:
                 answer = arrived()
@@ -107,8 +115,8 @@ class Reader:
                     raise Problem(answer.code, "the device doesn't let this resource be observed: poll it")
                 if number < 0 or self._is_newer(latest, number, now() - at):
                     number, at = latest, now()
-                    async with asyncio.timeout(self._config.timeout):
-                        self._take(await self._whole(answer))
+                    self._patience_s = self._config.timeout
+                    self._take(await self._whole(answer))
                 else:
                     self._emit.count("notifications out of order")
                 max_age = MAX_AGE_S if answer.opt.max_age is None else answer.opt.max_age
@@ -132,7 +140,8 @@ class Reader:
                 self._emit.count("notifications dropped")
             return not event.is_last
 
-        stop = await self._endpoint.observe(sealed, on_event)
+        self._patience_s = self._config.timeout
+        stop = await self._sent(sealed, on_event)
         try:
             yield arriving
         finally:
@@ -140,11 +149,36 @@ class Reader:
 
     async def _ask(self, request: Message) -> Message:
         sealed, opened = self._sealed(request)
-        answer = opened(await self._endpoint.request(sealed, handle_blockwise=False).response)
+        events: asyncio.Queue[Any] = asyncio.Queue()
+        stop = await self._sent(sealed, events.put_nowait)
+        began = self._clock.monotonic()
+        try:
+            async with asyncio.timeout(self._patience_s):
+                answer = _message(await events.get(), opened)
+        finally:
+            stop()
+            self._patience_s -= self._clock.monotonic() - began
+        self._turns.answered(self)
         if answer.opt.echo is None or request.opt.echo is not None:
             return answer
         request.opt.echo = answer.opt.echo
         return await self._ask(request)
+
+    async def _sent(self, request: Message, on_event: Callable[[Any], object]) -> Callable[[], None]:
+        """Once it is on its way; the result ends it."""
+        async with asyncio.timeout(self._patience_s):
+            left, stop = await self._endpoint.ask(request, on_event)
+        try:
+            while not left.is_set():
+                try:
+                    async with asyncio.timeout(self._config.timeout):
+                        await left.wait()
+                except TimeoutError:
+                    self._tell(WAITS)
+        except BaseException:
+            stop()
+            raise
+        return stop
 
     def _sealed(self, request: Message) -> tuple[Message, Callable[[Message], Message]]:
         """What to send instead, and what opens an answer to it. Raises Problem."""
@@ -197,9 +231,16 @@ class Reader:
             self._failing = False
             _log.info("%s of %s answers again", self._resource.uri, self._resource.device)
 
-    def _fail(self, error: Exception, again: bool) -> None:
-        """A record says in `quality` that there is no value: for the first failure, or for each."""
-        reason = reason_of(error)
+    def _failed(self, error: Exception) -> float:
+        """The result is how long the device is left to its other resources."""
+        self._tell(reason_of(error))
+        if isinstance(error, TimeoutError):
+            return self._turns.unanswered(self, self._config.timeout)
+        return 0.0
+
+    def _tell(self, reason: str) -> None:
+        """A record says in `quality` why there is no value: of a polled resource each time, of an observed one the first."""
+        again = self._resource.interval is not None
         if not self._failing:
             _log.warning("%s of %s: %s", self._resource.uri, self._resource.device, reason)
         if again or not self._failing:

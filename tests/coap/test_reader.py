@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from aiocoap.numbers.constants import TransportTuning
 
 from drivers.coap import Config, Resource
 from drivers.coap.driver import CoapDriver
@@ -16,7 +17,7 @@ from gateway.errors import QueueFull
 from gateway.settings import Address
 from gateway.testing.conformance import free_address
 from gateway.testing.emit import FakeEmit
-from tests.coap.rig import ACK, CON, CONTENT_FORMAT, MAX_AGE, OBSERVE, RST, Message
+from tests.coap.rig import ACK, CON, CONTENT_FORMAT, MAX_AGE, OBSERVE, RST, URI_PATH, Message
 
 CONTENT = 0x45
 
@@ -178,6 +179,83 @@ async def test_what_is_no_value_is_said(answer: Callable[[Message], list[Message
         await emit.until(lambda: bool(emit.failures))
     assert reason in emit.failures[0][1]
     assert json.loads(emit.records[0].body)["values"] == {}
+
+
+def of(uri: str, *names: str, interval: float = 0.05) -> list[Resource]:
+    """Resources of one device, each a device of records by its name."""
+    base = uri.rpartition("/")[0]
+    return [Resource(uri=f"{base}/{name}", device=name, interval=interval) for name in names]
+
+
+def qualities(emit: FakeEmit, name: str) -> list[str]:
+    """What the records of one resource that have no value say instead."""
+    said = [json.loads(record.body) for record in emit.records if record.device == name]
+    return [reason for body in said if isinstance(body, dict) for reason in body["quality"].values()]
+
+
+def silent_if_mute(request: Message) -> list[Message]:
+    return [] if request.option(URI_PATH) == b"mute" else [content(request, b"1")]
+
+
+@pytest.mark.fault("line", "a resource is silent, others of its device answer")
+async def test_a_resource_that_is_silent_leaves_the_device_to_the_others() -> None:
+    emit = FakeEmit()
+
+    def others_since_last() -> int:
+        """How often the good one was asked since the silent one was, once that was asked twice."""
+        asked = [request.option(URI_PATH) for request in one.requests]
+        return asked[::-1].index(b"mute") if asked.count(b"mute") > 1 else 0
+
+    async with (
+        device(silent_if_mute) as (one, uri),
+        reading(emit, *of(uri, "mute", "good"), timeout=0.5),
+    ):
+        await emit.until(lambda: others_since_last() > 9, 20)
+    assert set(qualities(emit, "mute")) == {"no answer"}
+    assert "no answer" not in qualities(emit, "good")
+    assert emit.events["skipped ticks"] > 0
+    assert ("good", "no answer") not in emit.failures
+
+
+async def test_a_resource_whose_turn_does_not_come_says_that_and_not_that_it_did_not_answer() -> None:
+    emit = FakeEmit()
+    answering = False
+    names = ["mute", "still", "good", "watched"]
+    waits = "waits for another request to this device"
+
+    def answer(request: Message) -> list[Message]:
+        observes = [option for option in request.options if option[0] == OBSERVE]
+        return [content(request, b"1", *observes)] if answering else []
+
+    async with device(answer) as (one, uri):
+        watched = Resource(uri=uri.replace("temp", "watched"), device="watched", observe=True)
+        async with reading(emit, *of(uri, *names[:3]), watched, timeout=0.5):
+            await emit.until(lambda: {("good", waits), ("watched", waits)} <= set(emit.failures), 20)
+            for name in names:
+                asked = [request.option(URI_PATH) for request in one.requests].count(name.encode())
+                assert emit.failures.count((name, "no answer")) <= asked
+            assert waits in qualities(emit, "good")
+            answering = True
+            await emit.until(
+                lambda: {*names} == {told.device for told in emit.records if told.body == b"1"}, 20
+            )
+
+
+async def test_a_request_that_is_given_up_is_no_fault_of_those_behind_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """After four retransmissions, though its resource may take longer to answer."""
+    monkeypatch.setattr(TransportTuning, "ACK_TIMEOUT", 0.005)
+    emit = FakeEmit()
+    async with (
+        device(silent_if_mute) as (one, uri),
+        reading(emit, *of(uri, "mute", "good"), timeout=5.0),
+    ):
+        await emit.until(lambda: [asked.option(URI_PATH) for asked in one.requests].count(b"mute") == 5, 20)
+        count = len(emit.records)
+        await emit.stored(count + 3)
+    assert {*bodies(emit)} == {b"1"}
+    assert emit.failures == []
 
 
 async def test_a_device_that_comes_back_gets_the_latest_request_only() -> None:
