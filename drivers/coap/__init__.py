@@ -90,6 +90,12 @@ class Config:
         minimum=0.01,
         example='"10 s"',
     )
+    max_age_max: Duration = setting(
+        3600.0,
+        doc="A longer Max-Age of an observed resource counts as this.",
+        minimum=0.01,
+        example='"1 h"',
+    )
     resources: list[Resource] = setting(
         factory=list, doc="Resources of devices that the gateway polls or observes."
     )

@@ -120,8 +120,9 @@ class Reader:
                 else:
                     self._emit.count("notifications out of order")
                 max_age = MAX_AGE_S if answer.opt.max_age is None else answer.opt.max_age
+                silence_s = min(max_age, self._config.max_age_max) + self._config.timeout
                 try:
-                    async with asyncio.timeout(max_age + self._config.timeout):
+                    async with asyncio.timeout(silence_s):
                         arrived = await arriving.get()
                 except TimeoutError:
                     self._emit.count("observations begun again")

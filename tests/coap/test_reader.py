@@ -338,6 +338,21 @@ async def test_a_device_that_forgot_its_observer_is_asked_again() -> None:
         assert emit.records[-1].body == b"a"
 
 
+async def test_no_max_age_keeps_a_restarted_device_from_being_asked_again() -> None:
+    emit = FakeEmit()
+    value = b"before"
+
+    def answer(request: Message) -> list[Message]:
+        number = ((OBSERVE, b"\x05"), (MAX_AGE, b"\xff\xff\xff\xff"))
+        return [Message(ACK, CONTENT, request.mid, request.token, number, value)]
+
+    async with device(answer) as (one, uri), reading(emit, observed(uri), max_age_max=0.1):
+        await emit.stored(1)
+        value = b"after"
+        await emit.until(lambda: b"after" in bodies(emit))
+        assert one.requests[0].token != one.requests[1].token
+
+
 async def test_an_observation_that_is_over_is_reset() -> None:
     emit = FakeEmit()
 
