@@ -9,7 +9,8 @@ from hypothesis import settings
 
 from gateway.testing.kafka import KafkaBroker, free_ports
 from gateway.testing.proxy import Proxy
-from tests.proof import Row, tell
+from tests.descriptors import both_ends
+from tests.proof import INJECTED, Row, tell
 
 # How long an example takes says something of the machine, not of the code.
 settings.register_profile("tidegate", deadline=None)
@@ -35,9 +36,10 @@ def pytest_runtest_makereport(
     report = yield
     if report.when == "call" and report.passed and (fault := _fault(item)):
         _, what, number = fault
+        injected = dict(item.user_properties).get(INJECTED, what)
         none = 0 if number in STORED_ONCE else None
         command = f"pytest {item.nodeid.partition('[')[0]}"
-        tell(Row(number, f"{item.path.parent.name}: {what}", 1, None, none, none, None, command))
+        tell(Row(number, f"{item.path.parent.name}: {injected}", 1, None, none, none, None, command))
     return report
 
 
@@ -45,6 +47,13 @@ def _fault(item: pytest.Item) -> tuple[str, str, str] | None:
     """Kind, what and number of a fault that has a row in tests/PROOF.md."""
     mark = item.get_closest_marker("fault")
     return mark.args if mark is not None and len(mark.args) == 3 else None
+
+
+@pytest.fixture
+def connections() -> Iterator[int]:
+    """How many a test may hold both ends of, to stand for 5,000."""
+    with both_ends(5000) as count:
+        yield count
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,9 @@ from typing import NamedTuple
 PAGE = Path(__file__).with_name("PROOF.md")
 ASKED = "PROOF"
 
+INJECTED = "injected"
+"""The property in which a test says what it injected, where that depends on the machine."""
+
 FAULTS = {
     "1": "kill -9 at a random time",
     "2": "kill -9, an error or a delay at a chosen system call",

@@ -1,11 +1,13 @@
 """The page of proofs keeps what the runs wrote, and shows no loss."""
 
 import json
+import resource
 from pathlib import Path
 
 import pytest
 
 from tests import proof
+from tests.descriptors import both_ends
 from tests.proof import Row
 
 CUT = Row("3", "torn", 10, 100, 0, 0, None, "make crash N=10")
@@ -40,6 +42,19 @@ def test_a_run_that_was_not_asked_writes_nothing(monkeypatch: pytest.MonkeyPatch
     monkeypatch.chdir(tmp_path)
     proof.tell(CUT)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_low_limit_of_descriptors_makes_no_row_smaller_where_it_may_be_raised() -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    low = (1024, before[1])
+    resource.setrlimit(resource.RLIMIT_NOFILE, low)
+    try:
+        with both_ends(1000) as count:
+            assert count == 1000
+            assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] > 2 * count
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == low
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 def test_a_fault_without_a_heading_is_refused() -> None:
