@@ -20,21 +20,44 @@ def test_a_page_is_read_as_it_was_written() -> None:
     assert "(2): no run has written a row yet" in proof.page(rows)
 
 
-def test_rows_of_a_run_are_added_up_and_replace_those_before(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What a run tells; the page is one of its own."""
     monkeypatch.setattr(proof, "PAGE", tmp_path / "PROOF.md")
-    told = tmp_path / "told"
+    return tmp_path / "told"
+
+
+def test_rows_of_a_run_are_added_up_and_stay_beside_those_before(
+    told: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PROOF", str(told))
     proof.tell(CUT)
     proof.tell(KILL)
     proof.tell(KILL._replace(recovery_s=0.5))
     proof.main(told)
-    told.write_text(json.dumps(CUT._replace(times=7)))
+    told.write_text(json.dumps(CUT._replace(times=11)))
     proof.main(told)
     rows = proof.written(proof.PAGE.read_text())
-    assert rows["3", "torn"].times == 7
+    assert rows["3", "torn"].times == 11
     assert rows["1", "a whole gateway"] == KILL._replace(times=6, acknowledged=10_000, recovery_s=1.2)
+
+
+@pytest.mark.parametrize(
+    ("later", "shown"),
+    [
+        (CUT._replace(times=9), CUT),
+        (CUT._replace(acknowledged=90), CUT._replace(acknowledged=90)),
+        (CUT._replace(times=9, lost=1), CUT._replace(times=9, lost=1)),
+        (CUT._replace(times=9, twice=1), CUT._replace(times=9, twice=1)),
+    ],
+)
+def test_a_shorter_run_replaces_a_longer_one_only_if_something_went_wrong(
+    later: Row, shown: Row, told: Path
+) -> None:
+    for row in (CUT, later):
+        told.write_text(json.dumps(row))
+        proof.main(told)
+    assert proof.written(proof.PAGE.read_text()) == {("3", "torn"): shown}
 
 
 def test_a_run_that_was_not_asked_writes_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
