@@ -77,6 +77,13 @@ first record that is delivered again.
 - **The end of the write-ahead log damaged at rest after a crash**, or cut off: SQLite and we take it for a commit that a
   power cut left unfinished. The records in it (of up to 4 MiB of log) are lost and nobody is told, unless Kafka had them.
 - Real SD cards, real power switches, real radio links: everything here is simulated on one machine.
+- **Packets lost or out of order on the way to Kafka** can't be made on the machine that these ran on (no netem): a proxy cuts,
+  silences, delays and throttles links instead.
+- **Errors of the block device, below the file system**, neither (no dm-flakey): strace makes system calls fail, a file system of
+  SQLite's kind (VFS) reads, writes and syncs.
+- **A damaged -shm file**: there is none, the database is opened in exclusive locking mode.
+- **The whole back-off in some recovery times**: the gateway of the rows of 21, 22 and 23 tries again after 0.05 to 0.2 s, not after 1 to
+  30 s. That of 24 looks every 0.5 s, that of 25 every 0.3 s, not every 10 s, whether a topic that it could not write can be written.
 """
 
 
