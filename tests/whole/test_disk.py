@@ -20,6 +20,7 @@ pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.proof, pytest.mar
 
 FULL_S = 3.0
 SLOW_S = 7.0
+STARTS = 3
 
 
 async def test_on_a_full_disk_devices_are_refused_and_what_waits_is_delivered(
@@ -81,6 +82,31 @@ async def test_after_a_flush_that_failed_nothing_is_believed_and_the_next_proces
         recovery_s = time.monotonic() - began
         audited = await settle(gateway, devices)
     tell("5", "an fdatasync of a running gateway fails with EIO", audited, recovery_s)
+
+
+@needs_strace
+async def test_while_every_flush_fails_each_process_ends_and_nothing_is_acknowledged(
+    gateway: Gateway,
+) -> None:
+    """Whoever starts it again may do so at his own pace; that nothing is damaged on the disk stays known."""
+    always = ("-e", "trace=fdatasync,fsync", "-e", "inject=fdatasync,fsync:error=EIO")
+    prefix = ("strace", "-f", "-o", str(gateway.folder / "calls"), *always, "setpriv", "--pdeathsig", "KILL")
+    async with at_work(gateway) as devices:
+        async with flushes(gateway, "error=EIO"):
+            assert await gateway.ended() == EXIT_DISK
+        told = set()
+        for _ in range(STARTS):
+            await gateway.start(prefix=prefix, live=False)
+            assert await gateway.ended() == EXIT_DISK
+            told.add(devices.told)
+        assert len(told) == 1
+        assert not (gateway.data / "quarantine").exists()
+        began = time.monotonic()
+        await gateway.start()
+        await devices.told_more(gateway.said)
+        recovery_s = time.monotonic() - began
+        audited = await settle(gateway, devices)
+    tell("5", f"every fdatasync fails with EIO, over {STARTS} starts", audited, recovery_s)
 
 
 @pytest.fixture
