@@ -147,7 +147,9 @@ def _refusal(refused: Refused) -> Problem:
         case TooLarge():
             return Problem(413, "larger than the gateway can store; nothing was stored")
         case QueueFull():
-            return Problem(503, "the gateway's queue is full; nothing was stored", headers=retry_after)
+            return Problem(
+                503, "the gateway's queue or disk is full; nothing was stored", headers=retry_after
+            )
         case StorageFailing():
             return Problem(507, "the gateway's disk fails; nothing is confirmed", headers=retry_after)
     return Problem(503, str(refused), headers=retry_after)

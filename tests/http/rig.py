@@ -79,11 +79,13 @@ class Gateway:
         self.clock = ShiftedClock()
         self._clients: list[Client] = []
 
-    async def start(self, **queue: Any) -> None:
+    async def start(self, *, vfs: str | None = None, **queue: Any) -> None:
         clock = self.clock
         self.folder = self._folder / str(self._lives)
         quick: dict[str, Any] = {"min_free_bytes": 0, "commit_interval": 0.001}
-        self.queue = await Queue.open(self.folder / "queue.db", QueueSettings(**(quick | queue)), clock)
+        self.queue = await Queue.open(
+            self.folder / "queue.db", QueueSettings(**(quick | queue)), clock, vfs=vfs
+        )
         self.emit = QueueEmit("web", self.queue, Router([], "all"), Tap(), Metrics(), clock)
         self._driver = asyncio.create_task(HttpDriver(self._config, Context("web", clock)).run(self.emit))
         (await self.client()).writer.close()
