@@ -156,15 +156,12 @@ def _without(local: Local, seen: Mapping[Key, Seen], gateway_id: str, assume: As
                 "runs stored (some perhaps never sent).",
             )
         if unknown is not None and assume == "delivered":
-            return Verdict(max(local.position, local.given_earlier))
+            return _taken_as_delivered(local)
         if saved.frontier <= local.position:
             return Verdict(local.position)
         return Verdict(max(local.position, saved.floor), beyond=_beyond(saved), by={by: saved})
     if assume == "delivered":
-        through = max(local.position, local.given_earlier)
-        return Verdict(
-            through, note=f"lane {local.lane}: records {local.position + 1} to {through} taken as delivered"
-        )
+        return _taken_as_delivered(local)
     if local.moved:
         return Verdict(
             local.position,
@@ -184,6 +181,13 @@ def _without(local: Local, seen: Mapping[Key, Seen], gateway_id: str, assume: As
         f"lane {local.lane}: Kafka's positions of this gateway are gone, and whether some of the first of {in_doubt} "
         "waiting records were delivered is unknown. `tidegate adopt --assume lost` sends them (some perhaps twice), "
         "`--assume delivered` skips what earlier runs stored (some perhaps never sent).",
+    )
+
+
+def _taken_as_delivered(local: Local) -> Verdict:
+    through = max(local.position, local.given_earlier)
+    return Verdict(
+        through, note=f"lane {local.lane}: records {local.position + 1} to {through} taken as delivered"
     )
 
 
