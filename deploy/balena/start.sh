@@ -14,6 +14,5 @@ case $id in
         ;;
 esac
 source=${TIDEGATE_FLEET_CONFIG:-/etc/tidegate/tidegate.toml}
-config=${TIDEGATE_CONFIG:-/run/tidegate/tidegate.toml}
-sed "s/@TIDEGATE_ID@/$id/g" "$source" >"$config"
-exec tidegate run -c "$config"
+sed "s/@TIDEGATE_ID@/$id/g" "$source" >"$TIDEGATE_CONFIG"
+exec tidegate run
