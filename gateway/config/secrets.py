@@ -12,6 +12,9 @@ from gateway.config.kinds import INVALID, sort_of
 from gateway.config.report import Place, did_you_mean
 from gateway.settings import Secret
 
+INSTALLED, INSTALLED_PREFIX = Path("/etc/tidegate/credentials"), "tidegate_"
+"""What deploy/systemd/tidegate.service loads, and how systemd names it then. A shell gets nothing from systemd."""
+
 _SHAPES = '{ env = "NAME" }, { file = "/path" } or { credential = "name" }'
 
 
@@ -27,11 +30,24 @@ def _from_file(path: Path) -> str:
 
 def _from_credential(name: str) -> str:
     folder = os.environ.get("CREDENTIALS_DIRECTORY")
-    if folder is None:
+    if folder is not None:
+        return _from_file(Path(folder, name))
+    if not name.startswith(INSTALLED_PREFIX):
         raise LookupError(
-            f"no credentials from systemd; the unit needs LoadCredential={name}:/path/of/the/secret"
+            f"no credentials from systemd here; a unit of your own needs LoadCredential={name}:/path/of/the/secret, "
+            f"the installed one loads {INSTALLED}/{name} as {INSTALLED_PREFIX}{name}, and commands in a shell find it too"
         )
-    return _from_file(Path(folder, name))
+    path = INSTALLED / name.removeprefix(INSTALLED_PREFIX)
+    try:
+        return _from_file(path)
+    except PermissionError as error:
+        raise LookupError(
+            f"no credentials from systemd here, and {path} is not for this user: be root"
+        ) from error
+    except OSError as error:
+        raise LookupError(
+            f"no credentials from systemd here, and {path}: {error.strerror}; put the secret there"
+        ) from error
 
 
 @dataclass(frozen=True)

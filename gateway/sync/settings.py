@@ -33,7 +33,7 @@ class TlsSettings:
 class SaslSettings:
     mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = setting(doc="How the password is shown.")
     user: str = setting(doc="User name.", example='"gateway"')
-    password: Secret = setting(doc="Password.", example='{ credential = "kafka-password" }')
+    password: Secret = setting(doc="Password.", example='{ credential = "tidegate_kafka-password" }')
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,10 +1,11 @@
 """Secrets are read when they are used, and are never shown."""
 
+import re
 from pathlib import Path
 
 import pytest
 
-from gateway.config import Config, describe, load, unreadable_secrets
+from gateway.config import Config, describe, load, template, unreadable_secrets
 
 TEXT = """
 gateway.id = "plant-7"
@@ -54,6 +55,22 @@ def test_from_systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
     (tmp_path / "kafka").write_text("three")
     assert revealed(config) == "three"
+
+
+def test_from_where_the_installed_unit_loads_it_in_a_shell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The name is the one that the sample of the configuration shows."""
+    shown = re.search(r"password = (\{ credential = .* \})", template([]))
+    assert shown
+    config = configured(tmp_path, shown[1])
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+    monkeypatch.setattr("gateway.config.secrets.INSTALLED", tmp_path)
+    ((_, why),) = unreadable_secrets(config)
+    assert f"{tmp_path}/kafka-password: No such file or directory; put the secret there" in why
+    (tmp_path / "kafka-password").write_text("four\n")
+    assert unreadable_secrets(config) == []
+    assert revealed(config) == "four"
 
 
 def test_never_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

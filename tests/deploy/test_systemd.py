@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from gateway.config.secrets import INSTALLED, INSTALLED_PREFIX
 from tests.deploy import unit
 
 EXPOSURE_MAX = 15
@@ -39,6 +40,10 @@ def test_secrets_may_be_missing() -> None:
     settings = unit.settings()
     loaded = {value.split(":")[0] for value in settings["LoadCredential"]}
     assert loaded == {value.split(":")[0] for value in settings["SetCredential"]}
+
+
+def test_commands_in_a_shell_look_for_secrets_where_the_unit_does() -> None:
+    assert unit.settings()["LoadCredential"] == [f"{INSTALLED_PREFIX.rstrip('_')}:{INSTALLED}"]
 
 
 def test_serial_ports_are_open_to_it() -> None:
