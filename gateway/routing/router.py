@@ -19,6 +19,7 @@ _RESERVED = "the gateway writes its own records there; devices' need another top
 _FIELD = re.compile(r"\{([^{}]*)\}")
 _TOPIC_UNFIT = re.compile(r"[^A-Za-z0-9._-]")
 _TOPIC_CHARACTERS_MAX = 249
+_NO_TOPICS = (".", "..")
 
 
 class Unroutable(Refused):
@@ -84,7 +85,7 @@ class Router:
                     topic = _fill(
                         route.topic, {name: _TOPIC_UNFIT.sub("_", text) for name, text in fields.items()}
                     )
-                    if topic in (*self._reserved, ".", "..") or len(topic) > _TOPIC_CHARACTERS_MAX:
+                    if topic in (*self._reserved, *_NO_TOPICS) or len(topic) > _TOPIC_CHARACTERS_MAX:
                         raise Unroutable(
                             f"channel {channel!r} of driver {driver!r}: no record may go to topic {topic!r}"
                         )
@@ -108,13 +109,12 @@ def problems(
 ) -> list[tuple[str, str]]:
     """What is wrong with the routes of drivers with these channels (None: devices choose), as (path, message)."""
     found: list[tuple[str, str]] = []
-    if default_topic in reserved:
-        found.append(("gateway.default_topic", _RESERVED))
+    for message in _topic_problems(default_topic or "", [], reserved):
+        found.append(("gateway.default_topic", message))
     for index, route in enumerate(routes):
-        if route.topic in reserved:
-            found.append((f"routes[{index}].topic", _RESERVED))
         found += [
-            (f"routes[{index}].{field}", message) for field, message in _route_problems(route, list(channels))
+            (f"routes[{index}].{field}", message)
+            for field, message in _route_problems(route, list(channels), reserved)
         ]
     if found or default_topic is not None:
         return found
@@ -132,9 +132,12 @@ def problems(
     return found
 
 
-def _route_problems(route: RouteSettings, drivers: Sequence[str]) -> list[tuple[str, str]]:
-    found = []
-    if not any(fnmatchcase(driver, route.from_) for driver in drivers):
+def _route_problems(
+    route: RouteSettings, drivers: Sequence[str], reserved: Set[str]
+) -> list[tuple[str, str]]:
+    taken = [driver for driver in drivers if fnmatchcase(driver, route.from_)]
+    found = [("topic", message) for message in _topic_problems(route.topic, taken, reserved)]
+    if not taken:
         found.append(
             ("from", f"no driver is called {route.from_!r}; there are: {', '.join(drivers) or 'none'}")
         )
@@ -148,4 +151,19 @@ def _route_problems(route: RouteSettings, drivers: Sequence[str]) -> list[tuple[
             if field not in known:
                 fields = ", ".join(sorted(f"{{{one}}}" for one in known))
                 found.append((name, f"{{{field}}} is not a field here; there are: {fields}"))
+        if set("{}") & set(_FIELD.sub("", template)):
+            found.append((name, "a brace is alone; a field is written like {device}"))
     return found
+
+
+def _topic_problems(template: str, drivers: Sequence[str], reserved: Set[str]) -> list[str]:
+    """Why no record may have this topic, whatever its channel and its device are called."""
+    found: dict[str, None] = {}
+    for topic in [template.replace("{driver}", _TOPIC_UNFIT.sub("_", one)) for one in drivers] or [template]:
+        if topic in reserved:
+            found[_RESERVED] = None
+        elif topic in _NO_TOPICS:
+            found[f"Kafka has no topic {topic!r}"] = None
+        elif len(_FIELD.sub("", topic)) > _TOPIC_CHARACTERS_MAX:
+            found[f"Kafka's topics have at most {_TOPIC_CHARACTERS_MAX} characters"] = None
+    return list(found)
