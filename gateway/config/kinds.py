@@ -18,6 +18,8 @@ class Invalid:
 
 INVALID: Final = Invalid()
 
+PORT_MAX = 65535
+
 _TOML_NAMES = {
     bool: "a boolean",
     int: "an integer",
@@ -240,8 +242,8 @@ class AddressKind:
                 f'has no host; "0.0.0.0:{port}" listens on every address, "127.0.0.1:{port}" only on this machine'
             )
             return INVALID
-        if port > 65535 or not self.bounds.within(port):
-            limits = Bounds(self.bounds.minimum or 0, self.bounds.maximum or 65535)
+        if port > PORT_MAX or not self.bounds.within(port):
+            limits = Bounds(self.bounds.minimum or 0, self.bounds.maximum or PORT_MAX)
             place.problem(f"port {port} is out of range; must be {limits.words()}")
             return INVALID
         return Address(host, port)

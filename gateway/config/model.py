@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gateway.config.drivers import DriverConfig
-from gateway.config.kinds import INVALID
+from gateway.config.kinds import INVALID, PORT_MAX
 from gateway.config.listeners import clashes
 from gateway.config.report import Place, Report
 from gateway.config.secrets import unreadable
@@ -109,14 +109,27 @@ def _check_whole(sections: Mapping[str, Any], report: Report) -> None:
     for where, message in _route_problems(sections, drivers):
         report.add_at(where, message)
     kafka = sections["kafka"]
-    if kafka is not INVALID and len(kafka.own_topics) == 1:
-        report.add_at("kafka.ledger_topic", "is the positions_topic; they need a topic each")
+    if kafka is not INVALID:
+        for where, message in _kafka_problems(kafka):
+            report.add_at(where, message)
     listening = {
         "metrics": sections["metrics"],
         **{f"drivers.{name}": one.settings for name, one in sound.items()},
     }
     for where, message in clashes({name: one for name, one in listening.items() if one is not INVALID}):
         report.add_at(where, message)
+
+
+def _kafka_problems(kafka: KafkaSettings) -> Iterator[tuple[str, str]]:
+    if len(kafka.own_topics) == 1:
+        yield "kafka.ledger_topic", "is the positions_topic; they need a topic each"
+    for index, server in enumerate(kafka.bootstrap_servers):
+        port = int(server.rpartition(":")[2])
+        if not 1 <= port <= PORT_MAX:
+            yield (
+                f"kafka.bootstrap_servers[{index}]",
+                f"port {port} is out of range; must be between 1 and {PORT_MAX}",
+            )
 
 
 def _route_problems(sections: Mapping[str, Any], drivers: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
