@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from gateway.cli.location import RULE, VARIABLE, configuration_path
-from gateway.config import Config, load
+from gateway.config import Config, DriverConfig, load
 from gateway.control.client import Client, running
 from gateway.control.local import LocalQueue
 from gateway.errors import CommandError
@@ -31,6 +31,15 @@ def configured(given: Path | None) -> Config:
             os.EX_NOINPUT,
         )
     return load(path)
+
+
+def driver_of(config: Config, name: str) -> DriverConfig:
+    """Raises CommandError."""
+    found = config.drivers.get(name)
+    if found is None:
+        known = ", ".join(config.drivers) or "none"
+        raise CommandError(f"no driver {name!r} in the configuration; there are: {known}", os.EX_USAGE)
+    return found
 
 
 def live(config: Config) -> Client:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from gateway.cli import words
-from gateway.cli.options import Configuration, Json, configured, live
+from gateway.cli.options import Configuration, Json, configured, driver_of, live
 from gateway.control.wire import bytes_from_json
 
 
@@ -21,11 +21,18 @@ def tail(
     as_json: Json = False,
 ) -> None:
     """Show records as devices are told that they are accepted, until Ctrl-C."""
-    for line in live(configured(config)).tail(driver, device):
+    loaded = configured(config)
+    if driver is not None:
+        driver_of(loaded, driver)
+    for line in live(loaded).tail(driver, device, _begun):
         lost = line.get("lost")
         if lost:
             print(f"({words.count(lost)} records not shown: this reader was too slow)", file=sys.stderr)
         print(json.dumps(line) if as_json else shown(line), flush=True)
+
+
+def _begun() -> None:
+    print("waiting for records", file=sys.stderr, flush=True)
 
 
 def shown(line: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from gateway.cli import words
-from gateway.cli.options import Configuration, Json, configured
+from gateway.cli.options import Configuration, Json, configured, driver_of
 from gateway.cli.tail import shown
 from gateway.clock import SystemClock
 from gateway.config import DriverConfig
@@ -75,11 +75,7 @@ def trial(
     ] = None,
 ) -> None:
     """Run one driver and print its records, stored nowhere. Devices that wait for an acknowledgement get none."""
-    loaded = configured(config)
-    found = loaded.drivers.get(driver)
-    if found is None:
-        known = ", ".join(loaded.drivers) or "none"
-        raise CommandError(f"no driver {driver!r} in the configuration; there are: {known}", os.EX_USAGE)
+    found = driver_of(configured(config), driver)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     asyncio.run(_try(found, as_json, count))
 

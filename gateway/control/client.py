@@ -4,7 +4,7 @@ import http.client
 import json
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -41,10 +41,16 @@ class Client:
     def metrics(self) -> str:
         return self._get("/metrics").decode()
 
-    def tail(self, driver: str | None, device: str | None) -> Iterator[Mapping[str, Any]]:
-        """Until the gateway ends, which is an error. The keys are those of /tail; "lost" counts records left out before."""
+    def tail(
+        self, driver: str | None, device: str | None, begun: Callable[[], None] = lambda: None
+    ) -> Iterator[Mapping[str, Any]]:
+        """What is accepted once `begun` was called, until the gateway ends, which is an error.
+
+        The keys are those of /tail; "lost" counts records left out before.
+        """
         query = {name: value for name, value in (("driver", driver), ("device", device)) if value is not None}
         with self._request("GET", "/tail", query, timeout_s=None) as response:
+            begun()
             for line in response:
                 yield json.loads(line)
         raise CommandError(

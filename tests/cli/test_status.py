@@ -147,11 +147,14 @@ async def test_of_a_damaged_database_status_says_what_is_gone_and_of_when(site: 
 
 
 async def test_tail_shows_records_until_it_is_interrupted(gateway: FakeGateway, site: Path) -> None:
+    with (site / "tidegate.toml").open("a") as file:
+        file.write('[drivers.floor]\ntype = "simulated"\n')
     text = await start(site, "tail", "floor", "--device", "press-4")
     as_json = await start(site, "tail", "--json")
     async with asyncio.timeout(30):
-        while len(gateway.tap.onlookers) < 2:  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
+        for process in (text, as_json):
+            assert process.stderr is not None
+            assert await process.stderr.readline() == b"waiting for records\n"
     await gateway.accept("roof", [record(1)])
     await gateway.accept(
         "floor", [record(2), record(3, "press-5"), record(4)._replace(body=b"\x1b[2J\n\xc3\xa9")]
@@ -170,6 +173,12 @@ async def test_tail_shows_records_until_it_is_interrupted(gateway: FakeGateway, 
         assert (process.returncode, err) == (130, b"")
 
 
+async def test_tail_of_a_driver_that_there_is_not(gateway: FakeGateway, tidegate: Run) -> None:
+    """It waited for ever."""
+    told = "tidegate: no driver 'nix' in the configuration; there are: none\n"
+    assert await tidegate("tail", "nix") == (64, "", told)
+
+
 @pytest.mark.slow
 async def test_tail_ends_with_its_gateway_in_one_sentence(site: Path) -> None:
     with (site / "tidegate.toml").open("a") as file:
@@ -185,5 +194,6 @@ async def test_tail_ends_with_its_gateway_in_one_sentence(site: Path) -> None:
         await run.communicate()
         _, err = await tail.communicate()
     assert tail.returncode == 69
-    assert err.decode().startswith("tidegate: data/control.sock: the ")
-    assert len(err.splitlines()) == 1
+    waiting, end = err.decode().splitlines()
+    assert waiting == "waiting for records"
+    assert end.startswith("tidegate: data/control.sock: the ")
