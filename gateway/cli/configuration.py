@@ -14,7 +14,16 @@ import typer
 
 from gateway.cli.location import HERE, configuration_path
 from gateway.cli.options import Configuration, configured
-from gateway.config import Config, describe, driver_types, reference, schema, template, unreadable_secrets
+from gateway.config import (
+    Config,
+    describe,
+    driver_types,
+    reference,
+    schema,
+    template,
+    unreadable_secrets,
+    unusable_certificates,
+)
 from gateway.errors import CommandError
 
 FIRST_DRIVERS = ["mqtt"]
@@ -86,7 +95,7 @@ def check(
 ) -> None:
     """Find every mistake in a configuration, without touching devices or (but for --kafka) the network."""
     loaded = configured(config)
-    for path, why in unreadable_secrets(loaded):
+    for path, why in (*unreadable_secrets(loaded), *unusable_certificates(loaded)):
         print(f"warning: {path}: {why}", file=sys.stderr)
     if show:
         typer.echo(describe(loaded), nl=False)

@@ -9,6 +9,7 @@ from gateway.config.model import (
     MetricsSettings,
     load,
     unreadable_secrets,
+    unusable_certificates,
 )
 from gateway.config.reference import describe, driver_reference, reference, template
 from gateway.config.schema import schema
@@ -32,4 +33,5 @@ __all__ = [
     "schema",
     "template",
     "unreadable_secrets",
+    "unusable_certificates",
 ]

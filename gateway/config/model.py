@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from gateway.config.certificates import unusable
 from gateway.config.drivers import DriverConfig
 from gateway.config.kinds import INVALID, PORT_MAX
 from gateway.config.listeners import clashes
@@ -91,9 +92,18 @@ def load(path: Path) -> Config:
 
 def unreadable_secrets(config: Config) -> list[tuple[str, str]]:
     """Secrets that can't be read here and now, as (path, why)."""
-    drivers = {f"drivers.{name}": driver.settings for name, driver in config.drivers.items()}
-    parts = {"kafka": config.kafka, **drivers}
-    return [problem for path, settings in parts.items() for problem in unreadable(settings, path)]
+    return [problem for path, settings in _parts(config) for problem in unreadable(settings, path)]
+
+
+def unusable_certificates(config: Config) -> list[tuple[str, str]]:
+    """TLS files that are missing or not what they should be, here and now, as (path, why)."""
+    return [problem for path, settings in _parts(config) for problem in unusable(settings, path)]
+
+
+def _parts(config: Config) -> Iterator[tuple[str, Any]]:
+    yield "kafka", config.kafka
+    for name, driver in config.drivers.items():
+        yield f"drivers.{name}", driver.settings
 
 
 def _check_whole(sections: Mapping[str, Any], report: Report) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from gateway.config import driver_types, load
+from gateway.testing.certificates import Authority
 from tests.cli.conftest import CONFIGURATION, TIDEGATE, Run
 
 pytestmark = pytest.mark.slow
@@ -64,6 +65,38 @@ async def test_check_warns_of_secrets_that_can_not_be_read_here_and_shows_none(
     assert with_it.err == ""
     assert tomllib.loads(with_it.out)["kafka"]["sasl"]["password"] == "***"
     assert "hunter2" not in with_it.out
+
+
+async def test_check_warns_of_certificates_that_can_not_be_used_here(
+    tidegate: Run, site: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    authority = Authority(tmp_path_factory.mktemp("authority"))
+    one, other = authority.issue("one"), authority.issue("other")
+    (site / "tidegate.toml").write_text(
+        f'''{CONFIGURATION}[kafka.tls]
+ca = "ca.pem"
+[drivers.good]
+type = "http"
+listen = "127.0.0.1:1"
+anonymous = true
+tls = {{ cert = "{one.certificate}", key = "{one.key}" }}
+[drivers.mixed]
+type = "mqtt"
+listen = "127.0.0.1:2"
+anonymous = true
+tls = {{ cert = "{one.certificate}", key = "{other.key}", client_ca = "{one.key}" }}
+'''
+    )
+    code, _, err = await tidegate("check")
+    assert (code, err.splitlines()) == (
+        0,
+        [
+            "warning: kafka.tls.ca: ca.pem: No such file or directory",
+            f"warning: drivers.mixed.tls.cert: {one.certificate} with {other.key}: no certificate with its key "
+            "(KEY_VALUES_MISMATCH)",
+            f"warning: drivers.mixed.tls.client_ca: {one.key}: no certificates (NO_CERTIFICATE_OR_CRL_FOUND)",
+        ],
+    )
 
 
 async def test_schema_and_reference(tidegate: Run) -> None:
