@@ -6,6 +6,7 @@ TidegateError
 ├── Refused                the queue can't take it: the driver tells its device to come again
 │   ├── QueueFull          at the byte cap or the free-disk floor
 │   ├── TooLarge           this record can never fit
+│   ├── Unroutable         no topic may have this record, sent again it is refused again
 │   └── StorageFailing     the disk failed: nothing is acknowledged any more, the process ends and restarts
 ├── StorageError           the queue's file can't be opened or used
 │   └── StorageUnwritable  its file system takes no writes or has no room for the first ones: wait until somebody has mended it
@@ -46,6 +47,11 @@ class QueueFull(Refused):
 
 class TooLarge(Refused):
     pass
+
+
+class Unroutable(Refused):
+    """No route takes the record and there is no default topic, or what the record names makes no topic that it may go
+    to; `check` names such configurations where it can."""
 
 
 class StorageFailing(Refused):

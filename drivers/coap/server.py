@@ -20,7 +20,7 @@ from drivers.coap.endpoint import encode_answer
 from drivers.coap.exchanges import LIFETIME_S, Exchanges
 from drivers.coap.protocol import Problem
 from gateway.driver import Context, Emit, Mark
-from gateway.errors import Refused, TooLarge
+from gateway.errors import Refused, TooLarge, Unroutable
 from gateway.pattern import Pattern
 from gateway.record import Record
 
@@ -204,8 +204,7 @@ class Server:
             raise error
 
     def _refuse(self, pipe: Pipe, device: str, problem: Problem, seal: Callable[[Message], Message]) -> None:
-        if problem.code < protocol.UNAVAILABLE:
-            self._emit.device_failed(device, str(problem))
+        self._emit.device_failed(device, str(problem))
         answer = Message(
             code=problem.code,
             payload=problem.detail.encode(),
@@ -257,4 +256,6 @@ def host(request: Any) -> str:
 def refused_by_queue(refused: Refused) -> Problem:
     if isinstance(refused, TooLarge):
         return Problem(protocol.TOO_LARGE, "larger than the gateway can store; nothing was stored")
+    if isinstance(refused, Unroutable):
+        return Problem(protocol.FORBIDDEN, f"nothing was stored: {refused}")
     return Problem(protocol.UNAVAILABLE, f"nothing was stored: {refused}", max_age=refused.retry_after_s)

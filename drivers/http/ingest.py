@@ -11,7 +11,7 @@ from drivers.http.access import ANONYMOUS, Access, Sender
 from drivers.http.protocol import PREFIX, Answer, Head, Problem
 from drivers.http.replies import Replies
 from gateway.driver import Context, Emit, Mark, MarkKey
-from gateway.errors import QueueFull, Refused, StorageFailing, TooLarge
+from gateway.errors import Refused, StorageFailing, TooLarge, Unroutable
 from gateway.limits import NAME_BYTES_MAX
 from gateway.record import Record
 
@@ -87,7 +87,7 @@ class Ingest:
         try:
             return await self._store(permit, body)
         except Problem as problem:
-            if problem.status < 500 and problem.status != 409:
+            if problem.status != 409:
                 self._emit.device_failed(permit.device, f"{problem.status}: {problem.detail}")
             raise
 
@@ -146,13 +146,11 @@ def _refusal(refused: Refused) -> Problem:
     match refused:
         case TooLarge():
             return Problem(413, "larger than the gateway can store; nothing was stored")
-        case QueueFull():
-            return Problem(
-                503, "the gateway's queue or disk is full; nothing was stored", headers=retry_after
-            )
+        case Unroutable():
+            return Problem(403, f"nothing was stored: {refused}")
         case StorageFailing():
             return Problem(507, "the gateway's disk fails; nothing is confirmed", headers=retry_after)
-    return Problem(503, str(refused), headers=retry_after)
+    return Problem(503, f"nothing was stored: {refused}", headers=retry_after)
 
 
 def _fingerprint(permit: Permit, body: bytes) -> bytes:

@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 from gateway.codec import Entry, Shape
-from gateway.errors import Refused
+from gateway.errors import Unroutable
 from gateway.limits import NAME_BYTES_MAX
 from gateway.pattern import Pattern
 from gateway.record import Record
@@ -20,11 +20,6 @@ _FIELD = re.compile(r"\{([^{}]*)\}")
 _TOPIC_UNFIT = re.compile(r"[^A-Za-z0-9._-]")
 _TOPIC_CHARACTERS_MAX = 249
 _NO_TOPICS = (".", "..")
-
-
-class Unroutable(Refused):
-    """No route takes the record and there is no default topic, or what the record names makes no topic that it may go
-    to; `check` names such configurations where it can."""
 
 
 class _Route(NamedTuple):

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import drivers.coap
+from gateway.routing import Router, RouteSettings
 from gateway.settings import Address
 from gateway.testing.conformance import free_address
 from tests.coap.rig import (
@@ -115,7 +116,20 @@ async def test_a_full_queue_says_when_to_come_again(tmp_path: Path) -> None:
         await one.kill_and_restart(min_free_bytes=1 << 60)
         answer = await one.device().ask(post(1))
         assert (answer.status, answer.option(MAX_AGE)) == ("5.03", b"\x0a")
+        shown = one.emit.devices.by_name["127.0.0.1"]
+        assert (shown.failures, shown.error) == (1, f"5.03: {answer.payload.decode()}")
         assert await one.bodies() == []
+
+
+async def test_what_no_topic_may_have_need_not_be_sent_again(tmp_path: Path) -> None:
+    async with gateway(tmp_path) as one:
+        one.emit.router = Router(
+            [RouteSettings(from_="field", match="#", topic="{1}")], None, {"tidegate-ledger"}
+        )
+        answer = await one.device().ask(post(1, b"1", "tidegate-ledger"))
+        assert answer.status == "4.03"
+        assert b"no record may go to topic 'tidegate-ledger'" in answer.payload
+        assert one.emit.devices.by_name["127.0.0.1"].error == f"4.03: {answer.payload.decode()}"
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ import pytest
 
 import drivers.http
 from drivers.http import Tls, Token
+from gateway.routing import Router, RouteSettings
 from gateway.testing.certificates import Authority
 from tests.http.rig import gateway, post
 
@@ -92,7 +93,24 @@ async def test_a_full_queue_says_when_to_come_again(tmp_path: Path) -> None:
         await client.send(post(b"1"))
         answer = await client.answer()
         assert (answer.status, answer.headers["retry-after"]) == (503, "10")
+        assert answer.body["detail"].startswith("nothing was stored: less than ")
+        assert "would stay free on the disk" in answer.body["detail"]
+        shown = one.emit.devices.by_name["press/4"]
+        assert (shown.failures, shown.error) == (1, f"503: {answer.body['detail']}")
         assert await one.bodies() == []
+
+
+async def test_what_no_topic_may_have_need_not_be_sent_again(tmp_path: Path) -> None:
+    async with gateway(tmp_path) as one:
+        one.emit.router = Router(
+            [RouteSettings(from_="web", match="#", topic="{1}")], None, {"tidegate-ledger"}
+        )
+        client = await one.client()
+        await client.send(post(b"1", "tidegate-ledger"))
+        answer = await client.answer()
+        assert (answer.status, answer.headers.get("retry-after")) == (403, None)
+        assert "no record may go to topic 'tidegate-ledger'" in answer.body["detail"]
+        assert one.emit.devices.by_name["tidegate-ledger"].error == f"403: {answer.body['detail']}"
 
 
 async def test_tokens_open_their_channels_only(tmp_path: Path) -> None:

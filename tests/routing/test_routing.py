@@ -4,9 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.errors import Unroutable
 from gateway.pattern import Pattern
 from gateway.record import Record
-from gateway.routing import Router, RouteSettings, Unroutable, problems
+from gateway.routing import Router, RouteSettings, problems
 
 
 def route(**settings: str) -> RouteSettings:

@@ -9,11 +9,11 @@ import pytest
 
 from gateway.clock import SystemClock
 from gateway.driver import Mark
-from gateway.errors import TooLarge
+from gateway.errors import TooLarge, Unroutable
 from gateway.metrics import Metrics
 from gateway.queue import Queue, QueueSettings
 from gateway.record import Record
-from gateway.routing import Router, Unroutable
+from gateway.routing import Router
 from gateway.routing.settings import RouteSettings
 from gateway.runtime.devices import DEVICES_MAX
 from gateway.runtime.emit import QueueEmit
