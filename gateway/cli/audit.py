@@ -46,11 +46,11 @@ def audit(
     if as_json:
         typer.echo(json.dumps({"sound": report.sound, **to_json(report)}, indent=2))
     else:
-        _show(output(), report)
+        show(output(), report)
     raise typer.Exit(report.exit_code)
 
 
-def _show(console: Console, report: "Report") -> None:
+def show(console: Console, report: "Report") -> None:
     lanes = table(
         "gateway",
         "queue",
@@ -84,7 +84,7 @@ def _show(console: Console, report: "Report") -> None:
     console.print(lanes if report.lanes else "Kafka knows of no gateway.")
     for lane in report.lanes:
         for line in _details(lane):
-            console.print(f"{lane.gateway} {lane.lane}: {line}", soft_wrap=True)
+            console.print(f"{lane.gateway} {lane.queue} {lane.lane}: {line}", soft_wrap=True)
     for problem in report.problems:
         console.print(Text(f"not seen: {problem}", "red"), soft_wrap=True)
     foreign = f", {words.count(report.foreign)} of them from no gateway" if report.foreign else ""

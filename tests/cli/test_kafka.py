@@ -44,7 +44,7 @@ async def test_run_status_and_audit(site: Path, tidegate: Run, kafka: KafkaBroke
     twice = await tidegate("audit")
     assert twice.code == 1
     assert "NOT EXPLAINED" in twice.out
-    assert "plant-7 main: record 1 twice" in twice.out
+    assert f"plant-7 {main['queue']} main: record 1 twice" in twice.out
 
 
 async def delivered(tidegate: Run) -> int:
