@@ -28,9 +28,9 @@ def audit(
     config: Configuration = None,
     as_json: Json = False,
 ) -> None:
-    """Read Kafka and check every gateway's sequence numbers: continuous, none twice, gaps explained.
+    r"""Read Kafka and check every gateway's sequence numbers: continuous, none twice, gaps explained.
 
-    Only the [kafka] part of the configuration is used, so it need not be a gateway's. Exit code 1 if something is not
+    Only the \[kafka] part of the configuration is used, so it need not be a gateway's. Exit code 1 if something is not
     explained.
     """
     # The Kafka client is imported only here: it takes longer than everything else.

@@ -27,6 +27,9 @@ TWICE = (
     "into another gateway these arrive twice"
 )
 
+VALUE_CHARACTERS = 100
+"""Of a value that `peek` shows: a table with more is hard to read."""
+
 FORMATS = Literal["sqlite", "csv", "jsonl"]
 
 queue = typer.Typer(no_args_is_help=True, help="What waits for Kafka.")
@@ -70,6 +73,7 @@ def peek(
     limit: Annotated[int, typer.Option("-n", "--limit", min=1, max=1000, help="How many records.")] = 10,
     after: Annotated[int | None, typer.Option(min=0, help="Begin behind this number.")] = None,
     lane: Annotated[Literal["main", "ledger"], typer.Option(help="Which lane.")] = "main",
+    full: Annotated[bool, typer.Option("--full", help="Whole values, however long.")] = False,
     as_json: Json = False,
 ) -> None:
     """Show the first records that wait, without taking them."""
@@ -79,19 +83,21 @@ def peek(
         for record in found:
             typer.echo(json.dumps(record_to_json(record)))
     else:
-        output().print(_records(found))
+        output().print(_records(found, None if full else VALUE_CHARACTERS))
 
 
-def _records(found: Iterable[StoredRecord]) -> Table:
+def _records(found: Iterable[StoredRecord], value_characters: int | None) -> Table:
     listed = table("number", "time", "topic", "key", "value", right=("number",))
     for record in found:
-        listed.add_row(str(record.seq), words.clock(record.entry.time_ms), *_content(record))
+        listed.add_row(
+            str(record.seq), words.clock(record.entry.time_ms), *_content(record, value_characters)
+        )
     return listed
 
 
-def _content(record: StoredRecord) -> tuple[str, str, str]:
+def _content(record: StoredRecord, value_characters: int | None) -> tuple[str, str, str]:
     topic, key, _ = record.entry.shape
-    return topic, words.content(key), words.content(record.entry.value)
+    return topic, words.content(key), words.shortened(record.entry.value, value_characters)
 
 
 @queue.command("export")

@@ -47,6 +47,14 @@ def clock(time_ms: int) -> str:
         return f"{time_ms} ms"
 
 
+def shortened(value: bytes | None, characters_max: int | None) -> str:
+    """As `content`; of what is longer the beginning, and how long it is."""
+    shown = content(value)
+    if value is None or characters_max is None or len(shown) <= characters_max:
+        return shown
+    return f"{shown[:characters_max]}... ({count(len(value))} bytes)"
+
+
 def content(value: bytes | None) -> str:
     """On one line, and nothing that a terminal would obey."""
     if value is None:

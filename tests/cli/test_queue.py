@@ -62,6 +62,18 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
+async def test_peek_shows_the_beginning_of_a_long_value_and_its_length(site: Path, tidegate: Run) -> None:
+    gateway = await FakeGateway.open(site / "data")
+    await gateway.accept("floor", [Record("a", "b", b"\xff" * 3000, 0), Record("a", "b", b"x" * 100, 0)])
+    await gateway.queue.close()
+    short, full = await tidegate("queue", "peek"), await tidegate("queue", "peek", "--full")
+    flat = "".join(short.out.split())
+    assert f"0x{'ff' * 49}...(3,000bytes)" in flat
+    assert f"{'x' * 100}" in flat
+    assert full.out.count("f") >= 6000
+
+
+@pytest.mark.slow
 async def test_the_queue_is_the_same_with_and_without_a_running_gateway(
     site: Path, gateway: FakeGateway, tidegate: Run, other: Path
 ) -> None:
