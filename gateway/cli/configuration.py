@@ -7,11 +7,13 @@ import re
 import secrets
 import socket
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from gateway.cli import words
 from gateway.cli.location import HERE, configuration_path
 from gateway.cli.options import Configuration, configured
 from gateway.config import (
@@ -25,6 +27,7 @@ from gateway.config import (
     unusable_certificates,
 )
 from gateway.errors import CommandError
+from gateway.routing import hidden
 
 FIRST_DRIVERS = ["mqtt"]
 LACKING = 1
@@ -95,19 +98,27 @@ def check(
 ) -> None:
     """Find every mistake in a configuration, without touching devices or (but for --kafka) the network."""
     loaded = configured(config)
-    for path, why in (*unreadable_secrets(loaded), *unusable_certificates(loaded)):
+    for path, why in _warnings(loaded):
         print(f"warning: {path}: {why}", file=sys.stderr)
     if show:
         typer.echo(describe(loaded), nl=False)
         return
-    typer.echo(
-        f"{configuration_path(config)}: no mistakes; {len(loaded.drivers)} drivers, {len(loaded.routes)} routes"
-    )
+    drivers, routes = words.counted(len(loaded.drivers), "driver"), words.counted(len(loaded.routes), "route")
+    typer.echo(f"{configuration_path(config)}: no mistakes; {drivers}, {routes}")
     for name, driver in loaded.drivers.items():
         for note in driver.manifest.notes(driver.settings):
             typer.echo(f"drivers.{name}: {note}")
     if kafka and not asyncio.run(_ask_kafka(loaded)):
         raise typer.Exit(LACKING)
+
+
+def _warnings(config: Config) -> Iterator[tuple[str, str]]:
+    """What may be meant, or be otherwise on the gateway."""
+    yield from unreadable_secrets(config)
+    yield from unusable_certificates(config)
+    if not config.drivers:
+        yield "drivers", "there are none, so no records will come"
+    yield from hidden(config.routes, list(config.drivers))
 
 
 async def _ask_kafka(config: Config) -> bool:

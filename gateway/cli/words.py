@@ -10,6 +10,10 @@ def count(number: int) -> str:
     return f"{number:,}"
 
 
+def counted(number: int, noun: str) -> str:
+    return f"{count(number)} {noun}{'' if number == 1 else 's'}"
+
+
 def size(number: float) -> str:
     for unit in _SIZES:
         if number < 1024 or unit == _SIZES[-1]:

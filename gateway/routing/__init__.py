@@ -3,7 +3,7 @@
 Users see one lane, `main`, so no two routes can send one topic and key over two lanes.
 """
 
-from gateway.routing.router import Router, problems
+from gateway.routing.router import Router, hidden, problems
 from gateway.routing.settings import RouteSettings
 
-__all__ = ["RouteSettings", "Router", "problems"]
+__all__ = ["RouteSettings", "Router", "hidden", "problems"]

@@ -127,6 +127,20 @@ def problems(
     return found
 
 
+def hidden(routes: Sequence[RouteSettings], drivers: Sequence[str]) -> list[tuple[str, str]]:
+    """Routes that never take a record, as (path, message): one before them takes all that they could."""
+    found = []
+    taken = [{driver for driver in drivers if fnmatchcase(driver, route.from_)} for route in routes]
+    for index, route in enumerate(routes):
+        for before, earlier in enumerate(routes[:index]):
+            if taken[index] <= taken[before] and earlier.match in ("#", route.match):
+                found.append(
+                    (f"routes[{index}]", f"never takes a record: routes[{before}] takes all of them")
+                )
+                break
+    return found
+
+
 def _route_problems(
     route: RouteSettings, drivers: Sequence[str], reserved: Set[str]
 ) -> list[tuple[str, str]]:

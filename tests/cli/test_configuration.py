@@ -22,7 +22,7 @@ async def test_init_writes_what_check_finds_no_mistake_in(tidegate: Run, site: P
     config = load(site / "tidegate.toml")
     assert sorted(driver.manifest.name for driver in config.drivers.values()) == ["http", "simulated"]
     checked = await tidegate("check")
-    assert (checked.code, checked.out) == (0, "tidegate.toml: no mistakes; 2 drivers, 1 routes\n")
+    assert (checked.code, checked.out) == (0, "tidegate.toml: no mistakes; 2 drivers, 1 route\n")
 
 
 async def test_init_writes_over_nothing_unless_told_to(tidegate: Run, site: Path) -> None:
@@ -57,6 +57,8 @@ async def test_check_warns_of_secrets_that_can_not_be_read_here_and_shows_none(
 ) -> None:
     with (site / "tidegate.toml").open("a") as file:
         file.write('[kafka.sasl]\nmechanism = "PLAIN"\nuser = "u"\npassword = { env = "PASSWORD" }\n')
+    with (site / "tidegate.toml").open("a") as file:
+        file.write('[drivers.demo]\ntype = "simulated"\n')
     without, with_it = await asyncio.gather(
         tidegate("check"), tidegate("check", "--show", PASSWORD="hunter2")
     )
@@ -65,6 +67,35 @@ async def test_check_warns_of_secrets_that_can_not_be_read_here_and_shows_none(
     assert with_it.err == ""
     assert tomllib.loads(with_it.out)["kafka"]["sasl"]["password"] == "***"
     assert "hunter2" not in with_it.out
+
+
+async def test_check_warns_of_what_will_never_come(tidegate: Run, site: Path) -> None:
+    nothing = await tidegate("check")
+    assert (nothing.code, nothing.err) == (0, "warning: drivers: there are none, so no records will come\n")
+    with (site / "tidegate.toml").open("a") as file:
+        file.write(
+            """[drivers.demo]
+type = "simulated"
+[drivers.more]
+type = "simulated"
+[[routes]]
+from = "demo"
+match = "simulated/1"
+topic = "one"
+[[routes]]
+from = "*"
+topic = "all"
+[[routes]]
+from = "more"
+match = "simulated/2"
+topic = "two"
+"""
+        )
+    hidden = await tidegate("check")
+    assert (hidden.code, hidden.err) == (
+        0,
+        "warning: routes[2]: never takes a record: routes[1] takes all of them\n",
+    )
 
 
 async def test_check_warns_of_certificates_that_can_not_be_used_here(
