@@ -1,12 +1,15 @@
 """The contract between a driver and the runtime."""
 
 import importlib
+import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, cast
 
 from gateway.clock import Clock
+from gateway.errors import DeviceError
 from gateway.record import Record
+from gateway.settings import Address
 
 
 class MarkKey(NamedTuple):
@@ -70,6 +73,13 @@ class Context(NamedTuple):
 
     name: str
     clock: Clock
+
+
+def cannot_listen(address: Address, error: OSError) -> DeviceError:
+    """Python's own text may have the address, and the error's number, once more."""
+    number = error.errno or 0  # of names that nobody knows it is negative
+    why = os.strerror(number) if number > 0 else error.strerror or str(error)
+    return DeviceError(f"can't listen on {address.host}:{address.port}: {why}")
 
 
 @dataclass(frozen=True, kw_only=True)

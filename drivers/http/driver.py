@@ -8,7 +8,7 @@ import ssl
 from drivers.http import Config, Tls
 from drivers.http.connection import READ_BYTES, Connection, Limits
 from drivers.http.ingest import Ingest
-from gateway.driver import Context, Emit
+from gateway.driver import Context, Emit, cannot_listen
 from gateway.errors import DeviceError
 from gateway.settings import Address
 
@@ -96,7 +96,7 @@ async def _listen(address: Address) -> socket.socket:
         both = address.host == "::" and socket.has_dualstack_ipv6()
         listener = socket.create_server(where, family=family, backlog=BACKLOG, dualstack_ipv6=both)
     except OSError as error:
-        raise DeviceError(f"can't listen on {address.host}:{address.port}: {error}") from error
+        raise cannot_listen(address, error) from error
     listener.setblocking(False)
     return listener
 

@@ -11,7 +11,7 @@ from drivers.mqtt.protocol import Reason
 from drivers.mqtt.room import Room
 from drivers.mqtt.sessions import Sessions
 from drivers.mqtt.subscribers import Subscribers
-from gateway.driver import Context, Emit
+from gateway.driver import Context, Emit, cannot_listen
 from gateway.errors import DeviceError
 
 BACKLOG = 512
@@ -61,9 +61,7 @@ class MqttDriver:
                 backlog=BACKLOG,
             )
         except OSError as error:
-            raise DeviceError(
-                f"can't listen on {config.listen.host}:{config.listen.port}: {error}"
-            ) from error
+            raise cannot_listen(config.listen, error) from error
 
     def _look(self, now: float) -> None:
         for connection in list(self._connections):
