@@ -42,10 +42,11 @@ def mount_of(folder: Path, mountinfo: str) -> Mount:
 
 
 def disk(folder: Path, settings: QueueSettings) -> Iterator[Finding]:
-    if not folder.is_dir():
-        yield Finding(
-            "data_dir", Verdict.FAILURE, f"{folder} is not there: create it, owned by the gateway's user"
-        )
+    if not folder.exists():
+        text = f"{folder} is not there yet: `tidegate run` makes it if its user may; ask again after that"
+        yield Finding("data_dir", Verdict.WARNING, text)
+    elif not folder.is_dir():
+        yield Finding("data_dir", Verdict.FAILURE, f"{folder} is no folder: name another one")
         return
     mount = mount_of(folder.resolve(), Path("/proc/self/mountinfo").read_text())
     where = f"{folder} is on {mount.source} ({mount.kind}, mounted at {mount.point})"
@@ -62,7 +63,8 @@ def disk(folder: Path, settings: QueueSettings) -> Iterator[Finding]:
         yield Finding("file system", Verdict.WARNING, text)
     else:
         yield Finding("file system", Verdict.OK, where)
-    yield _room(folder, settings)
+    if folder.exists():
+        yield _room(folder, settings)
 
 
 def _room(folder: Path, settings: QueueSettings) -> Finding:

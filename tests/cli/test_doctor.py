@@ -32,8 +32,13 @@ async def test_doctor_tells_of_clock_disk_and_each_broker(site: Path, tidegate: 
 async def test_a_data_dir_that_is_not_there(site: Path, tidegate: Run) -> None:
     (site / "data").rmdir()
     code, out, _ = await tidegate("doctor", "--offline")
+    assert code == 0
+    assert "warning data_dir: data is not there yet: `tidegate run` makes it" in out
+    assert "file system: data is on " in out
+    (site / "data").write_text("")
+    code, out, _ = await tidegate("doctor", "--offline")
     assert code == 1
-    assert "data_dir: data is not there: create it" in out
+    assert "failure data_dir: data is no folder" in out
 
 
 def test_the_mount_of_a_folder() -> None:
