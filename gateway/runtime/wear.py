@@ -11,6 +11,9 @@ SAMPLE_INTERVAL_S = 3600.0
 SAMPLES_MAX = 25
 """A day and an hour: the rate is that of the last day, or since the start."""
 
+RATE_AFTER_S = 600.0
+"""The first seconds, in which everything is opened and checked, say nothing about a day."""
+
 SECTOR_BYTES = 512
 
 
@@ -41,9 +44,10 @@ class Wear:
 
     def status(self) -> WearStatus:
         now, then = self._now(), self._samples[0]
-        days = (now[0] - then[0]) / 86_400
+        elapsed_s = now[0] - then[0]
         rates = [
-            (new - old) / 1e6 / days if days > 0 else None for new, old in zip(now[1:], then[1:], strict=True)
+            (new - old) / 1e6 / elapsed_s * 86_400 if elapsed_s >= RATE_AFTER_S else None
+            for new, old in zip(now[1:], then[1:], strict=True)
         ]
         return WearStatus(now[1], rates[0], self._device, rates[1] if self._device else None)
 
