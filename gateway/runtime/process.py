@@ -27,6 +27,9 @@ STOP_S = 4.5
 
 STATUS_INTERVAL_S = 10.0
 
+NOT_FOR_OTHERS = 0o027
+"""Records are for the gateway's user and group, also where no unit has a UMask."""
+
 GC_ALLOCATIONS = 50_000
 """Between two looks for cycles. A record is a handful of objects and never a cycle: Python's 700 would cost 7 % of the
 time under load, and every look at all that lives takes milliseconds."""
@@ -43,6 +46,7 @@ _log = logging.getLogger(__name__)
 def run(path: Path, config: Config, attach: Attach) -> int:
     """Until SIGTERM or SIGINT; SIGHUP reads `path` again. Returns the exit code."""
     configure(config.log)
+    os.umask(os.umask(NOT_FOR_OTHERS) | NOT_FOR_OTHERS)
     return asyncio.run(_run(path, config, attach))
 
 

@@ -39,7 +39,7 @@ async def running(folder: Path, text: str | None, port: int) -> AsyncIterator[Pr
     """From the moment that its driver on `port` answers. No `text`: the configuration is there."""
     if text is not None:
         (folder / "tidegate.toml").write_text(text)
-    process = await asyncio.create_subprocess_exec(TIDEGATE, "run", cwd=folder, stderr=PIPE)
+    process = await asyncio.create_subprocess_exec(TIDEGATE, "run", cwd=folder, stderr=PIPE, umask=0o022)
     try:
         async with device_on(port):
             pass
@@ -93,6 +93,20 @@ async def test_it_ends_by_itself_whatever_kafka_does(kafka: str, tmp_path: Path)
                 _, told = await process.communicate()
     assert process.returncode == 0
     assert b"1 records wait for the next start" in told, told.decode()
+
+
+async def test_what_devices_said_is_not_for_every_user_of_the_board(tmp_path: Path) -> None:
+    [port] = free_ports(1)
+    async with (
+        running(tmp_path, configuration("127.0.0.1:1", web=port), port) as process,
+        device_on(port) as device,
+    ):
+        assert await device.post(b"1") == 200
+        files = [path for path in (tmp_path / "data").iterdir() if path.is_file()]
+        assert {"queue.db", "queue.db-wal"} <= {path.name for path in files}
+        assert [path.name for path in files if path.stat().st_mode & 0o027] == []
+        process.terminate()
+        await process.communicate()
 
 
 @pytest.mark.slow
