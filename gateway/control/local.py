@@ -13,12 +13,14 @@ from gateway.control import contents
 from gateway.control.contents import Contents
 from gateway.control.transfer import BadTransfer, Imported, export_frames, import_part
 from gateway.control.wire import StoredRecord
-from gateway.errors import CommandError, Refused, StorageError
+from gateway.errors import CommandError, Refused, StorageError, StorageUnwritable
 from gateway.queue import Buried, Queue
 from gateway.runtime.runtime import QUEUE_FILE
 from gateway.sync import Answer, adopt, note_board
 
 T = TypeVar("T")
+
+WAITS = "a gateway that was started waits, with nothing open, until it can be written: its log says so"
 
 
 class LocalQueue:
@@ -28,6 +30,8 @@ class LocalQueue:
         folder = config.gateway.data_dir
         path = folder / QUEUE_FILE
         if not path.exists():
+            if folder.is_dir() and os.statvfs(folder).f_flag & os.ST_RDONLY:
+                raise CommandError(f"{folder}: its file system is read-only; {WAITS}", os.EX_TEMPFAIL)
             raise CommandError(f"{folder}: no gateway runs here, and there is no queue either", os.EX_NOINPUT)
         self._gateway_id = config.gateway.id
         self._runner = asyncio.Runner()
@@ -86,6 +90,8 @@ class LocalQueue:
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
         try:
             return self._runner.run(work)
+        except StorageUnwritable as error:
+            raise CommandError(f"{error}; {WAITS}", os.EX_TEMPFAIL) from error
         except (Refused, StorageError) as error:
             raise CommandError(str(error), os.EX_TEMPFAIL) from error
         except BadTransfer as error:

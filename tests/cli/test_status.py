@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import subprocess
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -17,6 +18,7 @@ from gateway.runtime.supervisor import DriverHealth
 from gateway.sync import LinkState
 from gateway.testing.gateway import FakeGateway
 from tests.cli.conftest import Run, start
+from tests.queue.full_disk import needs_root, small_disk
 
 
 def record(number: int, device: str = "press-4") -> Record:
@@ -111,6 +113,40 @@ async def test_without_a_gateway_status_shows_the_queue_and_says_so(site: Path, 
     told = json.loads(as_json.out)
     assert (told["running"], told["queue"]["stats"]["lanes"]["main"]["pending"]) == (False, 1)
     assert (await tidegate("status", "--verify")).code == 69
+
+
+def remount(disk: Path, how: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{how}", disk], check=True)
+
+
+@pytest.mark.slow
+@needs_root
+async def test_on_a_read_only_disk_status_says_that_a_gateway_may_be_waiting(
+    site: Path, tidegate: Run
+) -> None:
+    """It answers nobody meanwhile."""
+    (site / "data").rmdir()
+    with small_disk(site / "data", 16) as disk:
+        await asyncio.to_thread(remount, disk, "ro")
+        run = await start(site, "run")
+        assert run.stderr is not None
+        async with asyncio.timeout(60):
+            assert b"devices are refused until it can" in await run.stderr.readline()
+        empty = await tidegate("status")
+        await asyncio.to_thread(remount, disk, "rw")
+        run.send_signal(signal.SIGHUP)
+        async with asyncio.timeout(60):
+            while (await tidegate("status")).code != 0:
+                assert run.returncode is None
+        run.terminate()
+        await run.communicate()
+        await asyncio.to_thread(remount, disk, "ro")
+        filled = await tidegate("status")
+    waits = (
+        "; a gateway that was started waits, with nothing open, until it can be written: its log says so\n"
+    )
+    assert empty == (75, "", f"tidegate: data: its file system is read-only{waits}")
+    assert filled == (75, "", f"tidegate: data/queue.lock: Read-only file system{waits}")
 
 
 @pytest.mark.slow
