@@ -108,6 +108,8 @@ def _fits(value: object, hint: Any) -> bool:
         return any(_fits(value, one) for one in arguments if one is not NoneType)
     if origin is dict or origin is Mapping:
         return isinstance(value, dict) and all(_fits(item, arguments[1]) for item in value.values())
+    if origin is list:
+        return isinstance(value, list) and all(_fits(item, arguments[0]) for item in value)
     if hint is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
     return type(value) is hint

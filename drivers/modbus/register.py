@@ -3,7 +3,7 @@
 import math
 import re
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal, NamedTuple
@@ -21,7 +21,7 @@ from drivers.modbus.protocol import (
     write_registers,
 )
 from gateway.record import Value
-from gateway.settings import setting
+from gateway.settings import Numbers, setting
 
 Order = Literal["big", "little"]
 Type = Literal[
@@ -55,6 +55,8 @@ BCD_REGISTERS_MAX = 4
 SCALE_MAX = 1e30
 SINGLE_MAX = 3.4e38
 """What is larger may not fit into 32 bits once it is rounded."""
+
+NOTHING = "the device has no value"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,8 +95,10 @@ class Register:
         doc="Words for numbers; another number is not taken for a value.",
         example='{ 0 = "off" }',
     )
-    invalid: int | None = setting(
-        None, doc="The number, unscaled, by which the device says that it has no value."
+    invalid: Numbers | None = setting(
+        None,
+        doc="The number, unscaled, by which the device says that it has no value; or an array of such numbers.",
+        example="-32768",
     )
 
     @property
@@ -116,9 +120,61 @@ class Register:
         low, _, high = self.bits.partition("-")
         return int(low), int(high or low)
 
+    @property
+    def sentinels(self) -> list[float]:
+        """What `invalid` names."""
+        if self.invalid is None:
+            return []
+        return self.invalid if isinstance(self.invalid, list) else [self.invalid]
+
+    @property
+    def whole(self) -> "Whole":
+        """The numbers of a whole type, before `bits` are taken."""
+        if self.holds == "bcd":
+            return Whole(0, 10 ** (4 * self.count) - 1)
+        return Whole.binary(16 * self.count, signed=self.holds not in UNSIGNED)
+
+    @property
+    def named(self) -> "Whole":
+        """The numbers that `names` may stand for."""
+        bits = self.bit_range
+        return self.whole if bits is None else Whole.binary(bits[1] - bits[0] + 1, signed=False)
+
+
+class Whole(NamedTuple):
+    """The whole numbers that something holds. Binary ones have two spellings: in 16 bits -1 is also 0xFFFF."""
+
+    low: int
+    high: int
+    is_binary: bool = False
+
+    @classmethod
+    def binary(cls, bits: int, *, signed: bool) -> "Whole":
+        low = -(1 << bits - 1) if signed else 0
+        return cls(low, low + (1 << bits) - 1, True)
+
+    def own(self, number: float) -> int | None:
+        """As it is read, whichever way it is spelled; None for what is never read."""
+        if isinstance(number, float) and not number.is_integer():
+            return None
+        number = int(number)
+        size = self.high - self.low + 1
+        if self.is_binary and -(size // 2) <= number < size:
+            return (number - self.low) % size + self.low
+        return number if self.low <= number <= self.high else None
+
+    def __str__(self) -> str:
+        second = f", the negative ones also written as {self.high + 1} to {self.high - self.low}"
+        return f"{self.low} to {self.high}{second if self.low < 0 else ''}"
+
 
 def problems(register: Register) -> Iterator[tuple[str, str]]:
     """(field, what is wrong with it)"""
+    found = list(_wrong_shape(register))
+    yield from found or (*_wrong_names(register), *_wrong_sentinels(register))
+
+
+def _wrong_shape(register: Register) -> Iterator[tuple[str, str]]:
     holds, in_bits = register.holds, register.table in BIT_TABLES
     if in_bits != (holds == "bool"):
         right = '"bool"' if in_bits else 'not "bool"; take `bits` for a single bit of a register'
@@ -151,11 +207,58 @@ def problems(register: Register) -> Iterator[tuple[str, str]]:
         yield "scale", "must not be 0"
     if register.names and holds not in WHOLE:
         yield "names", f"are for whole numbers, not {holds}"
+    if register.sentinels and holds in ("bool", "string"):
+        yield "invalid", f"is for numbers, not {holds}"
+
+
+def _wrong_names(register: Register) -> Iterator[tuple[str, str]]:
+    seen: dict[int | None, str] = {}
     for code in register.names:
-        if not re.fullmatch(r"-?(0|[1-9][0-9]*)", code):
+        if not re.fullmatch(r"-?(0|[1-9][0-9]{0,19})", code):
             yield "names", f"{code} must be a whole number"
-    if register.invalid is not None and holds not in WHOLE:
-        yield "invalid", f"is for whole numbers, not {holds}"
+            continue
+        number = register.named.own(int(code))
+        if number is None:
+            yield "names", f"{code} is never read from {_source(register)}; possible are {register.named}"
+        elif number in seen:
+            yield "names", f"{seen[number]} and {code} are the same number in {_source(register)}"
+        seen[number] = code
+
+
+def _wrong_sentinels(register: Register) -> Iterator[tuple[str, str]]:
+    right = register.whole if register.holds in WHOLE else "finite numbers"
+    for number in register.sentinels:
+        if _sentinel(register, number) is None:
+            yield (
+                "invalid",
+                f"{number} is never read from {register.holds}; possible are {right}; scale and offset don't count here",
+            )
+
+
+def _sentinel(register: Register, number: float) -> float | None:
+    """As it is read; None if it never is."""
+    if register.holds in WHOLE:
+        return register.whole.own(number)
+    form = struct.Struct(">" + STRUCTS[register.holds])
+    try:
+        kept: float = form.unpack(form.pack(number))[0]
+    except (struct.error, OverflowError):
+        return None
+    return kept if math.isfinite(kept) else None
+
+
+def _sentinels(register: Register) -> frozenset[float | None]:
+    return frozenset(_sentinel(register, number) for number in register.sentinels)
+
+
+def _names(register: Register) -> dict[int, str]:
+    """By the numbers as they are read."""
+    spelled = ((register.named.own(int(code)), name) for code, name in register.names.items())
+    return {number: name for number, name in spelled if number is not None}
+
+
+def _source(register: Register) -> str:
+    return register.holds if register.bits is None else f"bits {register.bits}"
 
 
 class NoValue(ValueError):
@@ -191,7 +294,7 @@ def _divisor(register: Register) -> int | None:
         or register.offset
         or register.bits is not None
         or register.names
-        or register.invalid is not None
+        or register.sentinels
     ):
         return None
     divisor: int = 10**exponent
@@ -256,24 +359,25 @@ def _refined(register: Register, raw: Callable[[bytes, int], float]) -> Decode:
     scale, offset, bits = register.scale, register.offset, register.bit_range
     is_float = register.holds in ("float32", "float64")
     if is_float:
-        return _float(raw, scale, offset, single=register.holds == "float32")
+        return _float(raw, register)
     digits = max(_decimals(scale), _decimals(offset))
     scaled = (scale, offset) != (1, 0)
     divisor = _divisor(register)
     if divisor is not None:  # exact, and faster
         return raw if divisor == 1 else lambda data, at: raw(data, at) / divisor
-    if bits is None and not register.names and register.invalid is None:
+    if bits is None and not register.names and not register.sentinels:
         return lambda data, at: round(raw(data, at) * scale + offset, digits)
     low, width = (0, 0) if bits is None else (bits[0], bits[1] - bits[0] + 1)
+    names, sentinels = _names(register), _sentinels(register)
 
     def decode(data: bytes, at: int) -> Value:
         number = raw(data, at)
-        if number == register.invalid:
-            raise NoValue("the device has no value")
+        if number in sentinels:
+            raise NoValue(NOTHING)
         if width:
             number = int(number) >> low & (1 << width) - 1
-        if register.names:
-            return _named(register.names, number)
+        if names:
+            return _named(names, number)
         if width == 1:
             return bool(number)
         return round(number * scale + offset, digits) if scaled else number
@@ -281,18 +385,24 @@ def _refined(register: Register, raw: Callable[[bytes, int], float]) -> Decode:
     return decode
 
 
-def _named(names: dict[str, str], number: float) -> str:
-    name = names.get(str(number))
+def _named(names: Mapping[int, str], number: float) -> str:
+    name = names.get(int(number))
     if name is None:
         raise NoValue(f"{number} has no name")
     return name
 
 
-def _float(raw: Callable[[bytes, int], float], scale: float, offset: float, *, single: bool) -> Decode:
+def _float(raw: Callable[[bytes, int], float], register: Register) -> Decode:
+    scale, offset, single = register.scale, register.offset, register.holds == "float32"
     scaled = (scale, offset) != (1, 0)
+    sentinels = _sentinels(register)
 
     def decode(data: bytes, at: int) -> Value:
-        number = raw(data, at) * scale + offset if scaled else raw(data, at)
+        number = raw(data, at)
+        if number in sentinels:
+            raise NoValue(NOTHING)
+        if scaled:
+            number = number * scale + offset
         if not math.isfinite(number):
             raise NoValue("not a number")
         if not single:
@@ -383,9 +493,9 @@ def encode(register: Register, text: str, word_order: Order, byte_order: Order) 
 
 
 def _unscaled(register: Register, text: str) -> float:
-    for code, name in register.names.items():
+    for named, name in _names(register).items():
         if text == name:
-            return int(code)
+            return named
     if register.names:
         raise ValueError(f"{text!r} is none of its names: {', '.join(register.names.values())}")
     try:

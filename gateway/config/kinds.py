@@ -125,6 +125,30 @@ class NumberKind:
 
 
 @dataclass(frozen=True)
+class NumbersKind:
+    """Up to 64 bits, with a sign or without."""
+
+    words: str = "a number or an array of numbers"
+
+    def read(self, value: object, place: Place) -> Any:
+        for item in value if isinstance(value, list) else [value]:
+            if not isinstance(item, int | float) or isinstance(item, bool):
+                place.problem(f"must be {self.words}, not {sort_of(item)}")
+                return INVALID
+            if isinstance(item, int) and not -(1 << 63) <= item < 1 << 64:
+                place.problem(f"is out of range; must be {self.words}")
+                return INVALID
+        return value
+
+    def plain(self, value: Any) -> Any:
+        return value
+
+    def schema(self) -> dict[str, Any]:
+        number = {"type": "number"}
+        return {"anyOf": [number, {"type": "array", "items": number}]}
+
+
+@dataclass(frozen=True)
 class QuantityKind:
     """A duration, size or rate."""
 

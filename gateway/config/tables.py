@@ -17,6 +17,7 @@ from gateway.config.kinds import (
     ChoiceKind,
     Kind,
     NumberKind,
+    NumbersKind,
     PathKind,
     QuantityKind,
     TextKind,
@@ -26,7 +27,7 @@ from gateway.config.report import Place, did_you_mean
 from gateway.config.secrets import SecretKind
 from gateway.config.toml import write_value
 from gateway.config.units import DURATION, RATE, SIZE
-from gateway.settings import Address, Duration, Rate, Secret, Size
+from gateway.settings import Address, Duration, Numbers, Rate, Secret, Size
 
 
 @dataclass(frozen=True)
@@ -215,6 +216,7 @@ def kind_of(annotation: Any, metadata: Mapping[str, Any]) -> Kind:
         int: NumberKind(True, bounds),
         float: NumberKind(False, bounds),
         str: TextKind(metadata["pattern"], metadata["example"], bounds),
+        Numbers: NumbersKind(),
         Path: PathKind(),
         Address: AddressKind(bounds),
         Secret: SecretKind(),

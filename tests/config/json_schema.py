@@ -46,6 +46,9 @@ def _check(keyword: str, schema: Mapping[str, Any], value: Any, path: str) -> It
         case "allOf":
             for part in rule:
                 yield from violations(part, value, path)
+        case "anyOf":
+            if all(list(violations(part, value, path)) for part in rule):
+                yield f"{path}: none of {rule}"
         case "if":
             if not list(violations(rule, value, path)):
                 yield from violations(schema["then"], value, path)

@@ -108,13 +108,86 @@ def test_any_bytes_are_a_value_or_none(raw: bytes, holds: Type) -> None:
         (Register(at=0, scale=math.nan), "scale", "must be between"),
         (Register(at=0, type="float32", names={"0": "off"}), "names", "whole numbers"),
         (Register(at=0, names={"0x1": "on"}), "names", "must be a whole number"),
-        (Register(at=0, type="float32", invalid=0), "invalid", "whole numbers"),
+        (
+            Register(at=0, names={"65536": "on"}),
+            "names",
+            "65536 is never read from uint16; possible are 0 to 65535",
+        ),
+        (
+            Register(at=0, bits="4-5", names={"4": "on"}),
+            "names",
+            "4 is never read from bits 4-5; possible are 0 to 3",
+        ),
+        (
+            Register(at=0, type="int16", names={"-1": "a", "65535": "b"}),
+            "names",
+            "-1 and 65535 are the same number in int16",
+        ),
+        (Register(at=0, type="string", length=1, invalid=0), "invalid", "is for numbers, not string"),
+        (Register(at=0, table="coil", invalid=0), "invalid", "is for numbers, not bool"),
+        (
+            Register(at=0, type="int16", invalid=65536),
+            "invalid",
+            "65536 is never read from int16; possible are -32768 to 32767, the negative ones also written as 32768 to 65535",
+        ),
+        (
+            Register(at=0, type="int16", scale=0.1, invalid=-3276.8),
+            "invalid",
+            "scale and offset don't count",
+        ),
+        (Register(at=0, invalid=[7, -32769]), "invalid", "-32769 is never read from uint16"),
+        (Register(at=0, type="bcd", invalid=0xFFFF), "invalid", "possible are 0 to 9999"),
+        (Register(at=0, type="float32", invalid=1e39), "invalid", "1e+39 is never read from float32"),
+        (Register(at=0, type="float64", invalid=math.nan), "invalid", "possible are finite numbers"),
     ],
 )
 def test_what_makes_no_sense_is_said(register: Register, field: str, message: str) -> None:
     [(where, text)] = problems(register)
     assert where == field
     assert message in text
+
+
+@pytest.mark.parametrize(
+    ("register", "raw"),
+    [
+        (Register(at=0, type="int16", scale=0.1, invalid=0x8000), "8000"),
+        (Register(at=0, type="int16", invalid=-32768), "8000"),
+        (Register(at=0, type="int32", invalid=0x80000000), "80000000"),
+        (Register(at=0, type="int64", invalid=1 << 63), "8000000000000000"),
+        (Register(at=0, invalid=-1), "ffff"),
+        (Register(at=0, type="uint64", invalid=-1), "ffffffffffffffff"),
+        (Register(at=0, bits="0-7", invalid=-1), "ffff"),
+        (Register(at=0, invalid=[0x7FFF, 0x8000]), "7fff"),
+        (Register(at=0, invalid=[0x7FFF, 0x8000]), "8000"),
+        (Register(at=0, type="bcd", invalid=9999), "9999"),
+        (Register(at=0, type="float32", scale=2.0, invalid=-999.9), "c479f99a"),
+        (Register(at=0, type="float64", invalid=-999.9), "c08f3f3333333333"),
+    ],
+)
+def test_a_sentinel_in_either_spelling_is_no_value(register: Register, raw: str) -> None:
+    assert list(problems(register)) == []
+    with pytest.raises(NoValue, match="the device has no value"):
+        decoder(register, "big", "big")(bytes.fromhex(raw), 0)
+    decoder(register, "big", "big")(bytes.fromhex("4000000000000000"), 0)
+
+
+@pytest.mark.parametrize(
+    ("register", "raw"),
+    [
+        (Register(at=0, type="int16", names={"65535": "lost"}), "ffff"),
+        (Register(at=0, type="int16", names={"-1": "lost"}), "ffff"),
+        (Register(at=0, names={"-1": "lost"}), "ffff"),
+        (Register(at=0, type="int32", names={"2147483648": "lost"}), "80000000"),
+        (Register(at=0, bits="4-6", names={"7": "lost"}), "0070"),
+        (Register(at=0, bits="4-6", names={"-1": "lost"}), "0070"),
+    ],
+)
+def test_a_name_in_either_spelling_is_read_and_written(register: Register, raw: str) -> None:
+    assert list(problems(register)) == []
+    assert decoder(register, "big", "big")(bytes.fromhex(raw), 0) == "lost"
+    requests, value = writing(register, "lost", "big", "big")
+    assert value == "lost"
+    assert requests[-1].pdu.hex().endswith(raw)
 
 
 @pytest.mark.parametrize(
