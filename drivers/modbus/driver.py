@@ -6,7 +6,8 @@ after the first failure, which may have been noise, and then more and more rarel
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import partial
 from heapq import heapify, heappop, heappush
 from itertools import count
 from math import inf
@@ -85,11 +86,10 @@ class ModbusDriver:
     async def _poll(self, line: Line, each: PollClass, emit: Emit) -> None:
         time_ms = self._context.clock.wall_ms()
         values, quality, failure = await each.read(line, emit.count)
-        self._emit(each.unit, time_ms, values, quality, emit)
+        self._emit(each.unit, time_ms, values, quality, failure or each.unit.muted, emit)
         self._advance(each, emit)
         if failure is not None:
             each.unit.failed()
-            emit.device_failed(each.unit.unit.device, failure)
             self._boxed.append(each.unit)
             self._waiting = [entry for entry in self._waiting if entry[2].unit is not each.unit]
             heapify(self._waiting)
@@ -120,15 +120,22 @@ class ModbusDriver:
             _log.warning("driver %s: %s failed: %s", self._context.name, device, failure)
         time_ms = self._context.clock.wall_ms()
         for each in unit.classes:
-            self._emit(unit, time_ms, {}, each.nothing(failure), emit)
-        emit.device_failed(device, failure)
+            self._emit(unit, time_ms, {}, each.nothing(failure), failure, emit)
 
     def _emit(
-        self, unit: Polled, time_ms: int, values: Mapping[str, Value], quality: Mapping[str, str], emit: Emit
+        self,
+        unit: Polled,
+        time_ms: int,
+        values: Mapping[str, Value],
+        quality: Mapping[str, str],
+        failure: str | None,
+        emit: Emit,
     ) -> None:
         device = unit.unit.device
         if len(self._pending) >= PENDING_MAX:
             emit.count("records left out")
+            if failure is not None:
+                emit.device_failed(device, failure)
             return
         body = reading(device, time_ms, values, quality)
         marks = [
@@ -146,15 +153,17 @@ class ModbusDriver:
         for each in unit.classes:
             each.learned.clear()
         self._pending.add(stored)
-        stored.add_done_callback(self._stored(emit))
+        stored.add_done_callback(partial(self._stored, device, failure, emit))
 
-    def _stored(self, emit: Emit) -> Callable[[asyncio.Future[None]], None]:
-        def done(stored: asyncio.Future[None]) -> None:
-            self._pending.discard(stored)
-            if not stored.cancelled() and stored.exception() is None:
-                emit.accepted(1)
-
-        return done
+    def _stored(self, device: str, failure: str | None, emit: Emit, stored: "asyncio.Future[None]") -> None:
+        """A record clears what `status` says of its device, so the failure that it tells of is shown when it is stored."""
+        self._pending.discard(stored)
+        if stored.cancelled():
+            return
+        if stored.exception() is None:
+            emit.accepted(1)
+        if failure is not None:
+            emit.device_failed(device, failure)
 
 
 def line_for(config: Config, tell: Count) -> Line:

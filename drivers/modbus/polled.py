@@ -1,9 +1,13 @@
 """A unit as it is read: its poll classes, what is learned about it, and how it fares."""
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Iterable
+from itertools import chain
 from math import inf
+from operator import itemgetter
+from typing import NamedTuple
 
 from drivers.modbus.line import Count, Line, NoAnswer
 from drivers.modbus.plan import Block, Plan, Point
@@ -26,11 +30,29 @@ from gateway.record import Value
 TOO_MUCH = frozenset((ILLEGAL_ADDRESS, ILLEGAL_VALUE, DEVICE_FAILURE))
 """Refusals that may be about a part of what was asked for."""
 
-MUTE_S = 60.0
-"""A value to which a unit says nothing, though it answers others, is left out for so long."""
+SILENCES_NEW, SILENCES_KNOWN = 2, 5
+"""So often in a row a block is met with silence before it counts as refused: one that was never answered, and one that was.
+
+A lossy line gives nobody an answer now and then; a unit that hasn't a register never answers for it.
+"""
+
+MUTE_S, MUTE_S_MAX = 4.0, 60.0
+"""A value to which a unit says nothing, though it answers others, is left alone for so long, each time twice as long."""
+
+NOT_ASKED = "not asked, because there was no answer before"
+NAMES_MAX = 3
+"""Of values that are left alone, as many are named in `status`."""
 
 PROBE_S_MAX = 30.0
 PATIENCE_S_MAX = 30.0
+
+_log = logging.getLogger(__name__)
+
+
+class Mute(NamedTuple):
+    request: Request
+    for_s: float
+    until: float
 
 
 class PollClass:
@@ -42,8 +64,11 @@ class PollClass:
         self.due = -inf
         self._points = points
         self._plan = plan
+        self._known: set[Request] = set()
         self._silent: Request | None = None
-        self._mute: dict[str, float] = {}
+        self._silences = 0
+        self._answers = 0
+        self._mutes: dict[str, Mute] = {}
 
     @property
     def learned(self) -> list[str]:
@@ -53,6 +78,24 @@ class PollClass:
     @property
     def blocks(self) -> list[Block]:
         return self._plan.blocks
+
+    @property
+    def muted(self) -> list[str]:
+        """Values that are not asked for at present."""
+        now = asyncio.get_running_loop().time()
+        return [name for name, mute in self._mutes.items() if now < mute.until]
+
+    def doubts(self, block: Block) -> bool:
+        """Whether the unit may have no answer for it, whatever it has for others."""
+        return block.request == self._silent or self._is_mute(block)
+
+    def heard(self, request: Request) -> None:
+        """The unit answered this, with values or a refusal."""
+        self._known.add(request)
+        if self._silent == request:
+            self._silent = None
+        for name in [name for name, mute in self._mutes.items() if mute.request == request]:
+            self._unmute(name)
 
     def nothing(self, reason: str) -> dict[str, str]:
         """The quality of a poll that read nothing."""
@@ -66,10 +109,10 @@ class PollClass:
         while blocks:
             block = blocks.popleft()
             if self._is_mute(block):
-                quality[block.points[0].name] = "no answer"
+                quality[block.points[0].name] = NOT_ASKED
                 continue
             try:
-                data = await line.exchange(self.unit.unit.address, block.request)
+                data = await self.unit.exchange(line, block.request)
             except ExceptionAnswer as error:
                 count("exception answers", 1)
                 if error.code in UNREACHED:
@@ -86,8 +129,8 @@ class PollClass:
                 return values, self._rest(block, blocks, str(error), quality), str(error)
             else:
                 self._plan.took(block)
-                if self._silent == block.request:
-                    self._silent = None
+                for name in self._mutes.keys() & {point.name for point in block.points if self._mutes}:
+                    self._unmute(name)
                 found, missing = block.values(data)
                 values.update(found)
                 quality.update(missing)
@@ -95,15 +138,40 @@ class PollClass:
         return values, quality, None
 
     def _was_silent(self, block: Block) -> None:
-        """Some units don't refuse what they haven't, they say nothing: twice in a row is taken for a refusal."""
+        """Some units don't refuse what they haven't, they say nothing, and that while they answer for something else."""
         if self._silent != block.request:
-            self._silent = block.request
-        elif self._plan.cut(block, for_size=False) is None:
-            self._mute[block.points[0].name] = asyncio.get_running_loop().time() + MUTE_S
+            self._silent, self._silences = block.request, 0
+        elif self._answers == self.unit.answers:
+            return
+        self._answers = self.unit.answers
+        self._silences += 1
+        if self._silences < (SILENCES_KNOWN if block.request in self._known else SILENCES_NEW):
+            return
+        self._silent = None
+        if self._plan.cut(block, for_size=False) is None:
+            self._mute(block)
+
+    def _mute(self, block: Block) -> None:
+        (name,) = (point.name for point in block.points)
+        before = self._mutes.get(name)
+        for_s = MUTE_S if before is None else min(2 * before.for_s, MUTE_S_MAX)
+        self._mutes[name] = Mute(block.request, for_s, asyncio.get_running_loop().time() + for_s)
+        if before is None:
+            _log.warning(
+                "%s: no answer for %s, but for others; not asked for %g s, then less and less often, down to once in %g s",
+                self.unit.channel,
+                name,
+                MUTE_S,
+                MUTE_S_MAX,
+            )
+
+    def _unmute(self, name: str) -> None:
+        del self._mutes[name]
+        _log.info("%s: %s is answered again", self.unit.channel, name)
 
     def _is_mute(self, block: Block) -> bool:
-        until = self._mute.get(block.points[0].name)
-        return until is not None and len(block.points) == 1 and asyncio.get_running_loop().time() < until
+        mute = self._mutes.get(block.points[0].name)
+        return mute is not None and len(block.points) == 1 and asyncio.get_running_loop().time() < mute.until
 
     @staticmethod
     def _rest(block: Block, blocks: Iterable[Block], reason: str, quality: dict[str, str]) -> dict[str, str]:
@@ -118,6 +186,8 @@ class Polled:
         self.channel = f"modbus/{unit.device}"
         self.failures = 0
         self.probe_at = inf
+        self.answers = 0
+        self._turn = 0
         limits, lines = unit.limits(hole_max), tuple(known)
         self.classes = [
             PollClass(self, interval, points, Plan(points, limits, lines))
@@ -139,34 +209,61 @@ class Polled:
         wait_s = self._shortest_s * 2 ** min(self.failures - 2, 16) if self.failures > 1 else 0.0
         self.probe_at = asyncio.get_running_loop().time() + min(PROBE_S_MAX, wait_s)
 
+    @property
+    def muted(self) -> str | None:
+        """What an operator should know of values that are not asked for."""
+        names = [name for each in self.classes for name in each.muted]
+        return (
+            f"{', '.join(names[:NAMES_MAX])}{' ...' if len(names) > NAMES_MAX else ''}: {NOT_ASKED}"
+            if names
+            else None
+        )
+
+    async def exchange(self, line: Line, request: Request) -> bytes:
+        """As the line's, and what was answered is remembered."""
+        try:
+            data = await line.exchange(self.unit.address, request)
+        except ExceptionAnswer as error:
+            if error.code not in UNREACHED:
+                self._heard(request)
+            raise
+        self._heard(request)
+        return data
+
+    def _heard(self, request: Request) -> None:
+        self.answers += 1
+        for each in self.classes:
+            each.heard(request)
+
     async def probe(self, line: Line) -> str | None:
         """Why the unit still doesn't answer; None if it does. Raises DeviceError."""
         request = self._probe(line)
         if request is None:
             return "an earlier answer may still come"
         try:
-            await line.exchange(self.unit.address, request)
+            await self.exchange(line, request)
         except NoAnswer as error:
+            self._turn += 1
             return str(error)
         except ExceptionAnswer as error:
             return str(error) if error.code in UNREACHED else None
         return None
 
     def _probe(self, line: Line) -> Request | None:
-        """A short read whose answer can't be taken for one that may still come; best of what is known to be there."""
+        """A short read whose answer can't be taken for one that may still come; another one after each failure, and what is
+        in doubt last.
+        """
         barred = line.may_come(self.unit.address)
-        blocks = [block for each in self.classes for block in each.blocks]
-        for sizes in (_whole_values, _any_part, _a_little_more):
-            for block in blocks:
-                for size in sizes(block):
-                    request = read(block.table, block.at, size)
-                    if request.head not in barred:
-                        return request
-        return None
-
-
-def _whole_values(block: Block) -> Iterable[int]:
-    return sorted(point.end - block.at for point in block.points)
+        doubted = [(each.doubts(block), block) for each in self.classes for block in each.blocks]
+        points = [(doubt, point) for doubt, block in doubted for point in block.points]
+        turn = self._turn % len(points)
+        points = sorted(points[turn:] + points[:turn], key=itemgetter(0))
+        requests = chain(
+            (read(point.table, point.at, point.size) for _, point in points),
+            (read(block.table, block.at, size) for _, block in doubted for size in _any_part(block)),
+            (read(block.table, block.at, size) for _, block in doubted for size in _a_little_more(block)),
+        )
+        return next((request for request in requests if request.head not in barred), None)
 
 
 def _any_part(block: Block) -> Iterable[int]:

@@ -8,6 +8,7 @@ from random import Random
 
 import pytest
 
+from drivers.modbus.polled import NOT_ASKED
 from drivers.modbus.register import Register
 from gateway.errors import DeviceError
 from gateway.testing.emit import FakeEmit
@@ -165,7 +166,7 @@ async def test_what_a_unit_does_not_even_refuse_is_found_out(line: SerialSlave) 
         last = list(bodies(emit.records, "unit-1"))[-10:]
         return len(last) == 10 and all(
             set(body["values"]) == {f"r{at}" for at in places if at != 7}
-            and body["quality"] == {"r7": "no answer"}
+            and body["quality"] == {"r7": NOT_ASKED}
             for body in last
         )
 
