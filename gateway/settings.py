@@ -1,7 +1,7 @@
 """The words settings dataclasses are written in. gateway.config reads them; each layer owns its own dataclass.
 
 A settings class is a frozen, kw-only dataclass whose fields are made with `setting()`. Field types: str, int, float,
-bool, Literal[...], Duration, Size, Rate, Numbers, Address, Secret, Path, list[T], dict[str, T], T | None, and other settings
+bool, Literal[...], Duration, Size, Rate, Numbers, Address, Secret, Path, NameOrPath, list[T], dict[str, T], T | None, and other settings
 classes. The field's `doc` is the documentation: the reference, the JSON Schema and error messages all come from it.
 """
 
@@ -20,6 +20,9 @@ Rate = Annotated[int, "rate"]
 
 Numbers = Annotated[float | list[float], "numbers"]
 """A number or an array of them, as they are written: a whole one stays an int with all its digits."""
+
+NameOrPath = Annotated[str, "name or path"]
+"""A name; or with a slash in it a path, absolute once it is read, and like a Path relative to the folder of the configuration."""
 
 
 class Address(NamedTuple):

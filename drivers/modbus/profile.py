@@ -48,7 +48,9 @@ def load(name: str) -> Profile:
         if state.st_size > PROFILE_BYTES_MAX:
             raise ValueError(f"profile {path}: is larger than {PROFILE_BYTES_MAX} bytes")
         return _read(path, state.st_mtime_ns)
-    except FileNotFoundError:
+    except FileNotFoundError as error:
+        if "/" in name:
+            raise ValueError(f"profile {path}: there is no such file") from error
         known = ", ".join(built_in())
         raise ValueError(f"no profile {name!r}; there are {known}; a path with a slash is your own") from None
     except OSError as error:

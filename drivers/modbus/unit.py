@@ -9,7 +9,7 @@ from drivers.modbus.plan import Limits, Point
 from drivers.modbus.protocol import READ_REGISTERS_MAX
 from drivers.modbus.register import Order, Register, decoder, plain
 from drivers.modbus.register import problems as register_problems
-from gateway.settings import Duration, setting
+from gateway.settings import Duration, NameOrPath, setting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,9 +25,9 @@ class Unit:
         pattern=r"[^/+#\x00-\x1f]{1,100}",
         example='"meter-1"',
     )
-    profile: str | None = setting(
+    profile: NameOrPath | None = setting(
         None,
-        doc="A built-in device profile, or the path of one with a slash in it.",
+        doc="A built-in device profile, or the path of one with a slash in it, relative to the configuration's folder.",
         example='"eastron-sdm230"',
     )
     only: list[str] = setting(

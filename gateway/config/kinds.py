@@ -295,3 +295,20 @@ class PathKind:
 
     def schema(self) -> dict[str, Any]:
         return {"type": "string", "minLength": 1}
+
+
+@dataclass(frozen=True)
+class NameOrPathKind:
+    words: str = "a name, or a path with a slash in it"
+
+    def read(self, value: object, place: Place) -> Any:
+        if not isinstance(value, str) or not value or "\0" in value:
+            place.problem(f"must be {self.words}, not {'empty' if value == '' else sort_of(value)}")
+            return INVALID
+        return str((place.folder / value).absolute()) if "/" in value else value
+
+    def plain(self, value: Any) -> Any:
+        return value
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "string", "minLength": 1}

@@ -16,6 +16,7 @@ from gateway.config.kinds import (
     Bounds,
     ChoiceKind,
     Kind,
+    NameOrPathKind,
     NumberKind,
     NumbersKind,
     PathKind,
@@ -27,7 +28,7 @@ from gateway.config.report import Place, did_you_mean
 from gateway.config.secrets import SecretKind
 from gateway.config.toml import write_value
 from gateway.config.units import DURATION, RATE, SIZE
-from gateway.settings import Address, Duration, Numbers, Rate, Secret, Size
+from gateway.settings import Address, Duration, NameOrPath, Numbers, Rate, Secret, Size
 
 
 @dataclass(frozen=True)
@@ -218,6 +219,7 @@ def kind_of(annotation: Any, metadata: Mapping[str, Any]) -> Kind:
         str: TextKind(metadata["pattern"], metadata["example"], bounds),
         Numbers: NumbersKind(),
         Path: PathKind(),
+        NameOrPath: NameOrPathKind(),
         Address: AddressKind(bounds),
         Secret: SecretKind(),
         Duration: QuantityKind(DURATION, False, bounds),

@@ -9,6 +9,8 @@ from drivers.modbus import DRIVER, Config, problems
 from drivers.modbus.profile import FOLDER, built_in, load
 from drivers.modbus.register import Register
 from drivers.modbus.unit import Unit
+from gateway.config import load as load_configuration
+from gateway.errors import ConfigError
 from gateway.settings import Address
 
 README = FOLDER.parent / "README.md"
@@ -40,6 +42,45 @@ def test_own_profile(tmp_path: Path) -> None:
     path.write_text('summary = "Dryer"\nsource = "its manual"\n[registers]\nwidth = { at = 3 }\n')
     os.utime(path, (1, 1))
     assert list(unit.values()) == ["width", "own"]
+
+
+CONFIGURATION = """
+[gateway]
+id = "plant-7"
+default_topic = "all"
+[kafka]
+bootstrap_servers = ["127.0.0.1:1"]
+[drivers.hall]
+type = "modbus"
+tcp = "127.0.0.1:502"
+[[drivers.hall.units]]
+address = 1
+device = "dryer"
+profile = "./own.toml"
+"""
+
+
+def test_a_path_is_relative_to_the_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever the command is run, and however the configuration is named."""
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "tidegate.toml").write_text(CONFIGURATION)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError) as raised:
+        load_configuration(Path("site/tidegate.toml"))
+    assert str(raised.value) == (
+        f"site/tidegate.toml:13: drivers.hall.units[0].profile: profile {site}/own.toml: there is no such file"
+    )
+    (site / "own.toml").write_text('summary = "Dryer"\nsource = "its manual"\n[registers]\na = { at = 1 }\n')
+    for folder, path in (
+        (tmp_path, "site/tidegate.toml"),
+        (site, "tidegate.toml"),
+        (site, "../site/tidegate.toml"),
+    ):
+        monkeypatch.chdir(folder)
+        loaded = load_configuration(Path(path)).drivers["hall"].settings
+        monkeypatch.chdir("/")
+        assert list(loaded.units[0].values()) == ["a"]
 
 
 @pytest.mark.parametrize(
