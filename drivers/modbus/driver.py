@@ -2,6 +2,9 @@
 
 A unit that doesn't answer goes to the penalty box: it is probed when nothing else is due for as long as that may take, soon
 after the first failure, which may have been noise, and then more and more rarely.
+
+A line that can't be opened or was lost doesn't end the driver: the supervisor would wait up to a minute between its attempts,
+and a device that has its power again must be read within seconds.
 """
 
 import asyncio
@@ -11,6 +14,7 @@ from functools import partial
 from heapq import heapify, heappop, heappush
 from itertools import count
 from math import inf
+from typing import NoReturn
 
 from drivers.modbus import Config, rate_of
 from drivers.modbus.line import Channel, Count, Line, Lost, Open, Received, Timing
@@ -26,6 +30,12 @@ from gateway.settings import Address
 LEARNED_LIFETIME_S = 30 * 86400
 """A device may be replaced by one that refuses less."""
 
+REOPEN_S, REOPEN_S_MAX = 1.0, 4.0
+"""Between attempts to open a line, each time twice as long."""
+
+LOST_RECORDS_S = 30.0
+"""So often every unit has records that say why there is nothing, while its line is lost."""
+
 PENDING_MAX = 4096
 """Records that are not stored yet; more are left out."""
 
@@ -38,6 +48,10 @@ class ModbusDriver:
         self._context = context
         self._scope = f"modbus/{context.name}"
         self._order = count()
+        self._units: list[Polled] = []
+        self._failure: str | None = None
+        self._told = -inf
+        self._reopen_s = REOPEN_S
         self._waiting: list[tuple[float, int, PollClass]] = []
         self._boxed: list[Polled] = []
         self._pending: set[asyncio.Future[None]] = set()
@@ -46,22 +60,47 @@ class ModbusDriver:
         line = line_for(self._config, emit.count)
         hole_max = rate_of(self._config).hole_max
         known = _known(emit.recall(self._scope))
-        units = [Polled(unit, hole_max, known.get(unit.address, ())) for unit in self._config.units]
+        self._units = [Polled(unit, hole_max, known.get(unit.address, ())) for unit in self._config.units]
         now = asyncio.get_running_loop().time()
-        for unit in units:
-            for each in unit.classes:
-                each.due = now
-                self._wait(each)
+        for each in (each for unit in self._units for each in unit.classes):
+            each.due = now
         try:
-            await self._serve(line, emit)
-        except DeviceError as error:
-            for unit in units:
-                emit.device_failed(unit.unit.device, str(error))
-            raise
+            while True:
+                self._waiting.clear()
+                for each in (
+                    each for unit in self._units if unit not in self._boxed for each in unit.classes
+                ):
+                    self._wait(each)
+                try:
+                    await self._serve(line, emit)
+                except DeviceError as error:
+                    self._lost(str(error), emit)
+                await asyncio.sleep(self._reopen_s)
+                self._reopen_s = min(2 * self._reopen_s, REOPEN_S_MAX)
         finally:
             line.close()
 
-    async def _serve(self, line: Line, emit: Emit) -> None:
+    def _lost(self, reason: str, emit: Emit) -> None:
+        """The line can't be opened, or is no more."""
+        now = asyncio.get_running_loop().time()
+        if self._failure is None:
+            _log.warning("driver %s: %s; trying again every few seconds", self._context.name, reason)
+        if self._failure == reason and now - self._told < LOST_RECORDS_S:
+            return
+        self._failure, self._told = reason, now
+        time_ms = self._context.clock.wall_ms()
+        for unit in self._units:
+            for each in unit.classes:
+                self._emit(unit, time_ms, {}, each.nothing(reason), reason, emit)
+
+    def _works(self) -> None:
+        self._reopen_s = REOPEN_S
+        if self._failure is not None:
+            _log.info("driver %s: the line works again", self._context.name)
+            self._failure = None
+
+    async def _serve(self, line: Line, emit: Emit) -> NoReturn:
+        """Raises DeviceError."""
         loop = asyncio.get_running_loop()
         probe_s = self._config.answer_timeout + 40 * rate_of(self._config).character_s
         while True:
@@ -75,8 +114,10 @@ class ModbusDriver:
                 and (due - now >= probe_s or now - probe_at >= probe.patience_s)
             ):
                 await self._probe(line, probe, emit)
+                self._works()
             elif due <= now:
                 await self._poll(line, heappop(self._waiting)[2], emit)
+                self._works()
             else:
                 await asyncio.sleep((due if probe_at <= now else min(due, probe_at)) - now)
 

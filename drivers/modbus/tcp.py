@@ -1,6 +1,8 @@
 """Modbus TCP: its transaction ids tell a late answer from the one that is waited for."""
 
 import asyncio
+import os
+import re
 import socket
 from typing import cast
 
@@ -28,12 +30,8 @@ class Connection(asyncio.Protocol):
         try:
             async with asyncio.timeout(CONNECT_S):
                 _, connection = await loop.create_connection(lambda: cls(received, lost), *address)
-        except TimeoutError as error:
-            raise DeviceError(
-                f"can't connect to {address.host}:{address.port}: no answer in {CONNECT_S:g} s"
-            ) from error
         except OSError as error:
-            raise DeviceError(f"can't connect to {address.host}:{address.port}: {error}") from error
+            raise DeviceError(f"can't connect to {address.host}:{address.port}: {_words(error)}") from error
         return connection
 
     def write(self, data: bytes) -> None:
@@ -58,6 +56,16 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport = None
             self._lost(NoAnswer("connection closed"))
+
+
+def _words(error: OSError) -> str:
+    """Of a connection that failed. asyncio makes one error without a number of those of several addresses."""
+    if isinstance(error, TimeoutError) and error.errno is None:
+        return f"no answer in {CONNECT_S:g} s"
+    if isinstance(error, socket.gaierror):
+        return f"no such host: {error.strerror}"
+    number = re.search(r"\[Errno ([0-9]+)\]", str(error))
+    return os.strerror(int(number[1])).lower() if number else str(error)
 
 
 class TcpLine(Line):

@@ -1,6 +1,7 @@
 """Over TCP: values of every sort, the fewest requests, and nothing taken for what it is not."""
 
 import asyncio
+import logging
 import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -11,7 +12,6 @@ import pytest
 from drivers.modbus import Config
 from drivers.modbus.register import Register
 from drivers.modbus.unit import Unit
-from gateway.errors import DeviceError
 from gateway.settings import Address
 from gateway.testing.emit import FakeEmit
 from gateway.testing.modbus_slave import ModbusUnit, Part, TcpAsked, TcpSlave, frame, tcp_frame
@@ -164,15 +164,26 @@ async def test_a_connection_that_is_cut_is_made_again(slave: TcpSlave) -> None:
     assert all(values == {"a": 1001} for values in good(emit))
 
 
-async def test_a_device_that_is_gone_is_told(slave: TcpSlave) -> None:
+async def test_a_device_that_is_gone_is_told_and_read_again_when_it_is_back(
+    slave: TcpSlave, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The driver itself tries again, within seconds; both units' records say meanwhile why there are no values."""
+    caplog.set_level(logging.INFO)
     emit = FakeEmit()
-    config = bus(slave, unit(1, {"a": Register(at=1)}))
-    with pytest.raises(DeviceError, match=rf"can't connect to 127.0.0.1:{slave.port}"):  # noqa: PT012
-        async with running(config, emit) as task:
-            await emit.stored(1)
-            await slave.close()
-            await asyncio.wait([task])
-    assert emit.failures[-1][0] == "unit-1"
+    reason = f"can't connect to 127.0.0.1:{slave.port}: connection refused"
+    async with running(bus(slave, unit(1, {"a": Register(at=1)}), unit(2, {"a": Register(at=1)})), emit):
+        await emit.until(lambda: len(good(emit)) > 2)
+        await slave.close()
+        await emit.until(lambda: {("unit-1", reason), ("unit-2", reason)} <= set(emit.failures))
+        for device in ("unit-1", "unit-2"):
+            *_, last = bodies(emit.records, device)
+            assert (last["values"], last["quality"]) == ({}, {"a": reason})
+        outage = len(good(emit))
+        await slave.listen()
+        await emit.until(lambda: len(good(emit)) > outage + 3, within_s=20)
+    assert caplog.messages[-1] == "driver bus: the line works again"
+    assert sum(reason in message for message in caplog.messages) == 1
+    assert emit.events["polls skipped"] > 0
 
 
 @pytest.mark.slow
