@@ -84,7 +84,7 @@ class Register:
     )
     bits: str | None = setting(
         None,
-        doc='Only these bits, 0 the lowest: "3" is a boolean, "4-7" a number.',
+        doc='Only these bits, 0 the lowest: "3" is a boolean, "4-7" a number; of a signed type with a sign, the highest of them.',
         pattern="[0-9]+(-[0-9]+)?",
     )
     scale: float = setting(1.0, doc="What is read is multiplied by this.")
@@ -137,8 +137,13 @@ class Register:
     @property
     def named(self) -> "Whole":
         """The numbers that `names` may stand for."""
+        if self.holds == "bool":
+            return Whole(0, 1)
         bits = self.bit_range
-        return self.whole if bits is None else Whole.binary(bits[1] - bits[0] + 1, signed=False)
+        if bits is None:
+            return self.whole
+        width = bits[1] - bits[0] + 1
+        return Whole.binary(width, signed=width > 1 and self.holds not in UNSIGNED)
 
 
 class Whole(NamedTuple):
@@ -189,8 +194,8 @@ def _wrong_shape(register: Register) -> Iterator[tuple[str, str]]:
         yield "at", f"the addresses are 0 to {ADDRESSES - 1}, and it takes {register.count}"
     bits = register.bit_range
     if bits is not None:
-        if holds not in UNSIGNED:
-            yield "bits", f"is for unsigned numbers, not {holds}"
+        if holds not in WHOLE or holds == "bcd":
+            yield "bits", f"is for binary whole numbers, not {holds}"
         elif not bits[0] <= bits[1] < 16 * register.count:
             yield (
                 "bits",
@@ -205,8 +210,8 @@ def _wrong_shape(register: Register) -> Iterator[tuple[str, str]]:
             yield field, f"must be between {-SCALE_MAX:g} and {SCALE_MAX:g}"
     if register.scale == 0:
         yield "scale", "must not be 0"
-    if register.names and holds not in WHOLE:
-        yield "names", f"are for whole numbers, not {holds}"
+    if register.names and holds not in WHOLE and holds != "bool":
+        yield "names", f"are for whole numbers, coils and discrete inputs, not {holds}"
     if register.sentinels and holds in ("bool", "string"):
         yield "invalid", f"is for numbers, not {holds}"
 
@@ -304,12 +309,22 @@ def _divisor(register: Register) -> int | None:
 def decoder(register: Register, word_order: Order, byte_order: Order) -> Decode:
     """The orders are the unit's, for a register without its own."""
     if register.holds == "bool":
-        return lambda data, offset: bool(data[offset >> 3] >> (offset & 7) & 1)
+        return _bit(register)
     order = _permutation(register.count, register.word_order or word_order, register.byte_order or byte_order)
     if register.holds == "string":
         return _string(register.count, order)
     raw = _bcd(register.count, order) if register.holds == "bcd" else _number(register.holds, order)
     return _refined(register, raw)
+
+
+def _bit(register: Register) -> Decode:
+    names = _names(register)
+
+    def decode(data: bytes, offset: int) -> Value:
+        bit = data[offset >> 3] >> (offset & 7) & 1
+        return _named(names, bit) if names else bool(bit)
+
+    return decode
 
 
 def _permutation(count: int, word_order: Order, byte_order: Order) -> tuple[int, ...] | None:
@@ -368,14 +383,14 @@ def _refined(register: Register, raw: Callable[[bytes, int], float]) -> Decode:
     if bits is None and not register.names and not register.sentinels:
         return lambda data, at: round(raw(data, at) * scale + offset, digits)
     low, width = (0, 0) if bits is None else (bits[0], bits[1] - bits[0] + 1)
-    names, sentinels = _names(register), _sentinels(register)
+    names, sentinels, lowest = _names(register), _sentinels(register), register.named.low
 
     def decode(data: bytes, at: int) -> Value:
         number = raw(data, at)
         if number in sentinels:
             raise NoValue(NOTHING)
         if width:
-            number = int(number) >> low & (1 << width) - 1
+            number = ((int(number) >> low) - lowest & (1 << width) - 1) + lowest
         if names:
             return _named(names, number)
         if width == 1:
@@ -439,8 +454,9 @@ def writing(
     if register.table in ("input", "discrete"):
         raise ValueError(f"{register.table} can only be read")
     if register.holds == "bool":
-        on = _switch(text)
-        return [write_coil(register.at, on), write_coils(register.at, [on])], on
+        on = bool(_unscaled(register, text)) if register.names else _switch(text)
+        value = _names(register).get(int(on), on)
+        return [write_coil(register.at, on), write_coils(register.at, [on])], value
     if register.bit_range is not None:
         if register.count > 1 or (register.byte_order or byte_order) == "little":
             raise ValueError("bits can only be written in a single register in the usual order")
@@ -464,11 +480,11 @@ def _writing_bits(register: Register, text: str, bits: tuple[int, int]) -> tuple
     width = high - low + 1
     is_switch = width == 1 and not register.names
     number = int(_switch(text)) if is_switch else int(_unscaled(register, text))
-    if not 0 <= number < 1 << width:
+    if not register.named.low <= number <= register.named.high:
         raise ValueError(f"{number} does not fit into {width} bits")
     mask = (1 << width) - 1 << low
-    expected = decoder(register, "big", "big")(struct.pack(">H", number << low), 0)
-    return [mask_register(register.at, 0xFFFF ^ mask, number << low)], expected
+    expected = decoder(register, "big", "big")(struct.pack(">H", number << low & mask), 0)
+    return [mask_register(register.at, 0xFFFF ^ mask, number << low & mask)], expected
 
 
 def encode(register: Register, text: str, word_order: Order, byte_order: Order) -> tuple[int, ...]:

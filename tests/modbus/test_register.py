@@ -100,7 +100,12 @@ def test_any_bytes_are_a_value_or_none(raw: bytes, holds: Type) -> None:
         (Register(at=65533, type="uint64"), "at", "it takes 4"),
         (Register(at=0, bits="16"), "bits", "0 to 15"),
         (Register(at=0, bits="7-4"), "bits", "low first"),
-        (Register(at=0, type="int16", bits="3"), "bits", "unsigned"),
+        (Register(at=0, type="float32", bits="3"), "bits", "is for binary whole numbers, not float32"),
+        (
+            Register(at=0, table="coil", names={"2": "on"}),
+            "names",
+            "2 is never read from bool; possible are 0 to 1",
+        ),
         (Register(at=0, scale=0.0), "scale", "must not be 0"),
         (Register(at=0, scale=0.1, names={"0": "off"}), "scale", "without names"),
         (Register(at=0, scale=0.1, bits="3"), "scale", "a single bit is a boolean"),
@@ -147,6 +152,15 @@ def test_what_makes_no_sense_is_said(register: Register, field: str, message: st
     assert message in text
 
 
+def test_the_halves_of_a_signed_register_have_signs() -> None:
+    for raw, high, low in ((b"\xfe\x05", -2, 5), (b"\x7f\x80", 127, -128), (b"\0\xff", 0, -1)):
+        halves = [Register(at=0, type="int16", bits=bits) for bits in ("8-15", "0-7")]
+        assert [list(problems(half)) for half in halves] == [[], []]
+        assert [decoder(half, "big", "big")(raw, 0) for half in halves] == [high, low]
+    assert decoder(Register(at=0, type="int16", bits="15"), "big", "big")(b"\x80\0", 0) is True
+    assert decoder(Register(at=0, type="int16", bits="8-15", scale=0.5), "big", "big")(b"\xff\0", 0) == -0.5
+
+
 @pytest.mark.parametrize(
     ("register", "raw"),
     [
@@ -180,6 +194,7 @@ def test_a_sentinel_in_either_spelling_is_no_value(register: Register, raw: str)
         (Register(at=0, type="int32", names={"2147483648": "lost"}), "80000000"),
         (Register(at=0, bits="4-6", names={"7": "lost"}), "0070"),
         (Register(at=0, bits="4-6", names={"-1": "lost"}), "0070"),
+        (Register(at=0, type="int16", bits="4-6", names={"7": "lost"}), "0070"),
     ],
 )
 def test_a_name_in_either_spelling_is_read_and_written(register: Register, raw: str) -> None:
@@ -199,6 +214,12 @@ def test_a_name_in_either_spelling_is_read_and_written(register: Register, raw: 
         (Register(at=0, bits="3", byte_order="little"), "1", "usual order"),
         (Register(at=0, bits="3"), "2", "neither on nor off"),
         (Register(at=0, bits="4-7"), "16", "does not fit into 4 bits"),
+        (Register(at=0, type="int16", bits="4-7"), "8", "does not fit into 4 bits"),
+        (
+            Register(at=0, table="coil", names={"0": "shut", "1": "open"}),
+            "on",
+            "none of its names: shut, open",
+        ),
         (Register(at=0), "many", "is not a number"),
         (Register(at=0, type="float32"), "inf", "not a number that can be written"),
         (Register(at=0, type="float32"), "1e39", "does not fit"),
@@ -220,6 +241,8 @@ def test_what_can_not_be_written_is_said(register: Register, text: str, message:
         (Register(at=0, table="coil"), "ON", [5, 15], True),
         (Register(at=0, bits="3"), "on", [22], True),
         (Register(at=0, bits="4-7"), "9", [22], 9),
+        (Register(at=0, type="int16", bits="8-15"), "-2", [22], -2),
+        (Register(at=0, table="coil", names={"0": "shut", "1": "open"}), "open", [5, 15], "open"),
         (Register(at=0, bits="4-7", scale=0.5), "4.5", [22], 4.5),
         (Register(at=0, bits="0-1", names={"2": "auto"}), "auto", [22], "auto"),
     ],
