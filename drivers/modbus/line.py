@@ -32,6 +32,10 @@ class NoAnswer(Exception):
     """A request was not answered in time, or not whole; the text says how."""
 
 
+class OtherUnit(NoAnswer):
+    """Nothing came but an answer in another unit's name."""
+
+
 class Channel(Protocol):
     """Bytes both ways: gateway.port.Port or a TCP connection."""
 
@@ -144,8 +148,15 @@ class Line:
 
     def _give_up(self) -> None:
         if self._answer is not None and not self._answer.done():
+            other = self._other_unit()
             text = "no whole answer" if self._received else "no answer"
-            self._answer.set_exception(NoAnswer(text))
+            self._answer.set_exception(
+                NoAnswer(text) if other is None else OtherUnit(f"no answer, but one of unit {other}")
+            )
+
+    def _other_unit(self) -> int | None:
+        """In whose name the request was answered instead."""
+        raise NotImplementedError
 
     def _lose(self, why: Exception) -> None:
         self._channel = None

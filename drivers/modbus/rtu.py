@@ -145,6 +145,12 @@ class RtuLine(Line):
             del late[next(iter(late))]
         self._rest_s = max(self._timing.rest_s, min(self._answer_s, self._timing.answer_timeout_s))
 
+    def _other_unit(self) -> int | None:
+        if self._request is None or not self._received:
+            return None
+        unit = self._received[0]
+        return None if rtu_answer(self._received, unit, self._request) is None else unit
+
     def _restart(self) -> None:
         if self._reopen:
             self.close()

@@ -71,10 +71,11 @@ def _words(error: OSError) -> str:
 class TcpLine(Line):
     _transaction = 0
     _unit = 0
+    _other: int | None = None
 
     def _send(self, channel: Channel, unit: int, request: Request) -> float:
         self._transaction = (self._transaction + 1) % TRANSACTIONS
-        self._unit = unit
+        self._unit, self._other = unit, None
         channel.write(tcp_frame(self._transaction, unit, request.pdu))
         return 0.0
 
@@ -87,12 +88,16 @@ class TcpLine(Line):
                     self._count("late answers", 1)
                 elif frame.unit != self._unit:
                     self._count("answers of a wrong unit", 1)
+                    self._other = frame.unit
                 else:
                     self._found(frame.pdu)
         except ValueError:
             self._count("frames that are not Modbus", 1)
             self.close()
             self._lose(NoAnswer("not a Modbus answer"))
+
+    def _other_unit(self) -> int | None:
+        return self._other
 
     def _restart(self) -> None:
         self.close()

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 LACKING = 1
+WITHOUT = "a bus that is not configured is HOST:PORT, rtu:HOST:PORT or a port such as /dev/ttyUSB0"
 
 Bus = Annotated[
     str,
@@ -72,7 +73,7 @@ def scan(
     config: Configuration = None,
     as_json: Json = False,
 ) -> None:
-    """Ask every address for holding register 0; whoever answers, even with a refusal, is there."""
+    """Ask every address for holding register 0; whoever answers, even with a refusal or another address, is there."""
     limits = re.fullmatch(r"([0-9]{1,3})(?:-([0-9]{1,3}))?", units)
     if limits is None or not int(limits[1]) <= int(limits[2] or limits[1]) <= 255:
         raise CommandError(f"--units {units!r} is not FIRST-LAST, addresses from 0 to 255", os.EX_USAGE)
@@ -136,7 +137,7 @@ def read(
         raise typer.Exit(LACKING)
 
 
-@app.command()
+@app.command(context_settings={"ignore_unknown_options": True})  # -5 is a value
 def write(
     bus: Bus,
     what: Annotated[
@@ -156,6 +157,9 @@ def write(
     as_json: Json = False,
 ) -> None:
     """Write one value, and show what it was and what it is now. Exit code 1 if that is not what was written."""
+    for word in what:
+        if re.match("--[a-z]", word):
+            raise CommandError(f"no such option: {word}", os.EX_USAGE)
     if len(what) != (3 if at is None else 1):
         raise CommandError("needs DEVICE NAME VALUE of the configuration, or --at and VALUE", os.EX_USAGE)
     found = _bus(bus, mode, timeout, config)
@@ -175,13 +179,18 @@ def _bus(name: str, mode: str | None, timeout: float | None, config: Path | None
     import drivers.modbus as modbus
 
     if "/" not in name and ":" not in name:
-        loaded = configured(config).drivers
+        try:
+            loaded = configured(config).drivers
+        except CommandError as error:
+            raise CommandError(f"{error}; {WITHOUT}", error.exit_code) from error
         buses = {
             known: driver.settings for known, driver in loaded.items() if driver.manifest.name == "modbus"
         }
         if name not in buses:
             known = ", ".join(buses) or "none"
-            raise CommandError(f"no bus {name!r} in the configuration; there are: {known}", os.EX_USAGE)
+            raise CommandError(
+                f"no bus {name!r} in the configuration; there are: {known}; {WITHOUT}", os.EX_USAGE
+            )
         found: Config = buses[name]
         return found if timeout is None else dataclasses.replace(found, answer_timeout=timeout)
     form = modbus.Config(units=[], answer_timeout=timeout or 0.5)
@@ -255,7 +264,7 @@ def _chosen(bus: "Config", names: list[str]) -> list["Unit"]:
 
 
 async def _ask(line: "Line", addresses: range) -> dict[int, str]:
-    from drivers.modbus.line import NoAnswer
+    from drivers.modbus.line import NoAnswer, OtherUnit
     from drivers.modbus.protocol import UNREACHED, ExceptionAnswer
     from drivers.modbus.protocol import read as request
 
@@ -268,6 +277,8 @@ async def _ask(line: "Line", addresses: range) -> dict[int, str]:
             except ExceptionAnswer as error:
                 if error.code not in UNREACHED:
                     found[address] = f"refuses holding register 0: {error}"
+            except OtherUnit as error:
+                found[address] = str(error)
             except NoAnswer:
                 pass
             progress(number)

@@ -103,6 +103,10 @@ async def test_write_shows_what_it_did(tidegate: Run, slave: TcpSlave) -> None:
     bus = f"127.0.0.1:{slave.port}"
     done = await tidegate("modbus", "write", bus, "--unit", 7, "--at", 0, "--type", "int16", "--", "-5")
     assert done.out == "0: 215 -> -5\n"
+    done = await tidegate("modbus", "write", "hall", "dryer", "temperature", "-12.5", "--json")
+    assert json.loads(done.out)["after"] == -12.5
+    done = await tidegate("modbus", "write", bus, "-7", "--unit", 7, "--at", 0, "--type", "int16")
+    assert done.out == "0: -125 -> -7\n"
 
 
 async def test_a_unit_that_knows_only_function_16(tidegate: Run, slave: TcpSlave) -> None:
@@ -139,6 +143,26 @@ async def test_scan(tidegate: Run, slave: TcpSlave, tmp_path: Path) -> None:
     assert json.loads(done.out) == {"unit": 3, "answer": "holding register 0 is 5"}
 
 
+async def test_an_answer_in_another_units_name_is_told(tidegate: Run, slave: TcpSlave) -> None:
+    slave.behave = lambda asked: [Part(0.0, tcp_frame(asked.transaction, 255, asked.answer[7:]))]
+    told = "no answer, but one of unit 255"
+    read, scanned, written = await asyncio.gather(
+        tidegate("modbus", "read", "hall", "dryer", "setpoint"),
+        tidegate("modbus", "scan", "hall", "--units", "7"),
+        tidegate("modbus", "write", "hall", "dryer", "setpoint", "1"),
+    )
+    assert f"setpoint  -  {told}" in read.out
+    assert [line.split(maxsplit=1) for line in scanned.out.splitlines()[1:]] == [["7", told]]
+    assert (written.code, written.err) == (1, f"tidegate: setpoint: {told}; it was {told}\n")
+
+
+async def test_without_a_configuration_the_form_of_a_bus_is_told(tidegate: Run, site: Path) -> None:
+    (site / "tidegate.toml").unlink()
+    done = await tidegate("modbus", "read", "ttyUSB0", "--at", "0")
+    assert done.code == 66
+    assert done.err.endswith("is HOST:PORT, rtu:HOST:PORT or a port such as /dev/ttyUSB0\n")
+
+
 async def test_check_and_try(tidegate: Run, slave: TcpSlave) -> None:
     checked, tried = await asyncio.gather(tidegate("check"), tidegate("try", "hall", "-n", "2", "--json"))
     assert "drivers.hall: 2 units, 7 values, 4 requests a second" in checked.out
@@ -149,6 +173,9 @@ async def test_check_and_try(tidegate: Run, slave: TcpSlave) -> None:
 
 IMPOSSIBLE = [
     (("read", "halle"), 64, "no bus 'halle' in the configuration; there are: hall"),
+    (("read", "ttyUSB0", "--at", "0"), 64, "is HOST:PORT, rtu:HOST:PORT or a port such as /dev/ttyUSB0"),
+    (("read", "127.0.0.1", "--at", "0"), 64, "is HOST:PORT, rtu:HOST:PORT or a port such as /dev/ttyUSB0"),
+    (("write", "hall", "dryer", "setpoint", "--jsn"), 64, "no such option: --jsn"),
     (("read", "hall", "drier"), 64, "no device 'drier' on the bus; there are: dryer, meter"),
     (("read", "hall", "dryer", "x"), 64, "dryer has no 'x'; there are: temperature, setpoint"),
     (("read", "127.0.0.1:1"), 64, "needs --at or --profile"),
@@ -157,7 +184,7 @@ IMPOSSIBLE = [
         64,
         "is neither HOST:PORT, rtu:HOST:PORT nor a serial port",
     ),
-    (("read", "127.0.0.1:1", "--at", "0"), 69, "can't connect to 127.0.0.1:1"),
+    (("read", "127.0.0.1:1", "--at", "0"), 69, "can't connect to 127.0.0.1:1: connection refused"),
     (("read", "127.0.0.1:1", "--at", "0", "--type", "float"), 64, "--at 0.type: 'float' is not possible"),
     (
         ("read", "127.0.0.1:1", "--at", "65535", "--type", "int32"),
