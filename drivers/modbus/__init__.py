@@ -10,6 +10,9 @@ from gateway.driver import Manifest
 from gateway.port import PortSettings
 from gateway.settings import Address, Duration, setting
 
+RTU_CHARACTER_BITS = 11
+"""As the specification has them, with parity or a second stop bit; how a serial server's line is set is not known."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
@@ -20,6 +23,13 @@ class Config:
         None,
         doc="Or of a serial server that passes on RTU frames as they are.",
         example='"192.168.1.21:4001"',
+    )
+    baud_rate: int | None = setting(
+        None,
+        doc="Bits a second on the line behind rtu_over_tcp, so that its load is known and long answers get their time.",
+        minimum=50,
+        maximum=4_000_000,
+        example="19200",
     )
     serial: PortSettings | None = setting(None, doc="Or the serial port of an RTU line.")
     answer_timeout: Duration = setting(
@@ -42,7 +52,7 @@ def rate_of(config: Config) -> load.LineRate:
     if config.tcp is not None:
         return load.LineRate(load.HOLE_REGISTERS_TCP, config.pause)
     if config.serial is None:
-        return load.LineRate(load.HOLE_REGISTERS_RTU, config.pause)
+        return load.LineRate(load.HOLE_REGISTERS_RTU, config.pause, config.baud_rate or 0, RTU_CHARACTER_BITS)
     serial = config.serial
     return load.LineRate(load.HOLE_REGISTERS_RTU, config.pause, serial.baud_rate, serial.bits_per_character)
 
@@ -55,6 +65,9 @@ def problems(config: Config) -> Sequence[tuple[str, str]]:
     found: list[tuple[str, str]] = []
     if sum(way is not None for way in (config.tcp, config.rtu_over_tcp, config.serial)) != 1:
         found.append(("", "a bus needs one of tcp, rtu_over_tcp and serial"))
+    if config.baud_rate is not None and config.rtu_over_tcp is None:
+        right = "; write serial.baud_rate" if config.serial is not None else ""
+        found.append(("baud_rate", f"is of the line behind rtu_over_tcp{right}"))
     if config.serial is not None and config.serial.data_bits != 8:
         found.append(("serial.data_bits", "RTU needs characters of 8 bits"))
     for number, one in enumerate(config.units):
@@ -74,7 +87,12 @@ def problems(config: Config) -> Sequence[tuple[str, str]]:
 
 
 def notes(config: Config) -> Sequence[str]:
-    return load.notes(config.units, rate_of(config))
+    told = load.notes(config.units, rate_of(config))
+    if config.rtu_over_tcp is not None and config.baud_rate is None:
+        told.append(
+            "what share of the line's time that is can't be known without baud_rate, that of the line behind rtu_over_tcp"
+        )
+    return told
 
 
 DRIVER = Manifest(

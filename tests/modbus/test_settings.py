@@ -24,6 +24,8 @@ def unit(address: int = 1, device: str = "a", **more: object) -> Unit:
     [
         (Config(units=[unit()]), "", "a bus needs one of tcp, rtu_over_tcp and serial"),
         (Config(tcp=TCP, serial=PORT, units=[unit()]), "", "a bus needs one of"),
+        (Config(tcp=TCP, baud_rate=9600, units=[unit()]), "baud_rate", "is of the line behind rtu_over_tcp"),
+        (Config(serial=PORT, baud_rate=9600, units=[unit()]), "baud_rate", "write serial.baud_rate"),
         (
             Config(serial=dataclasses.replace(PORT, data_bits=7), units=[unit()]),
             "serial.data_bits",
@@ -87,6 +89,18 @@ def test_the_load_is_what_the_bytes_take() -> None:
     )
     [note] = DRIVER.notes(Config(tcp=TCP, units=meters(4, 1.0)))
     assert note == "3 units, 90 values, 9 requests a second"
+
+
+def test_the_load_of_a_line_behind_a_serial_server() -> None:
+    [(where, text)] = DRIVER.problems(Config(rtu_over_tcp=TCP, baud_rate=19_200, units=meters(12, 0.5)))
+    assert (where, "of the line's time at 19,200 baud" in text) == ("units", True)
+    [note] = DRIVER.notes(Config(rtu_over_tcp=TCP, baud_rate=19_200, units=[unit()]))
+    assert note.endswith("2% of the line's time at 19,200 baud, if units take 10 ms to answer")
+    unknown = Config(rtu_over_tcp=TCP, units=meters(12, 0.5))
+    assert DRIVER.problems(unknown) == []
+    assert DRIVER.notes(unknown)[1] == (
+        "what share of the line's time that is can't be known without baud_rate, that of the line behind rtu_over_tcp"
+    )
 
 
 def test_channels() -> None:

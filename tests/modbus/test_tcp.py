@@ -1,6 +1,7 @@
 """Over TCP: values of every sort, the fewest requests, and nothing taken for what it is not."""
 
 import asyncio
+import dataclasses
 import logging
 import struct
 from collections.abc import AsyncIterator, Callable
@@ -214,11 +215,13 @@ async def test_ticks_that_passed_are_counted_and_not_made_up_for(slave: TcpSlave
 
 
 class SerialServer:
-    """Passes RTU frames on to unit 1, whose register 1 is 4711; while `busy` it hangs up at once."""
+    """Passes RTU frames on to unit 1, whose registers are 4711; while `busy` it hangs up at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, delay_s: float = 0.0) -> None:
         self.busy = False
-        self._unit = ModbusUnit({1: 4711})
+        self._unit = ModbusUnit(dict.fromkeys(range(200), 4711))
+        self._delay_s = delay_s
+        self._serving: list[asyncio.Task[None]] = []
 
     @asynccontextmanager
     async def listening(self) -> AsyncIterator[Config]:
@@ -227,9 +230,14 @@ class SerialServer:
         async with server:
             units = [unit(1, {"a": Register(at=1)})]
             yield Config(rtu_over_tcp=address, units=units, answer_timeout=0.03)
+            await asyncio.gather(*self._serving)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._serving.append(task)
         while not self.busy and (request := await reader.read(8)):
+            await asyncio.sleep(self._delay_s)
             writer.write(frame(request[0], self._unit.answer(request[1:-2])))
         writer.close()
 
@@ -239,6 +247,20 @@ async def test_rtu_frames_through_a_serial_server() -> None:
     async with SerialServer().listening() as config, running(config, emit):
         await emit.until(lambda: len(good(emit)) > 2)
     assert good(emit)[0] == {"a": 4711}
+
+
+async def test_a_long_answer_behind_a_serial_server_has_the_time_of_its_characters() -> None:
+    """125 registers take 1.2 s at 2400 baud; nothing comes before the serial server has all of them."""
+    server = SerialServer(delay_s=0.3)
+    registers = {f"r{at}": Register(at=at) for at in range(125)}
+    async with server.listening() as config:
+        units = [unit(1, registers, interval=60.0)]
+        for baud_rate, expected in ((None, []), (2400, [dict.fromkeys(registers, 4711)])):
+            emit = FakeEmit()
+            config = dataclasses.replace(config, units=units, baud_rate=baud_rate)
+            async with running(config, emit):
+                await emit.stored(1)
+            assert good(emit) == expected
 
 
 async def test_a_serial_server_that_hangs_up_is_asked_again() -> None:
