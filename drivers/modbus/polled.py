@@ -50,7 +50,9 @@ _log = logging.getLogger(__name__)
 
 
 class Mute(NamedTuple):
-    request: Request
+    """Of a block that can't be cut: one value, or several that share registers."""
+
+    names: frozenset[str]
     for_s: float
     until: float
 
@@ -68,7 +70,7 @@ class PollClass:
         self._silent: Request | None = None
         self._silences = 0
         self._answers = 0
-        self._mutes: dict[str, Mute] = {}
+        self._mutes: dict[Request, Mute] = {}
 
     @property
     def learned(self) -> list[str]:
@@ -83,7 +85,7 @@ class PollClass:
     def muted(self) -> list[str]:
         """Values that are not asked for at present."""
         now = asyncio.get_running_loop().time()
-        return [name for name, mute in self._mutes.items() if now < mute.until]
+        return [name for mute in self._mutes.values() if now < mute.until for name in sorted(mute.names)]
 
     def doubts(self, block: Block) -> bool:
         """Whether the unit may have no answer for it, whatever it has for others."""
@@ -94,8 +96,8 @@ class PollClass:
         self._known.add(request)
         if self._silent == request:
             self._silent = None
-        for name in [name for name, mute in self._mutes.items() if mute.request == request]:
-            self._unmute(name)
+        if request in self._mutes:
+            self._unmute(request)
 
     def nothing(self, reason: str) -> dict[str, str]:
         """The quality of a poll that read nothing."""
@@ -109,7 +111,7 @@ class PollClass:
         while blocks:
             block = blocks.popleft()
             if self._is_mute(block):
-                quality[block.points[0].name] = NOT_ASKED
+                quality.update((point.name, NOT_ASKED) for point in block.points)
                 continue
             try:
                 data = await self.unit.exchange(line, block.request)
@@ -125,12 +127,12 @@ class PollClass:
                     blocks.extendleft(reversed(parts))
             except NoAnswer as error:
                 count("requests without an answer", 1)
+                quality = self._rest(block, blocks, str(error), quality)
                 self._was_silent(block)
-                return values, self._rest(block, blocks, str(error), quality), str(error)
+                return values, quality, str(error)
             else:
                 self._plan.took(block)
-                for name in self._mutes.keys() & {point.name for point in block.points if self._mutes}:
-                    self._unmute(name)
+                self._found_again(block)
                 found, missing = block.values(data)
                 values.update(found)
                 quality.update(missing)
@@ -152,30 +154,39 @@ class PollClass:
             self._mute(block)
 
     def _mute(self, block: Block) -> None:
-        (name,) = (point.name for point in block.points)
-        before = self._mutes.get(name)
+        before = self._mutes.get(block.request)
         for_s = MUTE_S if before is None else min(2 * before.for_s, MUTE_S_MAX)
-        self._mutes[name] = Mute(block.request, for_s, asyncio.get_running_loop().time() + for_s)
+        names = frozenset(point.name for point in block.points)
+        self._mutes[block.request] = Mute(names, for_s, asyncio.get_running_loop().time() + for_s)
         if before is None:
             _log.warning(
                 "%s: no answer for %s, but for others; not asked for %g s, then less and less often, down to once in %g s",
                 self.unit.channel,
-                name,
+                ", ".join(sorted(names)),
                 MUTE_S,
                 MUTE_S_MAX,
             )
 
-    def _unmute(self, name: str) -> None:
-        del self._mutes[name]
-        _log.info("%s: %s is answered again", self.unit.channel, name)
+    def _found_again(self, block: Block) -> None:
+        """What is left alone on its own may be read along with others."""
+        for request, mute in list(self._mutes.items()):
+            if mute.names <= {point.name for point in block.points}:
+                self._unmute(request)
+
+    def _unmute(self, request: Request) -> None:
+        names = self._mutes.pop(request).names
+        _log.info("%s: %s answered again", self.unit.channel, ", ".join(sorted(names)))
 
     def _is_mute(self, block: Block) -> bool:
-        mute = self._mutes.get(block.points[0].name)
-        return mute is not None and len(block.points) == 1 and asyncio.get_running_loop().time() < mute.until
+        mute = self._mutes.get(block.request)
+        return mute is not None and asyncio.get_running_loop().time() < mute.until
 
-    @staticmethod
-    def _rest(block: Block, blocks: Iterable[Block], reason: str, quality: dict[str, str]) -> dict[str, str]:
-        return {**quality, **{point.name: reason for one in (block, *blocks) for point in one.points}}
+    def _rest(
+        self, block: Block, blocks: Iterable[Block], reason: str, quality: dict[str, str]
+    ) -> dict[str, str]:
+        for one in (block, *blocks):
+            quality.update((point.name, NOT_ASKED if self._is_mute(one) else reason) for point in one.points)
+        return quality
 
 
 class Polled:

@@ -97,7 +97,7 @@ async def test_a_value_that_is_left_alone_is_told_and_comes_back(
     assert not any(qualities(emit)[back:])
     begins, ends = caplog.messages[-2:]
     assert begins.startswith("modbus/unit-1: no answer for r7, but for others; not asked for 4 s")
-    assert ends == "modbus/unit-1: r7 is answered again"
+    assert ends == "modbus/unit-1: r7 answered again"
 
 
 @pytest.mark.parametrize("dead", [3, 5])
@@ -107,3 +107,16 @@ async def test_a_silent_register_at_the_edge_of_a_block_is_found_out(slave: TcpS
     async with running(bus(slave, 3, 4, 5), emit):
         await emit.until(lambda: qualities(emit)[-1:] == [{f"r{dead}": NOT_ASKED}], within_s=20)
     assert set(list(bodies(emit.records))[-1]["values"]) == {"r3", "r4", "r5"} - {f"r{dead}"}
+
+
+async def test_values_that_share_a_silent_register_are_left_alone_together(slave: TcpSlave) -> None:
+    slave.behave = lambda asked: [] if touches(asked, 7) else [Part(0.0, asked.answer)]
+    registers = {"low": Register(at=7, bits="0-7"), "high": Register(at=7, bits="8-15"), "r9": Register(at=9)}
+    units = [unit(1, registers, holes=False)]
+    emit = FakeEmit()
+    config = Config(tcp=Address("127.0.0.1", slave.port), units=units, answer_timeout=0.1)
+    async with running(config, emit):
+        await emit.until(lambda: emit.failures[-1:] == [("unit-1", f"high, low: {NOT_ASKED}")], within_s=20)
+    *_, last = bodies(emit.records)
+    assert last["values"] == {"r9": 9}
+    assert last["quality"] == {"low": NOT_ASKED, "high": NOT_ASKED}
