@@ -51,7 +51,7 @@ async def test_on_a_full_disk_nothing_is_accepted_until_there_is_room_again(tmp_
                     refused.append(answer)
             assert {(answer.status, answer.headers["retry-after"]) for answer in refused} == {(503, "10")}
             assert {answer.body["detail"] for answer in refused} == {
-                "the gateway's queue or disk is full; nothing was stored"
+                "nothing was stored: the disk is full: database or disk is full"
             }
             others.unlink()
             await client.send(post(b"again"))
