@@ -20,6 +20,16 @@ def test_a_page_is_read_as_it_was_written() -> None:
     assert "(2): no run has written a row yet" in proof.page(rows)
 
 
+def test_a_link_that_was_back_too_late_is_marked() -> None:
+    slow = Row("11", "cut", 1, 1, 0, 0, 7.5, "make cuts")
+    text = proof.page(
+        {("11", "cut"): slow, ("11", "cut shortly"): slow._replace(what="cut shortly", recovery_s=4.9)}
+    )
+    assert "| 7.5>5 |" in text
+    assert "| 4.9 |" in text
+    assert proof.written(text)["11", "cut"] == slow
+
+
 @pytest.fixture
 def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """What a run tells; the page is one of its own."""
