@@ -198,7 +198,7 @@ async def test_records_are_never_silently_taken_to_another_place(
         assert numbers(kafka.read(topic)) == [0]
         await sync.adopt(None)
         await delivered(queue)
-        with pytest.raises(CommandError, match="nothing to agree to"):
+        with pytest.raises(CommandError, match="nothing to decide"):
             await sync.adopt("lost")  # it would wait, and decide the next case unseen
     assert numbers(kafka.read(topic)) == [0, 1]
     await queue.close()

@@ -39,6 +39,7 @@ class Stored(NamedTuple):
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """What waits seconds for a real cluster waits milliseconds for this one."""
     monkeypatch.setattr("gateway.sync.sync.BACKOFF_S", (0.001, 0.002))
+    monkeypatch.setattr("gateway.sync.sync.REFUSED_BACKOFF_S", (0.001, 0.002))
     monkeypatch.setattr("gateway.sync.sync.STOP_S", 0.01)
     monkeypatch.setattr("gateway.sync.sync.PARKED_S", 0.01)
     monkeypatch.setattr("gateway.sync.topics.PARKED_S", 0.01)
