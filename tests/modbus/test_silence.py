@@ -52,6 +52,7 @@ async def test_two_lost_answers_with_an_answered_probe_between_them_are_no_refus
     assert [quality for quality in qualities(emit) if quality] == [{"r3": "no answer"}] * 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("places", [(3,), (3, 4, 5, 30, 31)], ids=["one value", "two blocks"])
 async def test_a_line_that_loses_a_tenth_gives_nine_tenths(tmp_path: Path, places: tuple[int, ...]) -> None:
     random = Random(3)
