@@ -35,6 +35,7 @@ T = TypeVar("T")
 MEMORY = Path("/dev/shm")
 STEPS = 60
 IMAGES_EACH = 2000
+AHEAD = 4
 AGAIN_SHARE, AGAIN_STEPS, AGAIN_IMAGES = 1 / 50, 3, 25
 """Of the images, the start-up and a few calls after it are recorded too, and cut again."""
 
@@ -213,8 +214,10 @@ def sweep(images: int, seed: int, processes: int) -> Found:
     waiting: deque[tuple[int, Future[Found]]] = deque()
     with ProcessPoolExecutor(processes) as pool:
         while (left := images - total.images.total()) > 0:
-            while len(waiting) <= processes and (more := left - sum(share for share, _ in waiting)) > 0:
-                share = min(more // (processes + 1 - len(waiting)) + 1, IMAGES_EACH)
+            # Results are taken in order: more waiting, or who is done first has nothing to do.
+            ahead = AHEAD * processes
+            while len(waiting) < ahead and (more := left - sum(share for share, _ in waiting)) > 0:
+                share = min(more // (ahead - len(waiting)) + 1, IMAGES_EACH)
                 waiting.append((share, pool.submit(run, next(seeds), share)))
             total.add(waiting.popleft()[1].result())
     return total
