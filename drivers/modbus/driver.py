@@ -102,24 +102,19 @@ class ModbusDriver:
     async def _serve(self, line: Line, emit: Emit) -> NoReturn:
         """Raises DeviceError."""
         loop = asyncio.get_running_loop()
-        probe_s = self._config.answer_timeout + 40 * rate_of(self._config).character_s
+        silence_s = self._config.answer_timeout + 40 * rate_of(self._config).character_s
         while True:
             now = loop.time()
             due = self._waiting[0][0] if self._waiting else inf
-            probe = min(self._boxed, key=lambda unit: unit.probe_at, default=None)
-            probe_at = inf if probe is None else probe.probe_at
-            if (
-                probe is not None
-                and now >= probe_at
-                and (due - now >= probe_s or now - probe_at >= probe.patience_s)
-            ):
+            probe = min(self._boxed, key=lambda unit: unit.penalty.probe_at, default=None)
+            if probe is not None and probe.penalty.may_probe(now, due, silence_s):
                 await self._probe(line, probe, emit)
                 self._works()
             elif due <= now:
                 await self._poll(line, heappop(self._waiting)[2], emit)
                 self._works()
             else:
-                await asyncio.sleep((due if probe_at <= now else min(due, probe_at)) - now)
+                await asyncio.sleep(due - now if probe is None else probe.penalty.pause_s(now, due))
 
     def _wait(self, each: PollClass) -> None:
         heappush(self._waiting, (each.due, next(self._order), each))
@@ -130,7 +125,7 @@ class ModbusDriver:
         self._emit(each.unit, time_ms, values, quality, failure or each.unit.muted, emit)
         self._advance(each, emit)
         if failure is not None:
-            each.unit.failed()
+            each.unit.penalty.failed(asyncio.get_running_loop().time())
             self._boxed.append(each.unit)
             self._waiting = [entry for entry in self._waiting if entry[2].unit is not each.unit]
             heapify(self._waiting)
@@ -149,15 +144,15 @@ class ModbusDriver:
         failure = await unit.probe(line)
         device = unit.unit.device
         if failure is None:
-            if unit.failures > 1:
+            if unit.penalty.failures > 1:
                 _log.info("driver %s: %s answers again", self._context.name, device)
-            unit.failures = 0
+            unit.penalty.answered()
             self._boxed.remove(unit)
             for each in unit.classes:
                 self._wait(each)
             return
-        unit.failed()
-        if unit.failures == 2:
+        unit.penalty.failed(asyncio.get_running_loop().time())
+        if unit.penalty.failures == 2:
             _log.warning("driver %s: %s failed: %s", self._context.name, device, failure)
         time_ms = self._context.clock.wall_ms()
         for each in unit.classes:

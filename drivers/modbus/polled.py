@@ -25,6 +25,7 @@ from drivers.modbus.protocol import (
     read,
 )
 from drivers.modbus.unit import Unit
+from gateway.penalty import Penalty
 from gateway.record import Value
 
 TOO_MUCH = frozenset((ILLEGAL_ADDRESS, ILLEGAL_VALUE, DEVICE_FAILURE))
@@ -42,9 +43,6 @@ MUTE_S, MUTE_S_MAX = 4.0, 60.0
 NOT_ASKED = "not asked, because there was no answer before"
 NAMES_MAX = 3
 """Of values that are left alone, as many are named in `status`."""
-
-PROBE_S_MAX = 30.0
-PATIENCE_S_MAX = 30.0
 
 _log = logging.getLogger(__name__)
 
@@ -195,8 +193,6 @@ class Polled:
     def __init__(self, unit: Unit, hole_max: int, known: Iterable[str]) -> None:
         self.unit = unit
         self.channel = f"modbus/{unit.device}"
-        self.failures = 0
-        self.probe_at = inf
         self.answers = 0
         self._turn = 0
         limits, lines = unit.limits(hole_max), tuple(known)
@@ -204,21 +200,7 @@ class Polled:
             PollClass(self, interval, points, Plan(points, limits, lines))
             for interval, points in unit.classes().items()
         ]
-
-    @property
-    def _shortest_s(self) -> float:
-        return min(each.interval for each in self.classes)
-
-    @property
-    def patience_s(self) -> float:
-        """How long a probe waits for a time when nothing else is due; then it is made all the same."""
-        return min(self._shortest_s, PATIENCE_S_MAX) if self.failures == 1 else PATIENCE_S_MAX
-
-    def failed(self) -> None:
-        """To be probed at once after the first failure, which may have been noise; then later and later."""
-        self.failures += 1
-        wait_s = self._shortest_s * 2 ** min(self.failures - 2, 16) if self.failures > 1 else 0.0
-        self.probe_at = asyncio.get_running_loop().time() + min(PROBE_S_MAX, wait_s)
+        self.penalty = Penalty(min(each.interval for each in self.classes))
 
     @property
     def muted(self) -> str | None:

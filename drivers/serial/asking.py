@@ -8,19 +8,16 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from math import inf
 
 from drivers.serial import Request, octets
 from drivers.serial.protocol import Decoder, Message
 from gateway.clock import Clock
+from gateway.penalty import PROBE_S_MAX, Penalty
 from gateway.port import Port
 
 REST_S = 0.02
 """Between an answer and the next request, so that the device has let go of a two-wire line."""
-
-PROBE_S_MAX = 30.0
-PATIENCE_S_MAX = 30.0
 
 UNASKED = "frames that nobody asked for"
 UNANSWERED = "requests without an answer"
@@ -29,38 +26,27 @@ SKIPPED_TICKS = "skipped ticks"
 _log = logging.getLogger(__name__)
 
 
-@dataclass
 class Asked:
-    """A request and when it is sent next; with failures it is in the penalty box."""
+    """A request, and when it is sent next unless it is in the penalty box."""
 
-    name: str
-    request: Request
-    due: float
-    failures: int = 0
+    def __init__(self, name: str, request: Request, due: float) -> None:
+        self.name = name
+        self.request = request
+        self.due = due
+        self.penalty = Penalty(request.interval, max(PROBE_S_MAX, request.interval))
 
     @property
     def silence_s(self) -> float:
         """How long no other device can be asked if this one doesn't answer."""
         return 2 * self.request.timeout + REST_S
 
-    @property
-    def patience_s(self) -> float:
-        """How long a probe waits for a time when nothing else is due; then it is made all the same."""
-        return min(self.request.interval, PATIENCE_S_MAX) if self.failures == 1 else PATIENCE_S_MAX
-
-    def failed(self, now: float) -> None:
-        """To be probed at once after the first failure; then later and later."""
-        self.failures += 1
-        interval = self.request.interval
-        wait_s = interval * 2 ** min(self.failures - 2, 16) if self.failures > 1 else 0.0
-        self.due = now + min(max(PROBE_S_MAX, interval), wait_s)
-
     def answered(self, now: float) -> int:
         """Ticks that came while the line was busy; they are left out, none waits for its turn twice."""
         interval = self.request.interval
-        skipped = 0 if self.failures else int((now - self.due) // interval)
-        self.due = (now if self.failures else self.due + skipped * interval) + interval
-        self.failures = 0
+        boxed = self.penalty.failures > 0
+        skipped = 0 if boxed else int((now - self.due) // interval)
+        self.due = (now if boxed else self.due + skipped * interval) + interval
+        self.penalty.answered()
         return skipped
 
 
@@ -98,7 +84,7 @@ class Asker:
                 continue
             self._waiting = None
             self._came.set()
-            if one.failures:
+            if one.penalty.failures:
                 _log.info("driver %s: %s answers again", self._driver, one.name)
             yield one.name, message
 
@@ -106,19 +92,16 @@ class Asker:
         """The one whose turn it is, when it has come."""
         while True:
             now = self._monotonic()
-            polled = min((one for one in self._all if not one.failures), key=_due, default=None)
-            probed = min((one for one in self._all if one.failures), key=_due, default=None)
+            polled = min(
+                (one for one in self._all if not one.penalty.failures), key=lambda one: one.due, default=None
+            )
+            probed = min(self._all, key=lambda one: one.penalty.probe_at)
             due = inf if polled is None else polled.due
-            probe_due = inf if probed is None else probed.due
-            if (
-                probed is not None
-                and probe_due <= now
-                and (due - now >= probed.silence_s or now - probe_due >= probed.patience_s)
-            ):
+            if probed.penalty.may_probe(now, due, probed.silence_s):
                 return probed
             if polled is not None and due <= now:
                 return polled
-            await asyncio.sleep((due if probe_due <= now else min(due, probe_due)) - now)
+            await asyncio.sleep(probed.penalty.pause_s(now, due))
 
     async def _ask(self, one: Asked, port: Port, decoder: Decoder) -> None:
         request = one.request
@@ -138,14 +121,10 @@ class Asker:
         self._failed(one, f"no answer in {request.timeout:g} s")
         # An answer that comes late would be taken for that of the device asked next.
         await asyncio.sleep(request.timeout)
-        one.failed(self._monotonic())
+        one.penalty.failed(self._monotonic())
 
     def _failed(self, one: Asked, reason: str) -> None:
         self._count(UNANSWERED, 1)
         self._unanswered(one.name, reason)
-        if not one.failures:
+        if not one.penalty.failures:
             _log.warning("driver %s: %s gives %s", self._driver, one.name, reason)
-
-
-def _due(one: Asked) -> float:
-    return one.due
