@@ -25,7 +25,7 @@ from aiocoap.util.asyncio.recvmsg import create_recvmsg_datagram_endpoint
 
 from drivers.coap.exchanges import FINGERPRINT_BYTES, Exchanges
 from drivers.coap.protocol import ACCEPT, CONTENT_FORMAT, Problem, parse, understood
-from gateway.errors import DeviceError
+from gateway.driver import cannot_listen
 from gateway.settings import Address
 
 LOGGER = "drivers.coap.aiocoap"
@@ -212,14 +212,13 @@ class Endpoint(Context):
 async def _bound(address: Address) -> socket.socket:
     """An IPv6 socket, where IPv4 addresses are mapped ones. No other process may share its port."""
     loop = asyncio.get_running_loop()
-    where = f"{address.host}:{address.port}"
     try:
         found = await loop.getaddrinfo(
             *address, family=socket.AF_INET6, type=socket.SOCK_DGRAM, flags=socket.AI_V4MAPPED
         )
         bound = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
     except OSError as error:
-        raise DeviceError(f"can't listen on {where}: {error}") from error
+        raise cannot_listen(address, error) from error
     try:
         bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
@@ -229,7 +228,7 @@ async def _bound(address: Address) -> socket.socket:
         bound.bind(found[0][4])
     except OSError as error:
         bound.close()
-        raise DeviceError(f"can't listen on {where}: {error}") from error
+        raise cannot_listen(address, error) from error
     return bound
 
 

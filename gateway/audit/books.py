@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from gateway.audit.numbers import INTERVAL_BYTES, Numbers, Range, joined, within, without
 from gateway.audit.report import Cause, Clash, Lane, Missing, Report
 from gateway.errors import CommandError
-from gateway.queue import UNREAD, Salvaged
+from gateway.queue import UNREAD, Salvaged, numbered
 
 INTERVALS_MAX = 8_000_000
 """128 MB. A million records a partition that is read ahead of the others need at most as many."""
@@ -407,12 +407,7 @@ def _pieces(queue: str, saved: Mapping[str, Any]) -> list[Salvaged]:
     all_told = sum(numbers.size for numbers in lost) == saved["lost_records"]
     known_to = max((numbers.first - 1 for numbers in lost), default=0)
     end = saved["last"] if all_told else known_to
-    pieces: list[Salvaged] = []
-    following = 1
-    for first, last in without([Range(saved["first"], end)], joined(lost)):
-        pieces.append(Salvaged(queue, first, last - first + 1, following))
-        following += pieces[-1].records
-    return pieces
+    return numbered(queue, saved["first"], end, joined(lost))
 
 
 def _renumbered(numbers: Sequence[Range], pieces: Sequence[Salvaged]) -> list[Range]:

@@ -28,6 +28,7 @@ class Changes:
 
 def changes(old: Config, new: Config) -> Changes:
     before, after = old.drivers.keys(), new.drivers.keys()
+    kept = kept_until_restart(old, new)
     return Changes(
         drivers_added=frozenset(after - before),
         drivers_removed=frozenset(before - after),
@@ -39,24 +40,20 @@ def changes(old: Config, new: Config) -> Changes:
         log=old.log != new.log,
         metrics=old.metrics != new.metrics,
         needs_restart=(
-            *(
-                path
-                for path in _differing("gateway", old.gateway, new.gateway)
-                if path != "gateway.default_topic"
-            ),
-            *_differing("queue", old.queue, new.queue),
-            # The queue writes to the ledger lane too, and was opened with its topic.
-            *(path for path in _differing("kafka", old.kafka, new.kafka) if path == "kafka.ledger_topic"),
+            *_differing("gateway", kept.gateway, new.gateway),
+            *_differing("queue", kept.queue, new.queue),
+            *_differing("kafka", kept.kafka, new.kafka),
         ),
     )
 
 
 def kept_until_restart(started: Config, new: Config) -> Config:
-    """The new one, with what `needs_restart` names as the process was started."""
+    """The new one, but for what only a restart of the process can change."""
     return dataclasses.replace(
         new,
         gateway=dataclasses.replace(started.gateway, default_topic=new.gateway.default_topic),
         queue=started.queue,
+        # The queue writes to the ledger lane too, and was opened with its topic.
         kafka=dataclasses.replace(new.kafka, ledger_topic=started.kafka.ledger_topic),
     )
 

@@ -42,7 +42,7 @@ from gateway.queue.ledger import statement
 from gateway.queue.origin import Former, Origin, Run, Salvaged
 from gateway.queue.past import Past
 from gateway.queue.queue import Queue
-from gateway.queue.salvaged import by_queue
+from gateway.queue.salvaged import by_queue, numbered
 from gateway.queue.schema import LANES
 from gateway.queue.segments import Gap, Segment
 from gateway.queue.settings import QueueSettings
@@ -73,5 +73,6 @@ __all__ = [
     "Shape",
     "Story",
     "by_queue",
+    "numbered",
     "statement",
 ]

@@ -27,8 +27,7 @@ class Past:
     def maybe(self, sent: Collection[str]) -> Sequence[str]:
         """`unmapped`, and of those queues that have `sent` each which may be one that is nameless: any, unless the nearest is
         known by its name. It settled with those before it."""
-        waiting = [piece.queue_id for lane in LANES for piece in self._salvaged[lane]]
-        chain = list(dict.fromkeys(waiting))
+        chain = self._saved_from()
         found = list(self.unmapped)
         for name in self.unmapped:
             before = name.removeprefix(NAMELESS)
@@ -39,8 +38,11 @@ class Past:
 
     def queue_ids(self) -> set[str]:
         """Also of damaged queues in which nothing waited."""
-        pieces = {piece.queue_id for lane in LANES for piece in self._salvaged[lane]}
-        return pieces | self.former_queues.keys() | {*self.unmapped}
+        return {*self._saved_from(), *self.former_queues, *self.unmapped}
+
+    def _saved_from(self) -> list[str]:
+        """Queues of which something waits here, the nearest first."""
+        return list(dict.fromkeys(piece.queue_id for lane in LANES for piece in self._salvaged[lane]))
 
     def formers(self, lane: str) -> dict[str, Former]:
         """{queue id: former}"""

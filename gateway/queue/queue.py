@@ -31,7 +31,6 @@ from gateway.queue.segments import DROPPED, Gap, Segment, cut, payload_bytes
 from gateway.queue.settings import QueueSettings
 from gateway.queue.state import Buried, DeadLetter, Group, LaneState, Outcome
 from gateway.queue.stats import QueueStats, lane_stats
-from gateway.queue.story import Story
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -128,7 +127,7 @@ class Queue:
         loaded = await self._call(self._store.load)
         self.queue_id = loaded.meta["queue_id"]
         self._meta = loaded.meta
-        self._story = Story.parse(loaded.meta["salvage"]) if "salvage" in loaded.meta else None
+        self._story = loaded.story
         self._lanes: dict[str, LaneState] = loaded.lanes
         self._holes = loaded.holes
         self._bytes = loaded.sizes

@@ -39,6 +39,19 @@ def by_queue(pieces: Iterable[Salvaged]) -> dict[str, list[Salvaged]]:
     return queues
 
 
+def numbered(queue_id: str, first: int, last: int, lost: Iterable[tuple[int, int]]) -> list[Salvaged]:
+    """Of `first` to `last` of a queue all were saved but the ranges `lost`, in order: they are numbered from 1 on."""
+    pieces: list[Salvaged] = []
+    begin, following = first, 1
+    for gone, through in (*lost, (last + 1, last + 1)):
+        records = min(gone, last + 1) - begin
+        if records > 0:
+            pieces.append(Salvaged(queue_id, begin, records, following))
+            following += records
+        begin = max(begin, through + 1)
+    return pieces
+
+
 def carried(pieces: Sequence[Salvaged], earlier: Sequence[Salvaged]) -> Iterator[Salvaged]:
     """What `pieces` of a queue had been before, where `earlier` says it of that queue. Both are in order."""
     begin = 0

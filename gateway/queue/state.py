@@ -10,6 +10,7 @@ from gateway.errors import StorageFailing
 from gateway.limits import RECORD_OVERHEAD_BYTES
 from gateway.queue.origin import Origin, Salvaged
 from gateway.queue.segments import Gap
+from gateway.queue.story import Story
 
 FULL_BYTES = 2 << 20
 """A group of so many bytes in memory is committed without waiting for the interval's end."""
@@ -100,7 +101,7 @@ class Outcome:
 
 class Loaded(NamedTuple):
     """What is on the disk. `holes` are (first, last) numbers behind the position that are gone; marks are
-    {(scope, key): (value, expiry)}; sizes are payload bytes; of what was saved the nearest queue's comes first."""
+    {(scope, key): (value, expiry)}; sizes are payload bytes; of what was saved the nearest queue's comes first, and `story` tells of that."""
 
     meta: dict[str, str]
     lanes: dict[str, LaneState]
@@ -108,3 +109,4 @@ class Loaded(NamedTuple):
     sizes: dict[str, int]
     marks: dict[tuple[str, bytes], tuple[bytes, int]]
     salvaged: Mapping[str, list[Salvaged]]
+    story: Story | None

@@ -172,12 +172,11 @@ class Store:
                 if expires >= age_s
             }
             self._forget_marks(age_s)
-            if not self._run_rows() and any(state.next_seq > 1 for state in states.values()):
-                raise apsw.CorruptError("rows of table run are missing")
             pieces = salvaged.load(self._db)
-            if "salvage" in known and not Story.parse(known["salvage"]).has_all(pieces):
+            story = Story.parse(known["salvage"]) if "salvage" in known else None
+            if story is not None and not story.has_all(pieces):
                 raise apsw.CorruptError("rows of table salvage are missing")
-        return Loaded(known, states, holes, sizes, marks, pieces)
+        return Loaded(known, states, holes, sizes, marks, pieces, story)
 
     def _forget_marks(self, age_s: int) -> None:
         """Those of scopes that nobody writes any more; a full disk keeps them."""
@@ -189,9 +188,13 @@ class Store:
 
         A run that gave no number is named nowhere, neither here nor in Kafka, and makes room. Of the others RUNS_MAX are
         kept, and all since the position: Kafka's names one of them, and records that wait were given by them.
-        On a full disk the run is written with the first commit that succeeds, which is the first to give a number.
+        On a full disk the run is written with the first commit that succeeds, which is the first to give a number. Raises
+        StorageDamaged where numbers were given and no run is there.
         """
-        self._run = 1 + max((row[0] for row in self._run_rows()), default=0)
+        earlier = self._run_rows()
+        if not earlier and any(first > 1 for first in firsts.values()):
+            raise StorageDamaged("the queue's database is damaged: rows of table run are missing")
+        self._run = 1 + max((row[0] for row in earlier), default=0)
         self._run_unwritten = self._run_row(run, firsts)
         with suppress(QueueFull):
             self._store_run()

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from gateway.queue.origin import Salvaged
+from gateway.queue.salvaged import numbered
 
 LOST_MAX = 100
 
@@ -46,12 +47,8 @@ class SavedLane:
 
     def pieces(self, queue_id: str) -> list[Salvaged] | None:
         """What the table of salvage says of queue `queue_id`; None if more was lost than is told here."""
-        pieces: list[Salvaged] = []
-        begin, end = self.first or 1, self.last or 0
-        for lost in (*self.lost, Lost(end + 1, end + 1, None, 0)):
-            if begin < lost.first <= end + 1:
-                pieces.append(Salvaged(queue_id, begin, lost.first - begin, 1 + _records(pieces)))
-            begin = max(begin, lost.last + 1)
+        lost = ((one.first, one.last) for one in self.lost)
+        pieces = numbered(queue_id, self.first or 1, self.last or 0, lost)
         return pieces if _records(pieces) == self.records else None
 
     def has_all(self, salvaged: Sequence[Salvaged], queue_id: str) -> bool:

@@ -1,7 +1,7 @@
 """From a driver's record to an entry for the queue: the topic, the key and the headers that it will have in Kafka."""
 
 import re
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
@@ -130,7 +130,7 @@ def problems(
 def hidden(routes: Sequence[RouteSettings], drivers: Sequence[str]) -> list[tuple[str, str]]:
     """Routes that never take a record, as (path, message): one before them takes all that they could."""
     found = []
-    taken = [{driver for driver in drivers if fnmatchcase(driver, route.from_)} for route in routes]
+    taken = [set(_heard(route, drivers)) for route in routes]
     for index, route in enumerate(routes):
         for before, earlier in enumerate(routes[:index]):
             if taken[index] <= taken[before] and earlier.match in ("#", route.match):
@@ -141,10 +141,14 @@ def hidden(routes: Sequence[RouteSettings], drivers: Sequence[str]) -> list[tupl
     return found
 
 
+def _heard(route: RouteSettings, drivers: Iterable[str]) -> list[str]:
+    return [driver for driver in drivers if fnmatchcase(driver, route.from_)]
+
+
 def _route_problems(
     route: RouteSettings, drivers: Sequence[str], reserved: Set[str]
 ) -> list[tuple[str, str]]:
-    taken = [driver for driver in drivers if fnmatchcase(driver, route.from_)]
+    taken = _heard(route, drivers)
     found = [("topic", message) for message in _topic_problems(route.topic, taken, reserved)]
     if not taken:
         found.append(
