@@ -6,23 +6,27 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from gateway.config.nested import nested
+
 
 def unusable(settings: Any, path: str) -> Iterator[tuple[str, str]]:
     """As (path, why)."""
-    if not dataclasses.is_dataclass(settings):
-        return
+    for where, table in nested(path, settings):
+        if dataclasses.is_dataclass(table):
+            yield from _unusable(table, where)
+
+
+def _unusable(table: Any, path: str) -> Iterator[tuple[str, str]]:
     files: dict[str, Path] = {}
-    for field in dataclasses.fields(settings):
-        value = getattr(settings, field.name)
-        if field.name in ("cert", "key", "ca", "client_ca") and isinstance(value, Path):
+    for name in ("cert", "key", "ca", "client_ca"):
+        value = getattr(table, name, None)
+        if isinstance(value, Path):
             try:
                 value.open("rb").close()
-                files[field.name] = value
+                files[name] = value
             except OSError as error:
-                yield f"{path}.{field.name}", f"{value}: {error.strerror}"
-        else:
-            yield from unusable(value, f"{path}.{field.name.rstrip('_')}")
-    if "cert" in files and ("key" in files or getattr(settings, "key", None) is None):
+                yield f"{path}.{name}", f"{value}: {error.strerror}"
+    if "cert" in files and ("key" in files or getattr(table, "key", None) is None):
         try:
             # A key with a password would be asked for at the terminal.
             ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(

@@ -1,6 +1,5 @@
 """Secrets: read when they are used, from the environment, a file or a systemd credential; never printed."""
 
-import dataclasses
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.config.kinds import INVALID, sort_of
+from gateway.config.nested import nested
 from gateway.config.report import Place, did_you_mean
 from gateway.settings import Secret
 
@@ -115,18 +115,10 @@ class SecretKind:
 
 def unreadable(settings: Any, path: str) -> Iterator[tuple[str, str]]:
     """Secrets that can't be read here and now, as (path, why)."""
-    if isinstance(settings, Secret):
-        try:
-            if not settings.reveal():
-                yield path, f"the secret from {settings.source} is empty"
-        except (LookupError, OSError, UnicodeDecodeError) as error:
-            yield path, str(error)
-    elif dataclasses.is_dataclass(settings):
-        for field in dataclasses.fields(settings):
-            yield from unreadable(getattr(settings, field.name), f"{path}.{field.name.rstrip('_')}")
-    elif isinstance(settings, dict):
-        for name, item in settings.items():
-            yield from unreadable(item, f"{path}.{name}")
-    elif isinstance(settings, list):
-        for index, item in enumerate(settings):
-            yield from unreadable(item, f"{path}[{index}]")
+    for where, secret in nested(path, settings):
+        if isinstance(secret, Secret):
+            try:
+                if not secret.reveal():
+                    yield where, f"the secret from {secret.source} is empty"
+            except (LookupError, OSError, UnicodeDecodeError) as error:
+                yield where, str(error)

@@ -27,7 +27,7 @@ from typing import NamedTuple
 from gateway.clock import SystemClock
 from gateway.queue import Queue
 from tests.crash.crash import MEMORY, OneThread
-from tests.damage.damage import HELD, SILENT, Kafka, Untrue, examine, law
+from tests.damage.damage import HELD, SILENT, Kafka, Untrue, copied, examine, law
 from tests.damage.victim import LAST_COMMIT, SMALL, Victim, make_victim, settings
 from tests.damage.wounds import PAGE, copy_page, swap_pages
 from tests.proof import Row, tell
@@ -148,8 +148,7 @@ def run(subjects: dict[str, Subject], cases: Sequence[Case]) -> Found:
         for case in cases:
             victim, kafka, content = subjects[case.victim]
             folder = Path(name) / "files"
-            shutil.rmtree(folder, ignore_errors=True)
-            shutil.copytree(victim.folder, folder)
+            copied(victim, folder)
             hurt = bytearray(content)
             case.hurt(hurt)
             (folder / "queue.db").write_bytes(hurt)

@@ -278,6 +278,12 @@ def sweep(times: int, seed: int, only: int | None = None) -> dict[str, Found]:
     return found
 
 
+def copied(victim: Victim, folder: Path) -> None:
+    """Instead of what is there."""
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(victim.folder, folder)
+
+
 def tell_rows(found: Mapping[str, Found], command: str) -> None:
     """What is destroyed is lost; the claim is that it is told."""
     for wound, one in found.items():
@@ -296,8 +302,7 @@ def _sample(
     found: Found,
     number: int,
 ) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(victim.folder, folder)
+    copied(victim, folder)
     hurt(folder, wound, rng)
     found.acknowledged += len(victim.values)
     try:

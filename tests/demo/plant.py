@@ -40,6 +40,8 @@ START_S = 60.0
 DEVICES_END_S = 60.0
 DRAIN_S = 60.0
 COMMIT_S = 2.0
+"""What a commit on a busy disk may take."""
+
 STILL_S = 2.0
 STALLED_S = 10.0
 """The gateway tries to reach Kafka after random waits that grow with the outage; only after a first success counts this."""

@@ -38,6 +38,19 @@ def damage(world: World) -> None:
     Quarantine(world.folder / "queue.db").suspect(StorageDamaged("seen in use"))
 
 
+async def killed_before_it_confirmed(
+    world: World, monkeypatch: pytest.MonkeyPatch, *records: tuple[str, bytes, int]
+) -> None:
+    """Kafka has one record, and then `records`: more than the disk knows to be delivered."""
+    monkeypatch.setattr("gateway.queue.queue.CONFIRM_INTERVAL_S", 3600.0)
+    await world.start()
+    await world.emit(SMALL)
+    await world.quiet()
+    await world.emit(*records)
+    await world.quiet()
+    await world.kill()
+
+
 async def saved_without_a_link(world: World) -> None:
     damage(world)
     world.stored.clear()  # the numbers begin anew
@@ -328,13 +341,7 @@ async def test_damage_that_hits_what_is_known_of_a_former_queue(
     world: World, flaw: str, formers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Kafka knows only the first, and has more of it than the disk knew. Of the nearest one the story tells it, too."""
-    monkeypatch.setattr("gateway.queue.queue.CONFIRM_INTERVAL_S", 3600.0)
-    await world.start()
-    await world.emit(SMALL)
-    await world.quiet()
-    await world.emit(SMALL, SMALL)
-    await world.quiet()
-    await world.kill()
+    await killed_before_it_confirmed(world, monkeypatch, SMALL, SMALL)
     for _ in range(formers):
         await saved_without_a_link(world)
     alter(world.folder / "queue.db", flaw)
@@ -360,13 +367,7 @@ async def test_one_bit_is_damage_enough_for_a_former_queues_numbers(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also what the second salvage said of them is lost in a third one."""
-    monkeypatch.setattr("gateway.queue.queue.CONFIRM_INTERVAL_S", 3600.0)
-    await world.start()
-    await world.emit(SMALL)
-    await world.quiet()
-    await world.emit(SMALL)
-    await world.quiet()
-    await world.kill()
+    await killed_before_it_confirmed(world, monkeypatch, SMALL)
     for _ in range(2):
         await saved_without_a_link(world)
     take_rows(world.folder / "queue.db", "salvage")
@@ -416,13 +417,7 @@ async def test_a_queue_whose_own_name_is_lost_may_be_the_one_that_kafka_knows(
     world: World, times: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither the database nor the lock says it."""
-    monkeypatch.setattr("gateway.queue.queue.CONFIRM_INTERVAL_S", 3600.0)
-    await world.start()
-    await world.emit(SMALL)
-    await world.quiet()
-    await world.emit(SMALL)
-    await world.quiet()
-    await world.kill()
+    await killed_before_it_confirmed(world, monkeypatch, SMALL)
     for _ in range(times):
         await world.start(connect=False)
         await world.emit(SMALL)
@@ -443,13 +438,7 @@ async def test_a_queue_whose_own_name_is_lost_may_be_the_one_that_kafka_knows(
 
 async def saved_before_it_sent(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Kafka knows only the queue before, and has more of it than the disk knew."""
-    monkeypatch.setattr("gateway.queue.queue.CONFIRM_INTERVAL_S", 3600.0)
-    await world.start()
-    await world.emit(SMALL)
-    await world.quiet()
-    await world.emit(SMALL)
-    await world.quiet()
-    await world.kill()
+    await killed_before_it_confirmed(world, monkeypatch, SMALL)
     await saved_without_a_link(world)
 
 
