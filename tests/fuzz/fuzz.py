@@ -27,10 +27,11 @@ from tests.proof import Row, tell
 TARGETS = {target.name: target for group in (mqtt, http, coap, fieldbus, stored) for target in group.TARGETS}
 PROCESSES = 2
 CORPUS_MAX = 2000
-TRACED_EVERY, LARGE_TRACED_EVERY = 16, 256
-"""Tracing costs fifty times an input, and new branches are mostly seen in small ones."""
+TRACED_EVERY, SELDOM_TRACED_EVERY = 16, 256
+"""Tracing costs fifty times an input, and new branches are mostly seen in small ones, and early."""
 
 LARGE_BYTES = 400
+EARLY_INPUTS = 100_000
 
 HANG_S = 20.0
 """Of the process's time."""
@@ -69,7 +70,8 @@ def fuzz(target: Target, count: int, seed: str) -> Result:
     accepted, seeds_branches, work_max, memory = 0, 0, 0.0, 0
     for number in range(-len(target.seeds), count):
         data = mutator.next() if number >= 0 else target.seeds[number]
-        traced = number < 0 or number % (TRACED_EVERY if len(data) < LARGE_BYTES else LARGE_TRACED_EVERY) == 0
+        often = number < EARLY_INPUTS and len(data) < LARGE_BYTES
+        traced = number < 0 or number % (TRACED_EVERY if often else SELDOM_TRACED_EVERY) == 0
         before = len(branches.taken)
         try:
             accepted += once(target, data, chance, branches if traced else None)
