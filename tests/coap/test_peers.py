@@ -66,10 +66,12 @@ async def test_libcoap_s_client_sends(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 async def test_libcoap_s_client_on_a_bad_line_stores_each_record_once(tmp_path: Path) -> None:
-    """A third of its datagrams never leave; it sends them again."""
+    """Its first datagrams never leave, one or two of them; it sends them again."""
     async with gateway(tmp_path) as one:
         senders = [
-            coap_client(one, "press/4", "-m", "post", "-l", "33%", "-B", "60", "-e", f"{number}")
+            coap_client(
+                one, "press/4", "-m", "post", "-l", f"1-{1 + number % 2}", "-B", "60", "-e", f"{number}"
+            )
             for number in range(10)
         ]
         await asyncio.gather(*senders)

@@ -43,8 +43,12 @@ async def until(condition: Callable[[], bool], within_s: float = 60) -> None:
             await asyncio.sleep(0.02)
 
 
+def all_delivered(queue: Queue) -> bool:
+    return queue.position("main") == queue.next_seq("main") - 1
+
+
 async def delivered(queue: Queue) -> None:
-    await until(lambda: queue.position("main") == queue.next_seq("main") - 1)
+    await until(lambda: all_delivered(queue))
 
 
 def numbers(records: list[Delivered]) -> list[int]:

@@ -10,7 +10,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -23,7 +23,7 @@ from gateway.sync.ledger import ledger_shape
 from gateway.sync.settings import KafkaSettings
 from gateway.testing.kafka import KafkaBroker
 from tests import proof
-from tests.sync.rig import delivered, entries, numbers, until
+from tests.sync.rig import all_delivered, delivered, entries, numbers, until
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.proof]
 
@@ -131,18 +131,26 @@ async def test_two_copies_of_one_card_at_the_same_time(site: Site, tmp_path: Pat
     await queue.close()
     copy(tmp_path / "a", tmp_path / "b")
     first, second = await site.open(tmp_path / "a"), await site.open(tmp_path / "b")
-    async with site.running(first) as one:
+    async with AsyncExitStack() as first_runs, AsyncExitStack() as second_runs:
+        one = await first_runs.enter_async_context(site.running(first))
         await delivered(first)
-        async with site.running(second) as two:
-            for _ in range(5):
-                await site.store(second, 50)
-                await site.store(first, 50)
-                await delivered(second)
-            assert "another gateway delivers as 'plant'" in await held(one)
-            assert two.status().state is LinkState.LIVE
+        two = await second_runs.enter_async_context(site.running(second))
+        for _ in range(5):
+            await site.store(second, 50)
+            await site.store(first, 50)
+            await until(lambda: all_delivered(first) or all_delivered(second))
+        await until(lambda: LinkState.HELD in (one.status().state, two.status().state))
+        sides = [(one, first, first_runs), (two, second, second_runs)]
+        if two.status().state is LinkState.HELD:
+            sides.reverse()
+        [(waits, its, _), (goes_on, others, others_run)] = sides
+        assert "another gateway delivers as 'plant'" in await held(waits)
+        await delivered(others)
+        assert goes_on.status().state is LinkState.LIVE
+        await others_run.aclose()
         since = time.monotonic()
-        await one.adopt(None)
-        await site.recovered(first, since)
+        await waits.adopt(None)
+        await site.recovered(its, since)
     await site.verdict("21", "two copies of one card with what waits in both; then one is switched off")
     for queue in (first, second):
         await queue.close()
