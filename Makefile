@@ -17,15 +17,18 @@
 # make cuts     a cluster of three and the links to it suffer by seed while a gateway delivers, then the count; N=200 SEED= FAULT=
 # make brokers  each of those faults once, with outages of ten minutes
 # make soak     all drivers, one fault after the other, then the verdict and what memory and descriptors did; MINUTES=30 SEED=
+# make nightly  those runs at a night's size, one after the other, onto the page; SEED= for other than the day's,
+#               NIGHTLY="crash:N=1000000 kills:N=1000" for some of them
 # make bench    the design's figures, on this machine; BENCH_COUNT=100000 and BENCH="drain wear" make it smaller
 # make lock     newest versions that pyproject.toml allows, with hashes
 
 PYTHON ?= python3
+NIGHTLY ?= crash:N=1000000 damage:N=2000 bits:N=0 interrupted:N=5000 sweep:N=0 kills:N=1000 cuts:N=200 fuzz:N=1000000 soak:MINUTES=62
 BIN := .venv/bin
 DONE := .venv/.done
 LOCKED = $(BIN)/uv pip compile pyproject.toml -q --universal --python-version 3.11 --generate-hashes --no-header
 
-.PHONY: setup check fix test faults proof kills cuts brokers sweep soak bench demo tools lock fuzz crash damage bits interrupted ext4
+.PHONY: setup check fix test faults proof nightly kills cuts brokers sweep soak bench demo tools lock fuzz crash damage bits interrupted ext4
 .DEFAULT_GOAL := check
 
 setup: $(DONE)
@@ -59,6 +62,12 @@ fuzz: setup
 
 proof: setup tools
 	@rm -f .proof && PROOF=.proof $(BIN)/pytest -q -m proof && $(BIN)/python -m tests.proof .proof
+
+nightly: setup tools
+	@rm -f .proof; failed=; for run in $(NIGHTLY); do \
+		PROOF=.proof $(MAKE) --no-print-directory SEED=$(or $(SEED),$(shell date +%Y%m%d)) $$(echo $$run | tr : ' ') || failed="$$failed $$run"; \
+	done; if [ -e .proof ]; then $(BIN)/python -m tests.proof .proof; fi; \
+	if [ "$$failed" ]; then echo "failed:$$failed" >&2; exit 1; fi
 
 crash: setup
 	$(BIN)/python -m tests.crash.crash --images $(or $(N),100000) --seed $(or $(SEED),1)
