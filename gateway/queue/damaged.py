@@ -1,10 +1,10 @@
 """What can still be read of a damaged database."""
 
 import secrets
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,10 @@ import apsw
 from gateway.codec import DecodeError, Entry, decode
 from gateway.queue import checked, lanes, salvaged
 from gateway.queue.origin import Former, Run, Salvaged
+from gateway.queue.pages import Pages, Row
 from gateway.queue.past import NAMELESS, Past
 from gateway.queue.quarantine import write
+from gateway.queue.ranges import Range, include, overlap
 from gateway.queue.schema import LANES, are_numbers, connect, first_page, segment_first, segment_ids
 from gateway.queue.segments import DROPPED, HEAD, Gap
 from gateway.queue.store import PAGE_BYTES
@@ -24,6 +26,8 @@ FORMERS_MAX = 4
 """So many damaged queues, one saved from the other, are known by their runs."""
 
 UNMAPPED_MAX = 16
+
+RECORDS, WALL_MS = (HEAD.split(",").index(column) for column in ("count", "wall_ms"))
 
 NO_DAMAGE = (apsw.BusyError, apsw.LockedError, apsw.FullError, apsw.CantOpenError, apsw.NoMemError)
 """What can't be read for these reasons can be read another time."""
@@ -39,8 +43,7 @@ class Damaged:
         """`noted_id` is the queue's name, as far as it is known elsewhere. Raises NO_DAMAGE, as all that reads does."""
         _restore_first_page(path)
         self.broken: set[str] = set()
-        self._found: Counter[int] = Counter()
-        self._along: Iterator[Any] = iter(())
+        self._pages = Pages(path, vfs)
         self._db: apsw.Connection | None
         try:
             self._db = connect(path, PAGE_BYTES, vfs)
@@ -107,74 +110,54 @@ class Damaged:
     def segments(self, lane: str, holes: Holes) -> Iterator[tuple[int, list[Entry]]]:
         """(first, entries) of every undelivered segment with a good checksum, in order; one at a time is in memory."""
         low, high = segment_ids(lane)
-        for number in sorted(number for number in self._numbers if low <= number <= high):
-            first = segment_first(number)
-            try:
-                body, wall_ms = self._segment(*self._numbers[number])
-                entries = decode(body)
-            except DecodeError:
+        dropped: list[Range] = []
+        for gap in sorted(Gap(*columns) for _, *columns, _ in self.rows("gap")):
+            if gap.lane == lane:
+                include(dropped, gap.first, gap.last)
+        for number in sorted(number for number in self._segments if low <= number <= high):
+            row, entries = next(self._readable(self._rows(number)), (None, []))
+            begin = segment_first(number)
+            first, last = max(begin, holes.last + 1), begin + len(entries) - 1
+            if row is None or first > last or overlap(dropped, first - 1, last) > last - first:
                 continue
-            skip = max(0, holes.last + 1 - first)
-            if skip < len(entries):
-                yield first + skip, entries[skip:]
-                last = first + len(entries) - 1
-                holes.found(first + skip, last, wall_ms if are_numbers(wall_ms) else None)
+            yield first, entries[first - begin :]
+            wall_ms = row.head[WALL_MS]
+            holes.found(first, last, wall_ms if are_numbers(wall_ms) else None)
 
     @cached_property
-    def _numbers(self) -> Mapping[int, tuple[int, int]]:
-        """{id of a segment, as it was written: (as it is found, of how many with that one)}."""
-        numbers: dict[int, tuple[int, int]] = {}
-        doubtful = []
-        for head in self._heads():
-            place = (head[0], self._found[head[0]])
-            self._found[head[0]] += 1
-            if next(checked.sound([head]), None):
-                numbers.setdefault(head[0], place)
-            else:
-                doubtful.append((head, place))
-        for head, place in doubtful:
-            numbers.setdefault(self._written(head, place), place)
-        return numbers
+    def _segments(self) -> Mapping[int, Sequence[int]]:
+        """{id of a segment, as it was written: where rows lie that have it}. Where no way leads to some of them, also of those that were
+        deleted."""
+        known = {row_id for (row_id,) in self._from_both_ends("id", "segment", "id")}
+        cells: dict[int, list[int]] = defaultdict(list)
+        for row in self._pages.rows():
+            row_id = row.head[0]
+            if row_id in known or "segment" in self.broken:
+                written = row_id if _is_good(row) else self._written(row)
+                if written is not None:
+                    cells[written].append(row.cell)
+                elif row_id in known:
+                    cells[row_id].append(row.cell)
+        return cells
 
-    def _heads(self) -> Iterator[Sequence[Any]]:
-        query = f"SELECT {HEAD} FROM segment ORDER BY id"  # noqa: S608 the words are ours
-        yield from self._read(query, (), "segment")
-        if "segment" in self.broken:
-            for head in self._read(f"{query} DESC", (), "segment"):
-                if head[0] in self._found:
-                    return
-                yield head
+    def _rows(self, number: int) -> Sequence[Row]:
+        """The best first: small segments become one, of which the first has the same id."""
+        rows = [row for cell in self._segments[number] if (row := self._pages.row(cell)) is not None]
+        return sorted(rows, key=lambda row: row.head[RECORDS] if _is_good(row) else 0, reverse=True)
 
-    def _written(self, head: Sequence[Any], place: tuple[int, int]) -> int:
-        """The id that a row had whose checksum is wrong, if one bit of it was flipped; else that which it has."""
-        row_id, _, *others, found = head
-        try:
-            records = len(decode(self._segment(*place)[0]))
-        except DecodeError:
-            return int(row_id)
-        bits = (-1 << 63, *(1 << bit for bit in range(63)))
-        written = (
-            row_id ^ bit for bit in bits if checked.checksum((row_id ^ bit, records, *others)) == found
-        )
-        return next(written, int(row_id))
+    def _readable(self, rows: Iterable[Row]) -> Iterator[tuple[Row, list[Entry]]]:
+        for row in rows:
+            with suppress(DecodeError):
+                yield row, decode(self._pages.body(row))
 
-    def _segment(self, row_id: int, which: int) -> tuple[object, Any]:
-        """Its body and its time. A search finds nothing where rows are out of order, and any of those with the same id."""
-        if self._found[row_id] == 1:
-            for body, wall_ms in self._read(
-                "SELECT body,wall_ms FROM segment WHERE id=?", (row_id,), "segment"
-            ):
-                return body, wall_ms
-            for _ in range(2):  # the next one is mostly behind the last
-                for found, body, wall_ms in self._along:
-                    if found == row_id:
-                        return body, wall_ms
-                self._along = self._read("SELECT id,body,wall_ms FROM segment ORDER BY id", (), "segment")
-        for order in ("id", "id DESC"):
-            query = f"SELECT body,wall_ms FROM segment WHERE +id=? ORDER BY {order}"  # noqa: S608 the words are ours
-            for body, wall_ms in islice(self._read(query, (row_id,), "segment"), which, None):
-                return body, wall_ms
-        return None, None
+    def _written(self, row: Row) -> int | None:
+        """The id of a row whose checksum is wrong, if one bit of it was flipped."""
+        row_id, _, *others, found = row.head
+        for _, entries in self._readable([row]):
+            for bit in (-1 << 63, *(1 << bit for bit in range(63))):
+                if checked.checksum((row_id ^ bit, len(entries), *others)) == found:
+                    return int(row_id ^ bit)
+        return None
 
     def formers(self, pieces: Mapping[str, Sequence[Salvaged]]) -> Mapping[str, Mapping[str, Former]]:
         """This queue and those before it, the nearest first; without this one if not all of its runs can be read."""
@@ -191,14 +174,11 @@ class Damaged:
         return dict([(self.queue_id, own), *before.items()][:FORMERS_MAX])
 
     def undelivered_bytes(self) -> int:
-        """Of segments, as far as they can be counted."""
-        query = "SELECT length(body) FROM segment WHERE id BETWEEN ? AND ?"
-        return sum(
-            length
-            for lane, state in self.lanes.items()
-            for (length,) in self._read(query, segment_ids(lane, state.position + 1), "segment")
-            if are_numbers(length)
-        )
+        """Of segments, at most."""
+        positions = {lane: state.position for lane, state in self.lanes.items()}
+        begins = [segment_ids(lane, positions.get(lane, 0) + 1) for lane in LANES]
+        waiting = (number for number in self._segments if any(low <= number <= high for low, high in begins))
+        return sum(max((row.payload_bytes for row in self._rows(number)), default=0) for number in waiting)
 
     def _from_both_ends(self, columns: str, table: str, key: str) -> list[Any]:
         """In order; what can't be read may lie in the middle."""
@@ -230,6 +210,7 @@ class Damaged:
 
     def close(self) -> None:
         """The files stay as they were found, but for the first page."""
+        self._pages.close()
         if self._db is not None:
             self._db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
             self._db.close(True)
@@ -250,6 +231,10 @@ def _restore_first_page(path: Path) -> None:
         except OSError:
             if not found:
                 raise  # else it may be good enough
+
+
+def _is_good(row: Row) -> bool:
+    return next(checked.sound([row.head]), None) is not None
 
 
 def _is_letter(body: object) -> bool:

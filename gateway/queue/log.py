@@ -6,6 +6,7 @@ https://sqlite.org/fileformat2.html#walformat.
 """
 
 import struct
+from contextlib import suppress
 from pathlib import Path
 
 HEADER_BYTES = 32
@@ -51,6 +52,26 @@ def lost_commits(log: Path, frames: int, page_bytes: int) -> bool:
             is_ours = sound is not None or frame[8:16] == header[16:24]
             commit = {told, should} if is_ours and frame[4:8] != bytes(4) else set()
     return False
+
+
+def newest_pages(log: Path, page_bytes: int) -> dict[int, int]:
+    """{page: offset of its content in the log}, of what SQLite takes from it; nothing behind what can't be read."""
+    newest: dict[int, int] = {}
+    with suppress(OSError):
+        if not has_header(log):
+            return newest
+        with log.open("rb") as file:
+            header = file.read(HEADER_BYTES)
+            before, uncommitted = header[24:], {}
+            while len(frame := file.read(FRAME_HEADER_BYTES + page_bytes)) == FRAME_HEADER_BYTES + page_bytes:
+                before = _checksum(frame[:8] + frame[FRAME_HEADER_BYTES:], _order(header), before)
+                if frame[8:24] != header[16:24] + before:
+                    break
+                uncommitted[int.from_bytes(frame[:4], "big")] = file.tell() - page_bytes
+                if frame[4:8] != bytes(4):
+                    newest |= uncommitted
+                    uncommitted = {}
+    return newest
 
 
 def _header(log: Path) -> bytes:

@@ -7,6 +7,7 @@ from pathlib import Path
 import apsw
 
 PAGE = 4096
+BLOCK = 16 * PAGE
 LOG_HEADER = 32
 FRAME_HEADER = 24
 
@@ -88,6 +89,15 @@ def zero_pages(file: Path, rng: random.Random) -> None:
     file.write_bytes(content)
 
 
+def lose_block(file: Path, rng: random.Random) -> None:
+    """As flash does that fails: of its erase blocks, one; often that at the beginning, where the tables begin."""
+    content = bytearray(file.read_bytes())
+    begin = rng.choice((0, rng.randrange(len(content)) // BLOCK * BLOCK))
+    size = len(content[begin : begin + BLOCK])
+    content[begin : begin + size] = rng.choice((b"\0", b"\xff")) * size
+    file.write_bytes(content)
+
+
 def cut(file: Path, rng: random.Random) -> None:
     content = file.read_bytes()
     file.write_bytes(content[: rng.randrange(1, len(content))])
@@ -133,6 +143,7 @@ OF_DATABASE: Mapping[str, Wound] = {
     "bits flipped in the file's header": flip_file_header,
     "bits flipped in the schema": flip_schema,
     "pages of zeroes in the database": zero_pages,
+    "64 KiB of the database zeroes or ones": lose_block,
     "database cut short": cut,
     "database empty": empty,
     "database all zeroes": zero,

@@ -8,6 +8,7 @@ import apsw
 
 from gateway.clock import SystemClock
 from gateway.codec import Entry, Shape
+from gateway.errors import StorageFailing
 from gateway.queue import DeadLetter, Queue, QueueSettings
 
 SHAPE = Shape("telemetry", b"dev-1", (("tg.device", b"dev-1"),))
@@ -24,6 +25,14 @@ def settings(**changes: object) -> QueueSettings:
 
 async def open_queue(folder: Path, **changes: object) -> Queue:
     return await Queue.open(folder / "queue.db", settings(**changes), SystemClock())
+
+
+async def started(folder: Path) -> Queue:
+    """A damaged one, by the first or the second process."""
+    try:
+        return await open_queue(folder)
+    except StorageFailing:
+        return await open_queue(folder)
 
 
 def alter(database: Path, sql: str, bindings: tuple[int, ...] = ()) -> None:
