@@ -32,6 +32,9 @@ RECORDS, WALL_MS = (HEAD.split(",").index(column) for column in ("count", "wall_
 NO_DAMAGE = (apsw.BusyError, apsw.LockedError, apsw.FullError, apsw.CantOpenError, apsw.NoMemError)
 """What can't be read for these reasons can be read another time."""
 
+IN_EVERY_LOG = {"segment", "mark", "dead", "gap", "run"}
+"""Tables of which SQLite does not find all where it does not take all of the log. Of the others it finds what they were before."""
+
 ALWAYS_THE_SAME = (slice(0, 24), slice(40, 92), slice(100, PAGE_BYTES))
 """Of the first page; the rest its writers count."""
 
@@ -44,6 +47,8 @@ class Damaged:
         _restore_first_page(path)
         self.broken: set[str] = set()
         self._pages = Pages(path, vfs)
+        if self._pages.beyond:
+            self.broken |= IN_EVERY_LOG
         self._db: apsw.Connection | None
         try:
             self._db = connect(path, PAGE_BYTES, vfs)

@@ -6,13 +6,19 @@ https://sqlite.org/fileformat2.html#walformat.
 """
 
 import struct
+import sys
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO, NamedTuple
 
 HEADER_BYTES = 32
 FRAME_HEADER_BYTES = 24
 MAGIC = (b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83")
 """The last bit says in which byte order the checksums are counted."""
+
+NATIVE_ORDER = "<" if sys.byteorder == "little" else ">"
+"""SQLite counts in that of the machine that began the log."""
 
 
 def has_header(log: Path) -> bool:
@@ -35,43 +41,82 @@ def lost_commits(log: Path, frames: int, page_bytes: int) -> bool:
             return False
         if not _is_sound(header):
             return True
-        order = _order(header)
-        frame_bytes = FRAME_HEADER_BYTES + page_bytes
-        sound: bytes | None = header[24:]
+        before = header[24:]
         if frames:
-            file.seek(HEADER_BYTES + (frames - 1) * frame_bytes)
-            sound = file.read(FRAME_HEADER_BYTES)[16:]
-        file.seek(HEADER_BYTES + frames * frame_bytes)
-        commit: set[bytes] = set()
-        while len(frame := file.read(frame_bytes)) == frame_bytes:
-            content, told = frame[:8] + frame[FRAME_HEADER_BYTES:], frame[16:24]
-            if any(_checksum(content, order, before) == told for before in commit):
+            file.seek(HEADER_BYTES + (frames - 1) * (FRAME_HEADER_BYTES + page_bytes))
+            before = file.read(FRAME_HEADER_BYTES)[16:]
+        file.seek(HEADER_BYTES + frames * (FRAME_HEADER_BYTES + page_bytes))
+        behind_commit = False
+        for frame in _frames(file, _order(header), header[16:24], before, page_bytes):
+            if behind_commit and frame.goes_on:
                 return True
-            should = told if sound is None else _checksum(content, order, sound)
-            sound = told if sound is not None and should == told else None
-            is_ours = sound is not None or frame[8:16] == header[16:24]
-            commit = {told, should} if is_ours and frame[4:8] != bytes(4) else set()
+            behind_commit = frame.commits
     return False
 
 
-def newest_pages(log: Path, page_bytes: int) -> dict[int, int]:
-    """{page: offset of its content in the log}, of what SQLite takes from it; nothing behind what can't be read."""
-    newest: dict[int, int] = {}
-    with suppress(OSError):
-        if not has_header(log):
-            return newest
-        with log.open("rb") as file:
-            header = file.read(HEADER_BYTES)
-            before, uncommitted = header[24:], {}
-            while len(frame := file.read(FRAME_HEADER_BYTES + page_bytes)) == FRAME_HEADER_BYTES + page_bytes:
-                before = _checksum(frame[:8] + frame[FRAME_HEADER_BYTES:], _order(header), before)
-                if frame[8:24] != header[16:24] + before:
-                    break
-                uncommitted[int.from_bytes(frame[:4], "big")] = file.tell() - page_bytes
-                if frame[4:8] != bytes(4):
-                    newest |= uncommitted
-                    uncommitted = {}
-    return newest
+class Newest(NamedTuple):
+    """{page: offset of its newest content in the log}. `beyond` says whether SQLite finds less there."""
+
+    pages: Mapping[int, int]
+    beyond: bool
+
+
+def newest_pages(log: Path, page_bytes: int) -> Newest:
+    """Of all commits that SQLite takes, and of those behind damage that were flushed because another one was begun. Frames that are damaged
+    themselves are left out. Where the header is damaged its salt is that of the first frame."""
+    pages: dict[int, int] = {}
+    beyond = False
+    with suppress(OSError), log.open("rb") as file:
+        header = file.read(HEADER_BYTES)
+        whole = _is_sound(header)
+        order = _order(header) if whole else NATIVE_ORDER
+        salt, before = (header[16:24], header[24:]) if whole else (file.read(FRAME_HEADER_BYTES)[8:16], None)
+        file.seek(HEADER_BYTES)
+        uncommitted: dict[int, int] = {}
+        behind_commit = False
+        for frame in _frames(file, order, salt, before, page_bytes):
+            whole = whole and frame.goes_on and frame.has_salt
+            if behind_commit and frame.goes_on:
+                pages |= uncommitted
+                beyond = beyond or bool(uncommitted)
+                uncommitted = {}
+            if frame.goes_on:
+                uncommitted[frame.page] = frame.at
+            behind_commit = frame.commits
+            if whole and frame.commits:
+                pages |= uncommitted
+                uncommitted = {}
+    return Newest(pages, beyond)
+
+
+class _Frame(NamedTuple):
+    """Of page `page`, whose content lies at `at`. Whether it says that it is of this log; whether its checksum, which doesn't count that in,
+    goes on from that of the frame before; whether it ends a transaction of this log, and none that the log before left behind."""
+
+    page: int
+    at: int
+    has_salt: bool
+    goes_on: bool
+    commits: bool
+
+
+def _frames(
+    file: BinaryIO, order: str, salt: bytes, before: bytes | None, page_bytes: int
+) -> Iterator[_Frame]:
+    """From where the file is read. `before` is the checksum of the frame before; of the first frame of all, None if it isn't known: that one
+    is believed."""
+    sound, possible = before, set() if before is None else {before}
+    believed = before is None
+    while len(frame := file.read(FRAME_HEADER_BYTES + page_bytes)) == FRAME_HEADER_BYTES + page_bytes:
+        content, told = frame[:8] + frame[FRAME_HEADER_BYTES:], frame[16:24]
+        goes_on = believed or any(_checksum(content, order, one) == told for one in possible)
+        should = told if goes_on or sound is None else _checksum(content, order, sound)
+        has_salt = frame[8:16] == salt
+        is_ours = goes_on or has_salt
+        sound, possible = (told, {told}) if goes_on else (None, {told, should} if is_ours else set())
+        believed = False
+        page = int.from_bytes(frame[:4], "big")
+        yield _Frame(page, file.tell() - page_bytes, has_salt, goes_on, is_ours and frame[4:8] != bytes(4))
 
 
 def _header(log: Path) -> bytes:

@@ -5,6 +5,7 @@ The format is https://sqlite.org/fileformat2.html, sections 1.6 and 2.1.
 """
 
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,14 +42,15 @@ class Pages:
     def __init__(self, database: Path, vfs: str | None) -> None:
         """Raises apsw.CantOpenError."""
         log = Path(f"{database}-wal")
-        self._newest = newest_pages(log, PAGE_BYTES)
+        self._newest, self.beyond = newest_pages(log, PAGE_BYTES)
+        """Whether SQLite finds less in the log."""
         flags = [apsw.SQLITE_OPEN_MAIN_DB | apsw.SQLITE_OPEN_READONLY, 0]
         self._file = apsw.VFSFile(vfs or "", str(database), flags)
         self._log = log.open("rb") if self._newest else None
 
     def rows(self) -> Iterator[Row]:
-        count = max(self._file.xFileSize() // PAGE_BYTES, max(self._newest, default=0))
-        for number in range(2, count + 1):
+        last = self._file.xFileSize() // PAGE_BYTES
+        for number in chain(range(2, last + 1), (number for number in self._newest if number > last)):
             page = self._page(number)
             if page and (page[0] ^ LEAF).bit_count() <= 1:
                 yield from _rows(number, page)

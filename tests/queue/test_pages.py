@@ -11,12 +11,15 @@ from gateway.queue import Queue, checked
 from gateway.queue.pages import Pages
 from gateway.queue.segments import DROPPED, HEAD
 from gateway.queue.store import PAGE_BYTES
-from tests.damage.wounds import root
+from tests.damage.wounds import flip_bit, root
 from tests.queue.rig import copy_as_killed, drain, entries, open_queue, started
 
 RECORDS = 60
 FIRST_PAGES = 11
 """The schema, and the first one of each table and index."""
+
+FIRST_FRAMES = 100_000
+"""Bytes of a log, which has a header of 32 bytes and then frames, with headers of 24."""
 
 
 async def written(folder: Path) -> list[bytes]:
@@ -103,3 +106,23 @@ async def test_rows_and_their_bodies_are_those_that_sqlite_reads(tmp_path: Path,
             rows = {(tuple(head), body) for *head, body in connection.execute(query)}
         assert rows
         assert rows <= found
+
+
+@pytest.mark.parametrize("seed", range(40))
+async def test_what_lies_in_the_log_behind_damage_is_saved(tmp_path: Path, seed: int) -> None:
+    """But for the last commit: whether that was acknowledged nothing shows."""
+    queue = await open_queue(tmp_path / "live")
+    for number in range(RECORDS):
+        await queue.put(entries(b"%d" % number))
+    copy_as_killed(tmp_path / "live", tmp_path / "killed")
+    await queue.close()
+    log = tmp_path / "killed" / "queue.db-wal"
+    chance = random.Random(seed)
+    at = chance.randrange(*chance.choice(((0, 32), (32, 56), (56, FIRST_FRAMES))))
+    flip_bit(log, at, 1 << seed % 8)
+    queue, found = await saved(tmp_path / "killed")
+    assert [value for value in found if int(value) < RECORDS - 1] == [b"%d" % n for n in range(RECORDS - 1)]
+    story = queue.stats().salvage
+    assert story is not None
+    assert {"dead", "gap", "mark"} <= {*story.unread}
+    await queue.close()
