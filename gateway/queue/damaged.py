@@ -32,9 +32,6 @@ RECORDS, WALL_MS = (HEAD.split(",").index(column) for column in ("count", "wall_
 NO_DAMAGE = (apsw.BusyError, apsw.LockedError, apsw.FullError, apsw.CantOpenError, apsw.NoMemError)
 """What can't be read for these reasons can be read another time."""
 
-IN_EVERY_LOG = {"segment", "mark", "dead", "gap", "run"}
-"""Tables of which SQLite does not find all where it does not take all of the log. Of the others it finds what they were before."""
-
 ALWAYS_THE_SAME = (slice(0, 24), slice(40, 92), slice(100, PAGE_BYTES))
 """Of the first page; the rest its writers count."""
 
@@ -47,8 +44,6 @@ class Damaged:
         _restore_first_page(path)
         self.broken: set[str] = set()
         self._pages = Pages(path, vfs)
-        if self._pages.beyond:
-            self.broken |= IN_EVERY_LOG
         self._db: apsw.Connection | None
         try:
             self._db = connect(path, PAGE_BYTES, vfs)
@@ -130,7 +125,7 @@ class Damaged:
             holes.found(first, last, wall_ms if are_numbers(wall_ms) else None)
 
     @cached_property
-    def _segments(self) -> Mapping[int, Sequence[int]]:
+    def _segments(self) -> dict[int, list[int]]:
         """{id of a segment, as it was written: where rows lie that have it}. Where no way leads to some of them, also of those that were
         deleted."""
         known = {row_id for (row_id,) in self._from_both_ends("id", "segment", "id")}
@@ -156,10 +151,10 @@ class Damaged:
                 yield row, decode(self._pages.body(row))
 
     def _written(self, row: Row) -> int | None:
-        """The id of a row whose checksum is wrong, if one bit of it was flipped."""
+        """The id of a row whose checksum is wrong, if one bit of it or of the number of its records was flipped."""
         row_id, _, *others, found = row.head
         for _, entries in self._readable([row]):
-            for bit in (-1 << 63, *(1 << bit for bit in range(63))):
+            for bit in (0, -1 << 63, *(1 << bit for bit in range(63))):
                 if checked.checksum((row_id ^ bit, len(entries), *others)) == found:
                     return int(row_id ^ bit)
         return None
@@ -182,8 +177,24 @@ class Damaged:
         """Of segments, at most."""
         positions = {lane: state.position for lane, state in self.lanes.items()}
         begins = [segment_ids(lane, positions.get(lane, 0) + 1) for lane in LANES]
-        waiting = (number for number in self._segments if any(low <= number <= high for low, high in begins))
-        return sum(max((row.payload_bytes for row in self._rows(number)), default=0) for number in waiting)
+        return sum(
+            self._bytes(number)
+            for number in self._segments
+            if any(low <= number <= high for low, high in begins)
+        )
+
+    def leave_the_oldest(self, room: int) -> None:
+        """Of lanes of which nobody knows any more how far they were delivered, if there are only `room` bytes for all."""
+        wanted = self.undelivered_bytes()
+        for lane in LANES:
+            low, high = segment_ids(lane)
+            for number in sorted(number for number in self._segments if low <= number <= high):
+                if lane not in self.lanes and wanted > room:
+                    wanted -= self._bytes(number)
+                    del self._segments[number]
+
+    def _bytes(self, number: int) -> int:
+        return max((row.payload_bytes for row in self._rows(number)), default=0)
 
     def _from_both_ends(self, columns: str, table: str, key: str) -> list[Any]:
         """In order; what can't be read may lie in the middle."""
@@ -239,7 +250,7 @@ def _restore_first_page(path: Path) -> None:
 
 
 def _is_good(row: Row) -> bool:
-    return next(checked.sound([row.head]), None) is not None
+    return are_numbers(*row.head[1:]) and next(checked.sound([row.head]), None) is not None
 
 
 def _is_letter(body: object) -> bool:

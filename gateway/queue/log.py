@@ -6,7 +6,6 @@ https://sqlite.org/fileformat2.html#walformat.
 """
 
 import struct
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -16,9 +15,6 @@ HEADER_BYTES = 32
 FRAME_HEADER_BYTES = 24
 MAGIC = (b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83")
 """The last bit says in which byte order the checksums are counted."""
-
-NATIVE_ORDER = "<" if sys.byteorder == "little" else ">"
-"""SQLite counts in that of the machine that began the log."""
 
 
 def has_header(log: Path) -> bool:
@@ -54,39 +50,22 @@ def lost_commits(log: Path, frames: int, page_bytes: int) -> bool:
     return False
 
 
-class Newest(NamedTuple):
-    """{page: offset of its newest content in the log}. `beyond` says whether SQLite finds less there."""
-
-    pages: Mapping[int, int]
-    beyond: bool
-
-
-def newest_pages(log: Path, page_bytes: int) -> Newest:
-    """Of all commits that SQLite takes, and of those behind damage that were flushed because another one was begun. Frames that are damaged
-    themselves are left out. Where the header is damaged its salt is that of the first frame."""
+def newest_pages(log: Path, page_bytes: int) -> Mapping[int, int]:
+    """{page: offset of its newest content in the log}, of the commits that SQLite takes."""
     pages: dict[int, int] = {}
-    beyond = False
     with suppress(OSError), log.open("rb") as file:
         header = file.read(HEADER_BYTES)
-        whole = _is_sound(header)
-        order = _order(header) if whole else NATIVE_ORDER
-        salt, before = (header[16:24], header[24:]) if whole else (file.read(FRAME_HEADER_BYTES)[8:16], None)
-        file.seek(HEADER_BYTES)
+        if not _is_sound(header):
+            return pages
         uncommitted: dict[int, int] = {}
-        behind_commit = False
-        for frame in _frames(file, order, salt, before, page_bytes):
-            whole = whole and frame.goes_on and frame.has_salt
-            if behind_commit and frame.goes_on:
-                pages |= uncommitted
-                beyond = beyond or bool(uncommitted)
-                uncommitted = {}
-            if frame.goes_on:
-                uncommitted[frame.page] = frame.at
-            behind_commit = frame.commits
-            if whole and frame.commits:
+        for frame in _frames(file, _order(header), header[16:24], header[24:], page_bytes):
+            if not (frame.goes_on and frame.has_salt):
+                break
+            uncommitted[frame.page] = frame.at
+            if frame.commits:
                 pages |= uncommitted
                 uncommitted = {}
-    return Newest(pages, beyond)
+    return pages
 
 
 class _Frame(NamedTuple):
@@ -100,21 +79,17 @@ class _Frame(NamedTuple):
     commits: bool
 
 
-def _frames(
-    file: BinaryIO, order: str, salt: bytes, before: bytes | None, page_bytes: int
-) -> Iterator[_Frame]:
-    """From where the file is read. `before` is the checksum of the frame before; of the first frame of all, None if it isn't known: that one
-    is believed."""
-    sound, possible = before, set() if before is None else {before}
-    believed = before is None
+def _frames(file: BinaryIO, order: str, salt: bytes, before: bytes, page_bytes: int) -> Iterator[_Frame]:
+    """From where the file is read; `before` is the checksum of the frame before, or of the header."""
+    sound: bytes | None = before
+    possible = {before}
     while len(frame := file.read(FRAME_HEADER_BYTES + page_bytes)) == FRAME_HEADER_BYTES + page_bytes:
         content, told = frame[:8] + frame[FRAME_HEADER_BYTES:], frame[16:24]
-        goes_on = believed or any(_checksum(content, order, one) == told for one in possible)
+        goes_on = any(_checksum(content, order, one) == told for one in possible)
         should = told if goes_on or sound is None else _checksum(content, order, sound)
         has_salt = frame[8:16] == salt
         is_ours = goes_on or has_salt
         sound, possible = (told, {told}) if goes_on else (None, {told, should} if is_ours else set())
-        believed = False
         page = int.from_bytes(frame[:4], "big")
         yield _Frame(page, file.tell() - page_bytes, has_salt, goes_on, is_ours and frame[4:8] != bytes(4))
 

@@ -4,8 +4,9 @@ Where a page is lost SQLite finds nothing of what that one leads to. Pages that 
 The format is https://sqlite.org/fileformat2.html, sections 1.6 and 2.1.
 """
 
+import struct
 from collections.abc import Iterator
-from itertools import chain
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,8 +20,6 @@ LEAF_HEADER_BYTES = 8
 LOCAL_BYTES_MAX = PAGE_BYTES - 35
 LOCAL_BYTES_MIN = (PAGE_BYTES - 12) * 32 // 255 - 23
 OVERFLOW_BYTES = PAGE_BYTES - 4
-PAYLOAD_BYTES_MAX = 4 << 20
-"""A segment has one record of a mebibyte or many of 256 KiB in all."""
 
 COLUMNS = 9
 FIXED_BYTES = (0, 1, 2, 3, 4, 6, 8, 8, 0, 0, 0, 0)
@@ -42,27 +41,41 @@ class Pages:
     def __init__(self, database: Path, vfs: str | None) -> None:
         """Raises apsw.CantOpenError."""
         log = Path(f"{database}-wal")
-        self._newest, self.beyond = newest_pages(log, PAGE_BYTES)
-        """Whether SQLite finds less in the log."""
+        self._newest = newest_pages(log, PAGE_BYTES)
         flags = [apsw.SQLITE_OPEN_MAIN_DB | apsw.SQLITE_OPEN_READONLY, 0]
         self._file = apsw.VFSFile(vfs or "", str(database), flags)
         self._log = log.open("rb") if self._newest else None
 
+    @cached_property
+    def _count(self) -> int:
+        """Of pages. SQLite reads the last one also if not all of it is there."""
+        try:
+            of_file = -(-self._file.xFileSize() // PAGE_BYTES)
+        except apsw.IOError:
+            of_file = 0
+        return max(of_file, max(self._newest, default=0))
+
     def rows(self) -> Iterator[Row]:
-        last = self._file.xFileSize() // PAGE_BYTES
-        for number in chain(range(2, last + 1), (number for number in self._newest if number > last)):
+        for number in range(2, self._count + 1):
             page = self._page(number)
             if page and (page[0] ^ LEAF).bit_count() <= 1:
-                yield from _rows(number, page)
+                # Behind the places that the page counts lie old ones, which lead into the middle of what is there now.
+                places = page[LEAF_HEADER_BYTES:][: 2 * int.from_bytes(page[3:5], "big")]
+                for (at,) in struct.iter_unpack(">H", places):
+                    row = self._row(number, at, page)
+                    if row is not None:
+                        yield row
 
     def row(self, cell: int) -> Row | None:
-        return _row(cell, self._page(cell // PAGE_BYTES + 1))
+        """None if it can't be read any more."""
+        before, at = divmod(cell, PAGE_BYTES)
+        return self._row(before + 1, at, self._page(before + 1))
 
     def body(self, row: Row) -> bytes:
         """Of fewer bytes than it should have if not all of its pages are there."""
         local = _local_bytes(row.payload_bytes)
         page = self._page(row.cell // PAGE_BYTES + 1)
-        content = page[row.at : row.at + local]
+        content = bytearray(page[row.at : row.at + local])
         following = page[row.at + local : row.at + local + 4]
         while len(content) < row.payload_bytes:
             page = self._page(int.from_bytes(following, "big"))
@@ -70,7 +83,11 @@ class Pages:
                 break
             following = page[:4]
             content += page[4 : 4 + row.payload_bytes - len(content)]
-        return content[row.body :]
+        return bytes(content[row.body :])
+
+    def _row(self, number: int, at: int, page: bytes) -> Row | None:
+        row = _parsed((number - 1) * PAGE_BYTES, at, page)
+        return None if row is None or row.payload_bytes > self._count * PAGE_BYTES else row
 
     def _page(self, number: int) -> bytes:
         """Empty if there is none, or it can't be read."""
@@ -79,12 +96,11 @@ class Pages:
         try:
             if number in self._newest and self._log is not None:
                 self._log.seek(self._newest[number])
-                page = self._log.read(PAGE_BYTES)
-            else:
-                page = self._file.xRead(PAGE_BYTES, (number - 1) * PAGE_BYTES)
+                return self._log.read(PAGE_BYTES)
+            page = self._file.xRead(PAGE_BYTES, (number - 1) * PAGE_BYTES)
         except (OSError, apsw.IOError):
             return b""
-        return page if len(page) == PAGE_BYTES else b""
+        return page and page.ljust(PAGE_BYTES, b"\0")
 
     def close(self) -> None:
         self._file.xClose()
@@ -92,26 +108,11 @@ class Pages:
             self._log.close()
 
 
-def _rows(number: int, page: bytes) -> Iterator[Row]:
-    """How many there are the page says, but one bit of that hides rows; behind the last one lie zeroes, or rows of before."""
-    count = int.from_bytes(page[3:5], "big")
-    for index, place in enumerate(range(LEAF_HEADER_BYTES, PAGE_BYTES, 2)):
-        at = int.from_bytes(page[place : place + 2], "big")
-        if not at and index >= count:
-            return
-        if not place < at < PAGE_BYTES:
-            continue
-        row = _row((number - 1) * PAGE_BYTES + at, page)
-        if row is not None:
-            yield row
-
-
-def _row(cell: int, page: bytes) -> Row | None:
-    """None for what is no row of table segment."""
+def _parsed(begin: int, at: int, page: bytes) -> Row | None:
+    """Of the page that begins there. None for what is no row of table segment."""
+    cell = begin + at
     try:
-        _, at = _varint(
-            page, cell % PAGE_BYTES
-        )  # the size of the payload, which the types of its columns say, too
+        _, at = _varint(page, at)  # the size of its payload, which the types of its columns say, too
         row_id, at = _varint(page, at)
         header_bytes, next_type = _varint(page, at)
         types: list[int] = []
@@ -120,7 +121,13 @@ def _row(cell: int, page: bytes) -> Row | None:
             types.append(kind)
     except IndexError:
         return None
-    if len(types) < COLUMNS or next_type != at + header_bytes or types[0] or types[-1] < 12 or types[-1] % 2:
+    if (
+        len(types) < COLUMNS
+        or next_type != at + header_bytes
+        or _bytes(types[0])
+        or types[-1] < 12
+        or types[-1] % 2
+    ):
         return None
     head: list[int | bytes] = [row_id if row_id < 1 << 63 else row_id - (1 << 64)]
     column = next_type
@@ -129,8 +136,6 @@ def _row(cell: int, page: bytes) -> Row | None:
         head.append(_value(kind, page[column : column + size]))
         column += size
     payload_bytes = column - at + _bytes(types[-1])
-    if payload_bytes > PAYLOAD_BYTES_MAX:
-        return None
     return Row(tuple(head), cell, at, payload_bytes, column - at)
 
 

@@ -162,6 +162,9 @@ def _make_room(path: Path, damaged: Damaged, quarantine: Path, settings: QueueSe
         reserve_path(path).unlink(missing_ok=True)
     free = free_bytes(path.parent)
     if free < needed:
+        damaged.leave_the_oldest(free - log_bytes_max(settings))
+        needed = log_bytes_max(settings) + damaged.undelivered_bytes()
+    if free < needed:
         raise StorageUnwritable(
             f"{quarantine}: {needed} bytes are needed to save what is in the damaged database, {free} are free"
         )

@@ -7,19 +7,18 @@ from pathlib import Path
 import apsw
 import pytest
 
+from gateway.codec import Entry, Shape
 from gateway.queue import Queue, checked
 from gateway.queue.pages import Pages
-from gateway.queue.segments import DROPPED, HEAD
-from gateway.queue.store import PAGE_BYTES
-from tests.damage.wounds import flip_bit, root
-from tests.queue.rig import copy_as_killed, drain, entries, open_queue, started
+from gateway.queue.schema import segment_first
+from gateway.queue.segments import DROPPED, HEAD, SEGMENT_RECORDS_MAX
+from gateway.queue.store import PAGE_BYTES, log_bytes_max
+from tests.damage.wounds import root
+from tests.queue.rig import copy_as_killed, drain, entries, open_queue, settings, started
 
 RECORDS = 60
 FIRST_PAGES = 11
 """The schema, and the first one of each table and index."""
-
-FIRST_FRAMES = 100_000
-"""Bytes of a log, which has a header of 32 bytes and then frames, with headers of 24."""
 
 
 async def written(folder: Path) -> list[bytes]:
@@ -39,6 +38,11 @@ def lose(database: Path, begin: int, end: int) -> None:
     database.write_bytes(content)
 
 
+def lose_root(database: Path, table: str = "segment") -> None:
+    begin = root(database, table)
+    lose(database, begin, begin + PAGE_BYTES)
+
+
 async def saved(folder: Path) -> tuple[Queue, list[bytes]]:
     queue = await started(folder)
     assert queue.stats().salvage is not None
@@ -47,8 +51,7 @@ async def saved(folder: Path) -> tuple[Queue, list[bytes]]:
 
 async def test_what_a_lost_page_led_to_is_saved(tmp_path: Path) -> None:
     values = await written(tmp_path)
-    begin = root(tmp_path / "queue.db", "segment")
-    lose(tmp_path / "queue.db", begin, begin + PAGE_BYTES)
+    lose_root(tmp_path / "queue.db")
     queue, found = await saved(tmp_path)
     assert found == values
     story = queue.stats().salvage
@@ -65,16 +68,62 @@ async def test_where_the_first_pages_are_lost_the_records_are_saved(tmp_path: Pa
     await queue.close()
 
 
-async def test_what_was_dropped_does_not_come_back(tmp_path: Path) -> None:
-    """Pages that are free again still have it."""
+async def test_where_no_position_is_left_and_little_room_the_newest_are_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Most of what lies on the pages was perhaps delivered long ago: the gateway must not wait for room for that."""
+    values = await written(tmp_path)
+    lose(tmp_path / "queue.db", 0, FIRST_PAGES * PAGE_BYTES)
+    room = log_bytes_max(settings()) + 20 * len(values[0])
+    monkeypatch.setattr("gateway.queue.salvage.free_bytes", lambda folder: room)
+    queue, found = await saved(tmp_path)
+    assert 15 <= len(found) <= 20
+    assert found == values[-len(found) :]
+    story = queue.stats().salvage
+    assert story is not None
+    assert [(one.first, one.last) for one in story.main.lost] == [(1, RECORDS - len(found))]
+    await queue.close()
+
+
+async def test_what_was_delivered_does_not_come_back(tmp_path: Path) -> None:
+    """Pages that are free again still have some of it."""
+    values = await written(tmp_path)
+    queue = await open_queue(tmp_path)
+    queue.advance("main", 40)
+    await queue.put(entries(b"trims"))
+    await queue.close()
+    with closing(Pages(tmp_path / "queue.db", None)) as pages:
+        assert any(segment_first(row.head[0]) <= 40 for row in pages.rows())
+    lose_root(tmp_path / "queue.db")
+    queue, found = await saved(tmp_path)
+    assert found == [*values[40:], b"trims"]
+    await queue.close()
+
+
+async def test_what_the_table_of_gaps_has_does_not_come_back(tmp_path: Path) -> None:
     values = await written(tmp_path)
     database = tmp_path / "queue.db"
     with closing(apsw.Connection(str(database))) as connection:
         checked.put(connection, "gap", (1, "main", 11, 20, 0, 0, DROPPED, 1))
-    begin = root(database, "segment")
-    lose(database, begin, begin + PAGE_BYTES)
+    lose_root(database)
     queue, found = await saved(tmp_path)
     assert found == values[:10] + values[20:]
+    await queue.close()
+
+
+async def test_a_segment_is_as_large_as_its_headers_make_it(tmp_path: Path) -> None:
+    queue = await open_queue(tmp_path, max_bytes=64 << 20)
+    chance = random.Random(1)
+    await queue.put(
+        [
+            Entry(Shape("telemetry", b"", (("h", chance.randbytes(5000)),)), 0, b"%d" % number)
+            for number in range(SEGMENT_RECORDS_MAX)
+        ]
+    )
+    await queue.close()
+    lose_root(tmp_path / "queue.db", "lane")
+    queue, found = await saved(tmp_path)
+    assert len(found) == SEGMENT_RECORDS_MAX
     await queue.close()
 
 
@@ -106,23 +155,3 @@ async def test_rows_and_their_bodies_are_those_that_sqlite_reads(tmp_path: Path,
             rows = {(tuple(head), body) for *head, body in connection.execute(query)}
         assert rows
         assert rows <= found
-
-
-@pytest.mark.parametrize("seed", range(40))
-async def test_what_lies_in_the_log_behind_damage_is_saved(tmp_path: Path, seed: int) -> None:
-    """But for the last commit: whether that was acknowledged nothing shows."""
-    queue = await open_queue(tmp_path / "live")
-    for number in range(RECORDS):
-        await queue.put(entries(b"%d" % number))
-    copy_as_killed(tmp_path / "live", tmp_path / "killed")
-    await queue.close()
-    log = tmp_path / "killed" / "queue.db-wal"
-    chance = random.Random(seed)
-    at = chance.randrange(*chance.choice(((0, 32), (32, 56), (56, FIRST_FRAMES))))
-    flip_bit(log, at, 1 << seed % 8)
-    queue, found = await saved(tmp_path / "killed")
-    assert [value for value in found if int(value) < RECORDS - 1] == [b"%d" % n for n in range(RECORDS - 1)]
-    story = queue.stats().salvage
-    assert story is not None
-    assert {"dead", "gap", "mark"} <= {*story.unread}
-    await queue.close()
