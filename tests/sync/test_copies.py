@@ -135,11 +135,15 @@ async def test_two_copies_of_one_card_at_the_same_time(site: Site, tmp_path: Pat
         one = await first_runs.enter_async_context(site.running(first))
         await delivered(first)
         two = await second_runs.enter_async_context(site.running(second))
-        for _ in range(5):
-            await site.store(second, 50)
-            await site.store(first, 50)
-            await until(lambda: all_delivered(first) or all_delivered(second))
-        await until(lambda: LinkState.HELD in (one.status().state, two.status().state))
+
+        def rivals() -> bool:
+            return LinkState.HELD in (one.status().state, two.status().state)
+
+        async with asyncio.timeout(60):
+            while not rivals():
+                await site.store(second, 50)
+                await site.store(first, 50)
+                await until(lambda: rivals() or all_delivered(first) or all_delivered(second))
         sides = [(one, first, first_runs), (two, second, second_runs)]
         if two.status().state is LinkState.HELD:
             sides.reverse()
