@@ -11,14 +11,14 @@ from typing import Any
 import apsw
 
 from gateway.codec import DecodeError, Entry, decode
-from gateway.queue import checked, lanes, salvaged
+from gateway.queue import checked, gaps, lanes, salvaged
 from gateway.queue.origin import Former, Run, Salvaged
 from gateway.queue.pages import Pages, Row
 from gateway.queue.past import NAMELESS, Past
 from gateway.queue.quarantine import write
-from gateway.queue.ranges import Range, include, overlap
+from gateway.queue.ranges import overlap
 from gateway.queue.schema import LANES, are_numbers, connect, first_page, segment_first, segment_ids
-from gateway.queue.segments import DROPPED, HEAD, Gap
+from gateway.queue.segments import DROPPED, HEAD, Gap, is_sound
 from gateway.queue.store import PAGE_BYTES
 from gateway.queue.story import Holes, Story
 
@@ -85,8 +85,12 @@ class Damaged:
 
     def dropped(self) -> list[Gap]:
         """What had to make room, and was not told."""
-        gaps = [Gap(*columns) for _, *columns, told in self.rows("gap") if not told]
-        return [gap for gap in gaps if gap.reason == DROPPED]
+        return [gap for gap, told in self._gaps if not told and gap.reason == DROPPED]
+
+    @cached_property
+    def _gaps(self) -> Sequence[tuple[Gap, int]]:
+        """With whether they were told."""
+        return [(Gap(*columns), told) for _, *columns, told in self.rows("gap")]
 
     def _complete(self, story: Story) -> None:
         """What the table of salvage lacks of the nearest queue the story tells once more; what it lacks of earlier ones
@@ -109,40 +113,41 @@ class Damaged:
 
     def segments(self, lane: str, holes: Holes) -> Iterator[tuple[int, list[Entry]]]:
         """(first, entries) of every undelivered segment with a good checksum, in order; one at a time is in memory."""
-        low, high = segment_ids(lane)
-        dropped: list[Range] = []
-        for gap in sorted(Gap(*columns) for _, *columns, _ in self.rows("gap")):
-            if gap.lane == lane:
-                include(dropped, gap.first, gap.last)
-        for number in sorted(number for number in self._segments if low <= number <= high):
+        deleted = gaps.numbers(lane, (gap for gap, _ in self._gaps))
+        for number in self._ids(lane):
             row, entries = next(self._readable(self._rows(number)), (None, []))
             begin = segment_first(number)
             first, last = max(begin, holes.last + 1), begin + len(entries) - 1
-            if row is None or first > last or overlap(dropped, first - 1, last) > last - first:
+            if row is None or first > last or overlap(deleted, first - 1, last) > last - first:
                 continue
             yield first, entries[first - begin :]
             wall_ms = row.head[WALL_MS]
             holes.found(first, last, wall_ms if are_numbers(wall_ms) else None)
 
     @cached_property
-    def _segments(self) -> dict[int, list[int]]:
-        """{id of a segment, as it was written: where rows lie that have it}. Where no way leads to some of them, also of those that were
-        deleted."""
+    def _segments(self) -> dict[int, list[tuple[int, int]]]:
+        """{id of a segment, as it was written: (where a row lies that has it, bytes of its payload)}. Where no way leads to some of them, also
+        of those that were deleted."""
         known = {row_id for (row_id,) in self._from_both_ends("id", "segment", "id")}
-        cells: dict[int, list[int]] = defaultdict(list)
+        places: dict[int, list[tuple[int, int]]] = defaultdict(list)
         for row in self._pages.rows():
             row_id = row.head[0]
             if row_id in known or "segment" in self.broken:
                 written = row_id if _is_good(row) else self._written(row)
+                if written is None and row_id in known:
+                    written = row_id
                 if written is not None:
-                    cells[written].append(row.cell)
-                elif row_id in known:
-                    cells[row_id].append(row.cell)
-        return cells
+                    places[written].append((row.cell, row.payload_bytes))
+        return places
+
+    def _ids(self, lane: str, first: int = 0) -> Sequence[int]:
+        """Of the lane's segments that begin with `first` or later, in order."""
+        low, high = segment_ids(lane, first)
+        return sorted(number for number in self._segments if low <= number <= high)
 
     def _rows(self, number: int) -> Sequence[Row]:
         """The best first: small segments become one, of which the first has the same id."""
-        rows = [row for cell in self._segments[number] if (row := self._pages.row(cell)) is not None]
+        rows = [row for cell, _ in self._segments[number] if (row := self._pages.row(cell)) is not None]
         return sorted(rows, key=lambda row: row.head[RECORDS] if _is_good(row) else 0, reverse=True)
 
     def _readable(self, rows: Iterable[Row]) -> Iterator[tuple[Row, list[Entry]]]:
@@ -175,26 +180,21 @@ class Damaged:
 
     def undelivered_bytes(self) -> int:
         """Of segments, at most."""
-        positions = {lane: state.position for lane, state in self.lanes.items()}
-        begins = [segment_ids(lane, positions.get(lane, 0) + 1) for lane in LANES]
-        return sum(
-            self._bytes(number)
-            for number in self._segments
-            if any(low <= number <= high for low, high in begins)
-        )
+        begins = {lane: state.position + 1 for lane, state in self.lanes.items()}
+        return sum(self._bytes(number) for lane in LANES for number in self._ids(lane, begins.get(lane, 1)))
 
     def leave_the_oldest(self, room: int) -> None:
         """Of lanes of which nobody knows any more how far they were delivered, if there are only `room` bytes for all."""
         wanted = self.undelivered_bytes()
         for lane in LANES:
-            low, high = segment_ids(lane)
-            for number in sorted(number for number in self._segments if low <= number <= high):
-                if lane not in self.lanes and wanted > room:
-                    wanted -= self._bytes(number)
-                    del self._segments[number]
+            for number in () if lane in self.lanes else self._ids(lane):
+                if wanted <= room:
+                    return
+                wanted -= self._bytes(number)
+                del self._segments[number]
 
     def _bytes(self, number: int) -> int:
-        return max((row.payload_bytes for row in self._rows(number)), default=0)
+        return max(payload_bytes for _, payload_bytes in self._segments[number])
 
     def _from_both_ends(self, columns: str, table: str, key: str) -> list[Any]:
         """In order; what can't be read may lie in the middle."""
@@ -250,7 +250,7 @@ def _restore_first_page(path: Path) -> None:
 
 
 def _is_good(row: Row) -> bool:
-    return are_numbers(*row.head[1:]) and next(checked.sound([row.head]), None) is not None
+    return is_sound(row.head[:-1], row.head[-1])
 
 
 def _is_letter(body: object) -> bool:

@@ -1,13 +1,22 @@
 """The gap table: what was deleted undelivered, until it is told and the position has passed it. A number that is missing for no
 reason that stands here was lost by the disk. All runs inside the caller's transaction."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import apsw
 
 from gateway.queue import checked, lanes
 from gateway.queue.ranges import Range, include, overlap
 from gateway.queue.segments import Gap
+
+
+def numbers(lane: str, gaps: Iterable[Gap]) -> list[Range]:
+    """Those of the lane that stand in `gaps`."""
+    deleted: list[Range] = []
+    for gap in gaps:
+        if gap.lane == lane:
+            include(deleted, gap.first, gap.last)
+    return deleted
 
 
 class Gaps:
@@ -31,10 +40,7 @@ class Gaps:
 
     def check(self, lane: str, holes: Sequence[Range]) -> None:
         """Raises apsw.CorruptError for numbers that are missing and should not be."""
-        deleted: list[Range] = []
-        for _, gap, _ in self._rows("first"):
-            if gap.lane == lane:
-                include(deleted, gap.first, gap.last)
+        deleted = numbers(lane, [gap for _, gap, _ in self._rows("first")])
         for first, last in holes:
             if overlap(deleted, first - 1, last) <= last - first:
                 raise apsw.CorruptError(f"of the numbers {first} to {last} rows of table segment are missing")

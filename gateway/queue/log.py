@@ -37,13 +37,13 @@ def lost_commits(log: Path, frames: int, page_bytes: int) -> bool:
             return False
         if not _is_sound(header):
             return True
-        before = header[24:]
+        before, frame_bytes = header[24:], FRAME_HEADER_BYTES + page_bytes
         if frames:
-            file.seek(HEADER_BYTES + (frames - 1) * (FRAME_HEADER_BYTES + page_bytes))
+            file.seek(HEADER_BYTES + (frames - 1) * frame_bytes)
             before = file.read(FRAME_HEADER_BYTES)[16:]
-        file.seek(HEADER_BYTES + frames * (FRAME_HEADER_BYTES + page_bytes))
+        file.seek(HEADER_BYTES + frames * frame_bytes)
         behind_commit = False
-        for frame in _frames(file, _order(header), header[16:24], before, page_bytes):
+        for frame in _frames(file, header, before, page_bytes):
             if behind_commit and frame.goes_on:
                 return True
             behind_commit = frame.commits
@@ -58,7 +58,7 @@ def newest_pages(log: Path, page_bytes: int) -> Mapping[int, int]:
         if not _is_sound(header):
             return pages
         uncommitted: dict[int, int] = {}
-        for frame in _frames(file, _order(header), header[16:24], header[24:], page_bytes):
+        for frame in _frames(file, header, header[24:], page_bytes):
             if not (frame.goes_on and frame.has_salt):
                 break
             uncommitted[frame.page] = frame.at
@@ -79,15 +79,16 @@ class _Frame(NamedTuple):
     commits: bool
 
 
-def _frames(file: BinaryIO, order: str, salt: bytes, before: bytes, page_bytes: int) -> Iterator[_Frame]:
+def _frames(file: BinaryIO, header: bytes, before: bytes, page_bytes: int) -> Iterator[_Frame]:
     """From where the file is read; `before` is the checksum of the frame before, or of the header."""
+    order, frame_bytes = _order(header), FRAME_HEADER_BYTES + page_bytes
     sound: bytes | None = before
     possible = {before}
-    while len(frame := file.read(FRAME_HEADER_BYTES + page_bytes)) == FRAME_HEADER_BYTES + page_bytes:
+    while len(frame := file.read(frame_bytes)) == frame_bytes:
         content, told = frame[:8] + frame[FRAME_HEADER_BYTES:], frame[16:24]
         goes_on = any(_checksum(content, order, one) == told for one in possible)
         should = told if goes_on or sound is None else _checksum(content, order, sound)
-        has_salt = frame[8:16] == salt
+        has_salt = frame[8:16] == header[16:24]
         is_ours = goes_on or has_salt
         sound, possible = (told, {told}) if goes_on else (None, {told, should} if is_ours else set())
         page = int.from_bytes(frame[:4], "big")

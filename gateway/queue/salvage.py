@@ -155,15 +155,16 @@ def _salvage(
 
 def _make_room(path: Path, damaged: Damaged, quarantine: Path, settings: QueueSettings) -> None:
     """To try in vain would cost the card as much each time as to succeed. Raises StorageUnwritable."""
-    needed = log_bytes_max(settings) + min(damaged.undelivered_bytes(), size(quarantine))
+    log_bytes = log_bytes_max(settings)
+    needed = log_bytes + min(damaged.undelivered_bytes(), size(quarantine))
     while free_bytes(path.parent) < needed and Quarantine(path).forget_oldest():
         pass
     if free_bytes(path.parent) < needed:
         reserve_path(path).unlink(missing_ok=True)
     free = free_bytes(path.parent)
     if free < needed:
-        damaged.leave_the_oldest(free - log_bytes_max(settings))
-        needed = log_bytes_max(settings) + damaged.undelivered_bytes()
+        damaged.leave_the_oldest(free - log_bytes)
+        needed = log_bytes + min(damaged.undelivered_bytes(), size(quarantine))
     if free < needed:
         raise StorageUnwritable(
             f"{quarantine}: {needed} bytes are needed to save what is in the damaged database, {free} are free"

@@ -100,6 +100,11 @@ class Stored(NamedTuple):
         return entries
 
 
+def is_sound(head: Sequence[Any], found: object) -> bool:
+    """Whether the columns beside the body are what was written, with checksum `found`."""
+    return are_numbers(*head[1:]) and found == checked.checksum(head)
+
+
 def slices(entries: Sequence[Entry]) -> Iterator[tuple[Sequence[Entry], int]]:
     """Cut into what fits one segment each, with its payload bytes."""
     size = payload_bytes(entries)
@@ -195,7 +200,7 @@ class Segments:
             last = 0
             for *head, found, content in cursor:
                 row = Stored._make((*head, content))
-                if not are_numbers(*head[1:]) or found != checked.checksum(head) or row.id <= last:
+                if not is_sound(head, found) or row.id <= last:
                     raise apsw.CorruptError("a row of table segment can't be read")
                 last = row.id + row.records - 1
                 yield row

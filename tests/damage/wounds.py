@@ -63,6 +63,13 @@ def _size(file: Path) -> int:
     return file.stat().st_size
 
 
+def fill(file: Path, begin: int, size: int, byte: bytes = b"\0") -> None:
+    """So many bytes, as far as the file goes."""
+    content = bytearray(file.read_bytes())
+    content[begin : begin + size] = byte * len(content[begin : begin + size])
+    file.write_bytes(content)
+
+
 def flip_page(file: Path, rng: random.Random) -> None:
     """Of any kind."""
     _flip(file, rng.randrange(_size(file)), rng)
@@ -82,20 +89,14 @@ def flip_schema(file: Path, rng: random.Random) -> None:
 
 
 def zero_pages(file: Path, rng: random.Random) -> None:
-    content = bytearray(file.read_bytes())
-    page = rng.randrange(len(content) // PAGE)
-    size = PAGE * rng.randint(1, 8)
-    content[page * PAGE : page * PAGE + size] = bytes(len(content[page * PAGE : page * PAGE + size]))
-    file.write_bytes(content)
+    page = rng.randrange(_size(file) // PAGE)
+    fill(file, page * PAGE, PAGE * rng.randint(1, 8))
 
 
 def lose_block(file: Path, rng: random.Random) -> None:
     """As flash does that fails: of its erase blocks, one; often that at the beginning, where the tables begin."""
-    content = bytearray(file.read_bytes())
-    begin = rng.choice((0, rng.randrange(len(content)) // BLOCK * BLOCK))
-    size = len(content[begin : begin + BLOCK])
-    content[begin : begin + size] = rng.choice((b"\0", b"\xff")) * size
-    file.write_bytes(content)
+    begin = rng.choice((0, rng.randrange(_size(file)) // BLOCK * BLOCK))
+    fill(file, begin, BLOCK, rng.choice((b"\0", b"\xff")))
 
 
 def cut(file: Path, rng: random.Random) -> None:

@@ -1,6 +1,7 @@
 """What the queue's tests share: entries, opening, and a process that died without closing."""
 
 import os
+import random
 import shutil
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import apsw
 from gateway.clock import SystemClock
 from gateway.codec import Entry, Shape
 from gateway.errors import StorageFailing
-from gateway.queue import DeadLetter, Queue, QueueSettings
+from gateway.queue import DeadLetter, Queue, QueueSettings, Story
 
 SHAPE = Shape("telemetry", b"dev-1", (("tg.device", b"dev-1"),))
 
@@ -33,6 +34,22 @@ async def started(folder: Path) -> Queue:
         return await open_queue(folder)
     except StorageFailing:
         return await open_queue(folder)
+
+
+async def tall(folder: Path) -> list[bytes]:
+    """A queue of sixty segments, whose table has more than one page, closed; the values, one in each."""
+    queue = await open_queue(folder)
+    values = [b"%d %s" % (number, random.Random(number).randbytes(1000)) for number in range(60)]
+    for value in values:
+        await queue.put(entries(value))
+    await queue.close()
+    return values
+
+
+def story(queue: Queue) -> Story:
+    found = queue.stats().salvage
+    assert found is not None
+    return found
 
 
 def alter(database: Path, sql: str, bindings: tuple[int, ...] = ()) -> None:

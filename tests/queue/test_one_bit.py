@@ -1,6 +1,5 @@
 """One flipped bit of a database that was closed cleanly: the next start finds it, saves what is there and tells what isn't."""
 
-import random
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -9,11 +8,10 @@ import pytest
 
 from gateway.driver import Mark
 from gateway.errors import StorageFailing
-from gateway.queue import Queue, Story
 from gateway.queue.schema import segment_id
 from gateway.queue.store import PAGE_BYTES
 from tests.damage.wounds import flip_bit, root, take_rows
-from tests.queue.rig import alter, dead_letters, drain, entries, open_queue, started
+from tests.queue.rig import alter, dead_letters, drain, entries, open_queue, started, story, tall
 
 VALUES = [b"%d" % number for number in range(1, 9)]
 MARK = Mark("scope", b"key", b"value", 3600)
@@ -25,21 +23,6 @@ async def closed(folder: Path, each: int = 2) -> Path:
     for first in range(0, len(VALUES), each):
         await queue.put(entries(*VALUES[first : first + each]), remember=[MARK])
     await queue.bury("ledger", 1, entries(b"dead")[0], "why")
-    await queue.close()
-    return folder / "queue.db"
-
-
-def story(queue: Queue) -> Story:
-    found = queue.stats().salvage
-    assert found is not None
-    return found
-
-
-async def tall(folder: Path) -> Path:
-    """A queue of sixty segments, whose table has more than one page; the database file."""
-    queue = await open_queue(folder)
-    for number in range(60):
-        await queue.put(entries(b"%d %s" % (number, random.Random(number).randbytes(1000))))
     await queue.close()
     return folder / "queue.db"
 
@@ -70,7 +53,8 @@ async def test_a_table_is_not_looked_for_elsewhere(tmp_path: Path) -> None:
 
 async def test_one_wrong_way_in_the_tree_takes_nothing_away(tmp_path: Path) -> None:
     """Behind it no search finds a row, but looking at each does."""
-    database = await tall(tmp_path)
+    await tall(tmp_path)
+    database = tmp_path / "queue.db"
     content = database.read_bytes()
     table = root(database, "segment")
     [cell] = struct.unpack_from(">H", content, table + 12 + 2 * 3)
@@ -153,7 +137,8 @@ async def test_a_segment_keeps_its_number(tmp_path: Path, change: Callable[[Path
 
 async def test_pages_that_are_mixed_up_are_found(tmp_path: Path) -> None:
     """A leaf of the table lies where another one was."""
-    database = await tall(tmp_path)
+    await tall(tmp_path)
+    database = tmp_path / "queue.db"
     content = bytearray(database.read_bytes())
     table = root(database, "segment")
     cells = struct.unpack_from(">9H", content, table + 12)

@@ -13,56 +13,35 @@ from gateway.queue.pages import Pages
 from gateway.queue.schema import segment_first
 from gateway.queue.segments import DROPPED, HEAD, SEGMENT_RECORDS_MAX
 from gateway.queue.store import PAGE_BYTES, log_bytes_max
-from tests.damage.wounds import root
-from tests.queue.rig import copy_as_killed, drain, entries, open_queue, settings, started
+from tests.damage.wounds import fill, root
+from tests.queue.rig import copy_as_killed, drain, entries, open_queue, settings, started, story, tall
 
-RECORDS = 60
 FIRST_PAGES = 11
 """The schema, and the first one of each table and index."""
 
 
-async def written(folder: Path) -> list[bytes]:
-    """Each in a segment of its own, closed; the values."""
-    queue = await open_queue(folder)
-    values = [b"%d %s" % (number, random.Random(number).randbytes(1000)) for number in range(RECORDS)]
-    for value in values:
-        await queue.put(entries(value))
-    await queue.close()
-    return values
-
-
-def lose(database: Path, begin: int, end: int) -> None:
-    """Of its bytes."""
-    content = bytearray(database.read_bytes())
-    content[begin:end] = bytes(end - begin)
-    database.write_bytes(content)
-
-
 def lose_root(database: Path, table: str = "segment") -> None:
-    begin = root(database, table)
-    lose(database, begin, begin + PAGE_BYTES)
+    fill(database, root(database, table), PAGE_BYTES)
 
 
 async def saved(folder: Path) -> tuple[Queue, list[bytes]]:
     queue = await started(folder)
-    assert queue.stats().salvage is not None
+    assert story(queue)
     return queue, [value for _, value in await drain(queue)]
 
 
 async def test_what_a_lost_page_led_to_is_saved(tmp_path: Path) -> None:
-    values = await written(tmp_path)
+    values = await tall(tmp_path)
     lose_root(tmp_path / "queue.db")
     queue, found = await saved(tmp_path)
     assert found == values
-    story = queue.stats().salvage
-    assert story is not None
-    assert (story.main.lost, story.main.end) == ((), RECORDS)
+    assert (story(queue).main.lost, story(queue).main.end) == ((), len(values))
     await queue.close()
 
 
 async def test_where_the_first_pages_are_lost_the_records_are_saved(tmp_path: Path) -> None:
-    values = await written(tmp_path)
-    lose(tmp_path / "queue.db", 0, FIRST_PAGES * PAGE_BYTES)
+    values = await tall(tmp_path)
+    fill(tmp_path / "queue.db", 0, FIRST_PAGES * PAGE_BYTES)
     queue, found = await saved(tmp_path)
     assert found == values
     await queue.close()
@@ -72,22 +51,20 @@ async def test_where_no_position_is_left_and_little_room_the_newest_are_saved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Most of what lies on the pages was perhaps delivered long ago: the gateway must not wait for room for that."""
-    values = await written(tmp_path)
-    lose(tmp_path / "queue.db", 0, FIRST_PAGES * PAGE_BYTES)
+    values = await tall(tmp_path)
+    fill(tmp_path / "queue.db", 0, FIRST_PAGES * PAGE_BYTES)
     room = log_bytes_max(settings()) + 20 * len(values[0])
     monkeypatch.setattr("gateway.queue.salvage.free_bytes", lambda folder: room)
     queue, found = await saved(tmp_path)
     assert 15 <= len(found) <= 20
     assert found == values[-len(found) :]
-    story = queue.stats().salvage
-    assert story is not None
-    assert [(one.first, one.last) for one in story.main.lost] == [(1, RECORDS - len(found))]
+    assert [(one.first, one.last) for one in story(queue).main.lost] == [(1, len(values) - len(found))]
     await queue.close()
 
 
 async def test_what_was_delivered_does_not_come_back(tmp_path: Path) -> None:
     """Pages that are free again still have some of it."""
-    values = await written(tmp_path)
+    values = await tall(tmp_path)
     queue = await open_queue(tmp_path)
     queue.advance("main", 40)
     await queue.put(entries(b"trims"))
@@ -101,7 +78,7 @@ async def test_what_was_delivered_does_not_come_back(tmp_path: Path) -> None:
 
 
 async def test_what_the_table_of_gaps_has_does_not_come_back(tmp_path: Path) -> None:
-    values = await written(tmp_path)
+    values = await tall(tmp_path)
     database = tmp_path / "queue.db"
     with closing(apsw.Connection(str(database))) as connection:
         checked.put(connection, "gap", (1, "main", 11, 20, 0, 0, DROPPED, 1))
