@@ -315,11 +315,12 @@ class Plant:
         return all(one.accepted and one.in_kafka for one in self.counts().values())
 
     async def until(self, condition: Callable[[], bool], within_s: float, complaint: str) -> None:
-        """Raises Ended with the complaint."""
+        """Raises Ended with the complaint and what there was by then."""
         deadline = time.monotonic() + within_s
         while not condition():
             if time.monotonic() > deadline:
-                raise Ended(f"{complaint} after {within_s:.0f} s{self.last_words()}")
+                counts = "; ".join(f"{name} {one}" for name, one in self.counts().items())
+                raise Ended(f"{complaint} after {within_s:.0f} s: {counts}{self.last_words()}")
             await self.look_on(TICK_S)
 
     async def look_on(self, seconds: float) -> None:

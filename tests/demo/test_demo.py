@@ -69,7 +69,7 @@ def test_nothing_is_lost_and_nothing_is_there_twice() -> None:
 def test_a_sabotaged_gateway_is_caught(mode: str, driver: str, column: str) -> None:
     done = demo("--sabotage", mode)
     assert done.returncode == 1, done.stdout + done.stderr
-    assert "NOT CLEAN" in done.stdout
+    assert "NOT CLEAN" in done.stdout, done.stdout
     assert verdict(done.stdout)[driver][column] > 0
 
 
