@@ -140,7 +140,7 @@ class Queue:
                 include(self._unsettled[gap.lane], gap.first, gap.last)
         self.past = Past(loaded.meta, loaded.salvaged)
         self._age_written_s = int(loaded.meta.get("age_s", "0"))
-        self._marks = Marks(loaded.marks, self._age_written_s, self._clock)
+        self._marks = Marks(loaded.marks, self._age_written_s, self._clock, self._settings.max_bytes)
         run = (self.run_id, boot_id(), *now)
         firsts = {lane: state.next_seq for lane, state in self._lanes.items()}
         self._runs = await self._call(self._store.start_run, run, firsts)

@@ -154,6 +154,24 @@ async def test_marks_that_are_too_old_make_room_on_the_disk_too(tmp_path: Path) 
     } == fresh
 
 
+async def test_marks_leave_a_small_queue_room_for_records(tmp_path: Path) -> None:
+    queue = await open_queue(tmp_path, max_bytes=4 << 20)
+    await queue.put([], remember=[Mark("numbers", b"sent", b"17", 10**6)])
+    keys = [b"%05d" % number for number in range(30_000)]
+    for start in range(0, len(keys), 1000):
+        await queue.put([], remember=[Mark("keys", key, bytes(200), 10**6) for key in keys[start:][:1000]])
+    await queue.put(entries(b"goes on"))
+    kept = queue.recall("keys")
+    assert list(kept) == keys[-len(kept) :]
+    assert (4 << 20) / 16 < len(kept) * 200 < (4 << 20) / 8
+    await queue.put([])
+    await queue.close()
+    queue = await open_queue(tmp_path, max_bytes=4 << 20)
+    assert queue.recall("keys").keys() == kept.keys()
+    assert queue.recall("numbers") == {b"sent": b"17"}
+    await queue.close()
+
+
 async def test_a_second_process_is_refused_with_a_sentence(tmp_path: Path) -> None:
     queue = await open_queue(tmp_path)
     with pytest.raises(StorageError, match="in use by another tidegate"):
