@@ -26,7 +26,7 @@ from gateway.runtime.status import (
 from gateway.runtime.supervisor import STOP_S, Supervisor
 from gateway.runtime.tap import Tap
 from gateway.runtime.wear import SAMPLE_INTERVAL_S, Wear
-from gateway.sync import Answer, Sync, SyncStatus, kafka_sync
+from gateway.sync import Answer, Sent, Sync, SyncStatus, kafka_sync
 
 QUEUE_FILE = "queue.db"
 SYNC_RESTART_S = 30.0
@@ -41,6 +41,7 @@ class Runtime:
         self.config = self._started = config
         self.queue = queue
         self.metrics = Metrics()
+        self._sent = Sent()
         self.tap = Tap()
         self._clock = clock
         self._started_ms = clock.wall_ms()
@@ -165,7 +166,9 @@ class Runtime:
 
     def _new_sync(self) -> Sync:
         gateway = self.config.gateway
-        return kafka_sync(self.queue, self.config.kafka, gateway.id, self._clock, gateway.replaces)
+        return kafka_sync(
+            self.queue, self.config.kafka, gateway.id, self._clock, gateway.replaces, self._sent
+        )
 
     def _start_sync(self) -> None:
         self._sync: Sync = self._new_sync()

@@ -13,13 +13,14 @@ from gateway.sync.memory import Memory, adopt
 from gateway.sync.reconcile import Answer, Assume
 from gateway.sync.settings import KafkaSettings
 from gateway.sync.standing import Standing
-from gateway.sync.status import LinkState, SyncStatus
+from gateway.sync.status import LinkState, Sent, SyncStatus
 from gateway.sync.sync import Sync
 
 __all__ = [
     "Answer",
     "Assume",
     "LinkState",
+    "Sent",
     "Sync",
     "SyncStatus",
     "adopt",
@@ -37,7 +38,12 @@ async def note_board(queue: Queue, gateway_id: str) -> None:
 
 
 def kafka_sync(
-    queue: Queue, settings: KafkaSettings, gateway_id: str, clock: Clock, replaces: str | None = None
+    queue: Queue,
+    settings: KafkaSettings,
+    gateway_id: str,
+    clock: Clock,
+    replaces: str | None = None,
+    sent: Sent | None = None,
 ) -> Sync:
     from gateway.sync.kafka import (
         KafkaSink,
@@ -45,4 +51,4 @@ def kafka_sync(
     )  # a gateway that only checks its file needn't wait for it
 
     sink = KafkaSink(settings, gateway_id)
-    return Sync(queue, sink, settings, gateway_id, clock, partition_of, hardware_id(), replaces)
+    return Sync(queue, sink, settings, gateway_id, clock, partition_of, hardware_id(), replaces, sent)

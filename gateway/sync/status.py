@@ -2,7 +2,9 @@
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from gateway.queue import LANES
 
 
 class LinkState(enum.StrEnum):
@@ -10,6 +12,15 @@ class LinkState(enum.StrEnum):
     LIVE = "live"
     DOWN = "down"
     HELD = "held"
+
+
+@dataclass
+class Sent:
+    """What Kafka has committed of this process, records by lane: over new settings, which end a sync and begin another."""
+
+    records: dict[str, int] = field(default_factory=lambda: dict.fromkeys(LANES, 0))
+    bytes: int = 0
+    transactions: int = 0
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ from gateway.sync.sink import (
     TopicUnusable,
 )
 from gateway.sync.standing import Standing
-from gateway.sync.status import LinkState, SyncStatus
+from gateway.sync.status import LinkState, Sent, SyncStatus
 from gateway.sync.topics import PARKED_S, Topics
 
 BACKOFF_S = (1.0, 4.0)
@@ -71,6 +71,7 @@ class Sync:
         partition: Partitioner,
         hardware_id: str | None = None,
         replaces: str | None = None,
+        sent: Sent | None = None,
     ) -> None:
         self._queue = queue
         self._sink = sink
@@ -97,9 +98,7 @@ class Sync:
         self._state, self._since_ms = LinkState.CONNECTING, clock.wall_ms()
         self._error: str | None = None
         self._alarm: str | None = None
-        self._delivered = dict.fromkeys(LANES, 0)
-        self._bytes_sent = 0
-        self._transactions = 0
+        self._sent = sent or Sent()
 
     def status(self) -> SyncStatus:
         return SyncStatus(
@@ -109,10 +108,10 @@ class Sync:
             alarm=self._alarm or next(iter(self._topics.parked.values()), self._standing.parted),
             parked=dict(self._topics.parked),
             beyond=max(0, self._lanes[MAIN].progress.beyond),
-            delivered=dict(self._delivered),
+            delivered=dict(self._sent.records),
             records_per_s=self._pace.records_per_s(self._clock.monotonic()),
-            bytes_sent=self._bytes_sent,
-            transactions=self._transactions,
+            bytes_sent=self._sent.bytes,
+            transactions=self._sent.transactions,
         )
 
     async def adopt(self, answer: Answer | None) -> None:
@@ -368,11 +367,11 @@ class Sync:
         for take in takes:
             count = receipt.delivered.get(take.lane, 0)
             self._lanes[take.lane].delivered(take, count)
-            self._delivered[take.lane] += count
+            self._sent.records[take.lane] += count
         size = sum(segment.size for take in takes for segment in take.segments)
         self._pace.ended(self._clock.monotonic(), size, sum(counts.values()), receipt.bytes_sent)
-        self._bytes_sent += receipt.bytes_sent
-        self._transactions += 1
+        self._sent.bytes += receipt.bytes_sent
+        self._sent.transactions += 1
         if told_to_end:
             raise asyncio.CancelledError
         if takes:
@@ -388,7 +387,7 @@ class Sync:
             round(self._broker_offset_ms + self._clock.monotonic() * 1000),
             self._partition,
             batch_bytes=self._batch_bytes,
-            keyless=self._transactions,
+            keyless=self._sent.transactions,
         )
         for take in takes:
             lane = self._lanes[take.lane]

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import signal
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,13 @@ async def test_run_status_and_audit(site: Path, tidegate: Run, kafka: KafkaBroke
     assert verified.code == 0
     assert "live since" in verified.out
     assert "BROKEN" not in verified.out
+    file, before = site / "tidegate.toml", await delivered(tidegate)
+    file.write_text(file.read_text().replace("[kafka]", '[kafka]\nlinger = "20 ms"'))
+    run.send_signal(signal.SIGHUP)
+    async with asyncio.timeout(60):
+        while (now := await delivered(tidegate)) == before:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+    assert now > before  # the connection is new, the process is the same
     run.terminate()
     async with asyncio.timeout(30):
         await run.communicate()
