@@ -33,7 +33,7 @@ class Metrics:
         for (name, labels), counter in self._counters.items():
             samples.setdefault(name, []).append(f"{_series(name, labels)} {counter.value}")
         for (name, labels), read in self._gauges.items():
-            samples.setdefault(name, []).append(f"{_series(name, labels)} {read():g}")
+            samples.setdefault(name, []).append(f"{_series(name, labels)} {read()}")
         lines = []
         for name in sorted(samples):
             kind, doc = self._help[name]

@@ -20,7 +20,7 @@ def describe_queue(metrics: Metrics, queue: Queue) -> None:
             gauge(
                 f"tidegate_queue_{name}",
                 doc,
-                lambda lane=lane, name=name: float(getattr(queue.stats().lanes[lane], name)),  # type: ignore[misc]
+                lambda lane=lane, name=name: getattr(queue.stats().lanes[lane], name),  # type: ignore[misc]
                 lane=lane,
             )
     gauge("tidegate_queue_used_bytes", "Disk space in use.", lambda: queue.stats().used_bytes)
@@ -28,7 +28,7 @@ def describe_queue(metrics: Metrics, queue: Queue) -> None:
     gauge("tidegate_disk_free_bytes", "Free space on the disk.", lambda: queue.stats().disk_free_bytes)
     gauge("tidegate_commits", "Commits since the start.", lambda: queue.stats().commits)
     gauge(
-        "tidegate_refusing", "1 while devices are refused.", lambda: float(queue.stats().refusing is not None)
+        "tidegate_refusing", "1 while devices are refused.", lambda: int(queue.stats().refusing is not None)
     )
 
 
@@ -39,11 +39,11 @@ def describe_link(metrics: Metrics, sync: Sync) -> None:
         gauge(
             "tidegate_link_state",
             "1 for the state that the link to Kafka is in.",
-            lambda state=state: float(sync.status().state is state),  # type: ignore[misc]
+            lambda state=state: int(sync.status().state is state),  # type: ignore[misc]
             state=state.value,
         )
     gauge(
-        "tidegate_link_alarm", "1 while an operator must act.", lambda: float(sync.status().alarm is not None)
+        "tidegate_link_alarm", "1 while an operator must act.", lambda: int(sync.status().alarm is not None)
     )
     gauge("tidegate_sent_bytes", "Bytes sent to Kafka since the start.", lambda: sync.status().bytes_sent)
     gauge(

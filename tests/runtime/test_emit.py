@@ -80,6 +80,14 @@ async def test_refused_records_are_counted_by_reason_and_nothing_of_their_call_i
     assert 'tidegate_refused_total{driver="floor",reason="TooLarge"} 1' in text
 
 
+async def test_large_numbers_are_told_to_the_last_digit(bench: Bench) -> None:
+    bench.metrics.gauge("tidegate_queue_max_bytes", "Disk space the queue may use.", lambda: 2_147_483_648)
+    bench.emit.told.value = 12_345_678
+    text = bench.metrics.render()
+    assert "tidegate_queue_max_bytes 2147483648\n" in text
+    assert 'tidegate_accepted_total{driver="floor"} 12345678\n' in text
+
+
 async def test_an_onlooker_sees_its_device_and_learns_what_it_missed(bench: Bench) -> None:
     with bench.tap.watch("floor", "press") as onlooker, bench.tap.watch("other") as deaf:
         await bench.emit([record("lathe"), record(body=b"first")])
