@@ -11,9 +11,8 @@ from http import HTTPStatus
 import h11
 
 from drivers.http.ingest import Ingest
-from drivers.http.protocol import Answer, Head, Problem, inflate, request_head
+from drivers.http.protocol import HEAD_BYTES_MAX, Answer, Head, Problem, inflate, request_head
 
-HEAD_BYTES_MAX = 16 << 10
 READ_BYTES = 64 << 10
 BODY_RATE_MIN = 1024
 LINGER_S = 1.0

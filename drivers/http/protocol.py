@@ -16,6 +16,7 @@ PREFIX = b"/ingest/"
 NDJSON = frozenset((b"application/x-ndjson", b"application/ndjson", b"application/jsonl"))
 JSON = b"application/json"
 KEY_BYTES_MAX = 255
+HEAD_BYTES_MAX = 16 << 10
 
 _SPACE = re.compile(r"[ \t\r\n]*")
 _ABSOLUTE = re.compile(rb"https?://[^/?]*", re.IGNORECASE)
@@ -64,6 +65,10 @@ class Head(NamedTuple):
 
 
 def request_head(method: bytes, target: bytes, headers: Sequence[tuple[bytes, bytes]]) -> Head:
+    """Raises Problem: h11 limits a head that comes in pieces, one that is whole in one read passes."""
+    fields = sum(len(name) + len(value) + len(b": \r\n") for name, value in headers)
+    if len(method) + len(target) + fields > HEAD_BYTES_MAX:
+        raise Problem(431, f"the head of the request has more than {HEAD_BYTES_MAX} bytes")
     counts = Counter(name for name, _ in headers)
     repeated = frozenset(name for name, count in counts.items() if count > 1)
     return Head(method, target, dict(headers), repeated)

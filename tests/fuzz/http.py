@@ -8,7 +8,6 @@ from pathlib import Path
 import h11
 
 from drivers.http import Config, ingest, protocol
-from drivers.http.connection import HEAD_BYTES_MAX
 from drivers.http.ingest import Ingest
 from drivers.http.protocol import Answer, Head, Problem
 from gateway.clock import SystemClock
@@ -77,7 +76,7 @@ def run(data: bytes, chance: random.Random) -> bool:
 
 def _take(parts: list[bytes]) -> list[bytes] | int:
     """The first request's records, or the status that refuses it; 0 if it isn't whole."""
-    http = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES_MAX)
+    http = h11.Connection(h11.SERVER, max_incomplete_event_size=protocol.HEAD_BYTES_MAX)
     permit, body = None, b""
     try:
         for part in parts:
@@ -97,8 +96,8 @@ def _take(parts: list[bytes]) -> list[bytes] | int:
                     return 0
             if event is h11.PAUSED:
                 return 0
-    except h11.RemoteProtocolError:
-        return 400
+    except h11.RemoteProtocolError as error:
+        return error.error_status_hint
     except Problem as problem:
         assert 400 <= problem.status < 500
         json.loads(problem.answer().body)

@@ -141,6 +141,7 @@ async def test_tokens_open_their_channels_only(tmp_path: Path) -> None:
         (b"POST /ingest/a+b HTTP/1.1\r\nHost: g\r\nContent-Length: 1\r\n\r\n1", 400),
         (b"POST /ingest/a HTTP/1.1\r\nHost: g\r\nContent-Length: 999999999\r\n\r\n", 413),
         (b"POST /ingest/a HTTP/1.1\r\nHost: g\r\nX: " + b"x" * 70_000 + b"\r\n\r\n", 431),
+        (post(b"1", x_padding="x" * (16 << 10)), 431),
         (post(b"1", idempotency_key="a", Idempotency_Key="b"), 400),
         (post(b"1", idempotency_key="a", Idempotency_Key="a"), 400),
         (post(b"1", x_device="a", X_Device="b"), 400),
