@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from gateway.cli.options import Configuration, configured, queue_of
+from gateway.cli.options import Configuration, queue_of
 from gateway.control.client import Client
 from gateway.control.local import LocalQueue
 
@@ -24,7 +24,7 @@ def adopt(
 
     `tidegate status` says what it waits for.
     """
-    with queue_of(configured(config)) as queue:
+    with queue_of(config) as queue:
         queue.adopt(assume)
         typer.echo(f"Agreed; it counts {_when(queue)}.")
 
@@ -35,7 +35,7 @@ def fork(config: Configuration = None) -> None:
     What waited when the card was copied is left to the original; what this board collected since is sent under its own
     gateway.id, which must be set before.
     """
-    with queue_of(configured(config)) as queue:
+    with queue_of(config) as queue:
         queue.adopt("fork")
         typer.echo(f"This gateway is its own; it counts {_when(queue)}.")
 

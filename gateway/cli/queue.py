@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 
 from gateway.cli import words
-from gateway.cli.options import Configuration, Json, configured, queue_of
+from gateway.cli.options import Configuration, Json, queue_of
 from gateway.cli.terminal import counting, output, table
 from gateway.control.contents import Contents
 from gateway.control.transfer import LANE
@@ -44,7 +44,7 @@ Format = Annotated[
 @queue.command("ls")
 def ls(config: Configuration = None, as_json: Json = False) -> None:
     """List the lanes: how much waits, since when."""
-    with queue_of(configured(config)) as opened:
+    with queue_of(config) as opened:
         found = opened.contents()
     if as_json:
         typer.echo(json.dumps(to_json(found), indent=2))
@@ -77,7 +77,7 @@ def peek(
     as_json: Json = False,
 ) -> None:
     """Show the first records that wait, without taking them."""
-    with queue_of(configured(config)) as opened:
+    with queue_of(config) as opened:
         found = opened.peek(lane, after, limit)
     if as_json:
         for record in found:
@@ -115,7 +115,7 @@ def export_(
     from gateway import export
 
     chosen = kind or export.format_of(file)
-    with queue_of(configured(config)) as opened:
+    with queue_of(config) as opened:
         waiting = opened.contents().stats.lanes[LANE].pending
         with counting("exporting", waiting) as progress:
             count = export.write(file, chosen, opened.export(), progress)
@@ -140,7 +140,7 @@ def import_(
     chosen = kind or export.format_of(file)
     with counting("reading", None) as progress:
         content = export.inspect(file, chosen, progress)
-    with queue_of(configured(config)) as opened:
+    with queue_of(config) as opened:
         if family(opened.contents().queue_id) in map(family, content.queues):
             raise CommandError(
                 f"{file} came out of this very queue, or a copy of it; importing it would deliver its records twice",
@@ -162,7 +162,7 @@ def dead_ls(
     as_json: Json = False,
 ) -> None:
     """List dead letters and why Kafka refused them."""
-    with queue_of(configured(config)) as opened:
+    with queue_of(config) as opened:
         letters = opened.dead(limit)
     if as_json:
         for one in letters:
@@ -187,7 +187,7 @@ def dead_show(
     config: Configuration = None,
 ) -> None:
     """Show what a dead letter holds, as JSON."""
-    with queue_of(configured(config)) as opened:
+    with queue_of(config) as opened:
         typer.echo(json.dumps(record_to_json(opened.dead_record(row_id))))
 
 
@@ -202,7 +202,7 @@ def dead_retry(
     """Send dead letters again, as new records that name the old ones in a header tg.retry."""
     if bool(ids) == every:
         raise CommandError("say which dead letters: their ids, or --all", os.EX_USAGE)
-    with queue_of(configured(config)) as opened:
+    with queue_of(config) as opened:
         chosen = ids or [one.id for one in opened.dead(10_000)]
         retried = sum(opened.retry(part) for part in _parts(chosen))
     typer.echo(f"{words.count(retried)} records wait for Kafka again")

@@ -10,11 +10,10 @@ from rich.console import Console
 from rich.text import Text
 
 from gateway.cli import words
-from gateway.cli.options import Configuration, Json, configured
+from gateway.cli.options import Configuration, Json, reached
 from gateway.cli.queue import lanes
 from gateway.cli.terminal import output, table
 from gateway.config import Config
-from gateway.control.client import running
 from gateway.control.local import LocalQueue
 from gateway.control.wire import to_json
 from gateway.errors import CommandError
@@ -45,12 +44,11 @@ def status(
     ] = False,
 ) -> None:
     """Show drivers, devices, queue, Kafka link, wear and what a power cut may cost."""
-    loaded = configured(config)
-    client = running(loaded.gateway.id, loaded.gateway.data_dir)
-    if client is None:
+    client = reached(config)
+    if isinstance(client, Config):
         if verify:
             raise CommandError("no gateway runs; only a running one can be verified", os.EX_UNAVAILABLE)
-        _without_gateway(loaded, as_json)
+        _without_gateway(client, as_json)
         raise typer.Exit(os.EX_UNAVAILABLE)
     verification = client.verify() if verify else None
     found = client.status()

@@ -1,6 +1,7 @@
 """`tail`: records as they are accepted."""
 
 import json
+import os
 import sys
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -8,8 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from gateway.cli import words
-from gateway.cli.options import Configuration, Json, configured, driver_of, live
+from gateway.cli.options import Configuration, Json, live
 from gateway.control.wire import bytes_from_json
+from gateway.errors import CommandError
 
 
 def tail(
@@ -21,10 +23,11 @@ def tail(
     as_json: Json = False,
 ) -> None:
     """Show records as devices are told that they are accepted, until Ctrl-C."""
-    loaded = configured(config)
-    if driver is not None:
-        driver_of(loaded, driver)
-    for line in live(loaded).tail(driver, device, _begun):
+    gateway = live(config)
+    if driver is not None and driver not in (drivers := gateway.status().drivers):
+        known = ", ".join(drivers) or "none"
+        raise CommandError(f"the gateway that runs has no driver {driver!r}; there are: {known}", os.EX_USAGE)
+    for line in gateway.tail(driver, device, _begun):
         lost = line.get("lost")
         if lost:
             print(f"({words.count(lost)} records not shown: this reader was too slow)", file=sys.stderr)

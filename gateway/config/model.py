@@ -90,6 +90,13 @@ def load(path: Path) -> Config:
     return Config(**sections)
 
 
+def gateway_section(path: Path) -> GatewaySettings | None:
+    """[gateway] of a file that has mistakes; None if there are some in this section too. Raises ConfigError if it isn't TOML."""
+    report = Report(Source(path))
+    settings = TableKind(Config).fields(report.source.data, Place(report))["gateway"]
+    return settings if isinstance(settings, GatewaySettings) else None
+
+
 def unreadable_secrets(config: Config) -> list[tuple[str, str]]:
     """Secrets that can't be read here and now, as (path, why)."""
     return [problem for path, settings in _parts(config) for problem in unreadable(settings, path)]

@@ -20,6 +20,8 @@ from gateway.testing.gateway import FakeGateway
 from tests.cli.conftest import Run, start
 from tests.queue.full_disk import needs_root, small_disk
 
+RUNS = DriverStatus("simulated", DriverHealth(True, 0, None, 0), 0, 0, {}, 0, {})
+
 
 def record(number: int, device: str = "press-4") -> Record:
     return Record(f"site/{device}", device, b'{"n": %d}' % number, 1_700_000_000_000 + number)
@@ -183,8 +185,7 @@ async def test_of_a_damaged_database_status_says_what_is_gone_and_of_when(site: 
 
 
 async def test_tail_shows_records_until_it_is_interrupted(gateway: FakeGateway, site: Path) -> None:
-    with (site / "tidegate.toml").open("a") as file:
-        file.write('[drivers.floor]\ntype = "simulated"\n')
+    gateway.drivers = {"floor": RUNS}
     text = await start(site, "tail", "floor", "--device", "press-4")
     as_json = await start(site, "tail", "--json")
     async with asyncio.timeout(30):
@@ -211,8 +212,30 @@ async def test_tail_shows_records_until_it_is_interrupted(gateway: FakeGateway, 
 
 async def test_tail_of_a_driver_that_there_is_not(gateway: FakeGateway, tidegate: Run) -> None:
     """It waited for ever."""
-    told = "tidegate: no driver 'nix' in the configuration; there are: none\n"
-    assert await tidegate("tail", "nix") == (64, "", told)
+    gateway.drivers = {"floor": RUNS, "roof": RUNS}
+    code, _, err = await tidegate("tail", "nix")
+    assert (code, err) == (
+        64,
+        "tidegate: the gateway that runs has no driver 'nix'; there are: floor, roof\n",
+    )
+
+
+async def test_a_mistake_that_came_into_the_file_keeps_nobody_from_the_gateway_that_runs(
+    gateway: FakeGateway, tidegate: Run, site: Path
+) -> None:
+    await gateway.accept("floor", [record(1)])
+    file = site / "tidegate.toml"
+    file.write_text(file.read_text().replace("min_free_bytes", "min_fre_bytes"))
+    runs = "tidegate.toml has mistakes, see `tidegate check`; the gateway runs on with the configuration that it has\n"
+    status, waiting = await tidegate("status"), await tidegate("queue", "ls", "--json")
+    assert (status.code, status.err) == (0, runs)
+    assert status.out.startswith("plant-7")
+    assert (waiting.code, waiting.err) == (0, runs)
+    assert json.loads(waiting.out)["stats"]["lanes"]["main"]["pending"] == 1
+    file.write_text(file.read_text().replace("plant-7", "plant 7"))
+    code, _, err = await tidegate("status")
+    assert code == 78
+    assert "gateway.id" in err
 
 
 @pytest.mark.slow
