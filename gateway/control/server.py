@@ -17,6 +17,7 @@ from gateway.control.http import Exchange, Handler, Problem, serve
 from gateway.control.tail import send_tail
 from gateway.control.transfer import PART_BYTES_MAX, BadTransfer, export_frames, import_part
 from gateway.control.wire import record_to_json, to_json
+from gateway.driver import cannot_listen
 from gateway.errors import Refused, StorageError, TidegateError
 from gateway.queue import LANES
 from gateway.settings import Address
@@ -26,6 +27,7 @@ BODY_BYTES_MAX = 64 << 10
 SOCKET_MODE = 0o660
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 NUMBER_MAX = 1 << 56
+METRICS_AGAIN_S = 10.0
 
 _log = logging.getLogger(__name__)
 
@@ -191,14 +193,30 @@ async def attached(gateway: Gateway, config: Config) -> AsyncIterator[None]:
         await server.open_socket(address.to_serve_on(config.gateway.id, config.gateway.data_dir))
     except (OSError, StorageError) as error:
         _log.error("no control socket: %s", error)
-    try:
-        await server.open_metrics(config.metrics.listen)
-    except OSError as error:
-        _log.error("no metrics on %s: %s", config.metrics.listen, error)
+    opening = asyncio.create_task(_open_metrics(server, config.metrics.listen), name="metrics")
     try:
         yield
     finally:
+        opening.cancel()
         await server.close()
+
+
+async def _open_metrics(server: ControlServer, listen: Address | None) -> None:
+    """The port may be another program's, and the address not there yet: tried until it can be had, as drivers do."""
+    told = False
+    while True:
+        try:
+            await server.open_metrics(listen)
+        except OSError as error:
+            if listen is not None and not told:
+                reason = cannot_listen(listen, error)
+                _log.warning("metrics: %s; trying again every %g s", reason, METRICS_AGAIN_S)
+            told = True
+            await asyncio.sleep(METRICS_AGAIN_S)
+        else:
+            if told:
+                _log.info("metrics are served now")
+            return
 
 
 async def _translated(work: Awaitable[None]) -> None:

@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 
+from gateway.config import load
 from gateway.control import http
-from gateway.control.server import BODY_BYTES_MAX, CONNECTIONS_MAX, ControlServer
+from gateway.control.server import BODY_BYTES_MAX, CONNECTIONS_MAX, ControlServer, attached
 from gateway.errors import StorageError
 from gateway.record import Record
 from gateway.settings import Address
 from gateway.testing.gateway import FakeGateway
+from gateway.testing.kafka import free_ports
 
 
 async def curl(*arguments: object) -> tuple[int, str]:
@@ -212,6 +214,30 @@ async def test_metrics_are_served_over_tcp_too_and_nothing_else_is(
     await server.open_metrics(None)
     with pytest.raises(ConnectionRefusedError):
         await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
+
+
+async def test_a_taken_port_is_had_once_it_is_free(
+    gateway: FakeGateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("gateway.control.server.METRICS_AGAIN_S", 0.05)
+    [port] = free_ports(1)
+    file = tmp_path / "tidegate.toml"
+    text = (
+        f'[gateway]\nid = "plant-7"\ndata_dir = "{tmp_path}"\n[kafka]\nbootstrap_servers = ["127.0.0.1:1"]\n'
+    )
+    file.write_text(f'{text}[metrics]\nlisten = "127.0.0.1:{port}"\n')
+    other = await asyncio.start_server(lambda *_: None, "127.0.0.1", port)
+    async with attached(gateway, load(file)):
+        async with asyncio.timeout(10):
+            while not caplog.records:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        other.close()
+        await other.wait_closed()
+        async with asyncio.timeout(10):
+            while (await curl(f"http://127.0.0.1:{port}/metrics"))[0] != 200:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+    told = f"metrics: can't listen on 127.0.0.1:{port}: Address already in use; trying again every 0.05 s"
+    assert [one.getMessage() for one in caplog.records if one.levelname == "WARNING"] == [told]
 
 
 class Tail:
