@@ -73,6 +73,8 @@ class _Account:
     partings: list[_Parting] = field(default_factory=list)
     saved: dict[str, list[Salvaged]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    gone: set[int] = field(default_factory=set)
+    """Last numbers: another queue of this gateway found them in Kafka, and no database that had given them."""
 
     @property
     def parted_behind(self) -> int:
@@ -84,6 +86,13 @@ class _Account:
     @property
     def intervals(self) -> int:
         return self.seen.intervals + sum(len(numbers) for numbers in self.reasons.values())
+
+    def fates(self, judged: int) -> Iterator[str]:
+        for last in sorted(self.gone):
+            if judged > last:
+                yield f"was taken for gone behind number {last}, and is not: its gateway went on"
+            else:
+                yield f"its database is gone, with all that it held behind number {last}"
 
     def goes_to(self, topic: str, start: int, partitions: int) -> None:
         self.topics[topic] = min(start, self.topics.get(topic, start))
@@ -263,9 +272,7 @@ class Books:
 
     def _lost(self, lane: str, queues: Mapping[str, int]) -> None:
         for queue, last in queues.items():
-            self._account(queue, lane).note(
-                f"its database is gone, with all that it held behind number {last}"
-            )
+            self._account(queue, lane).gone.add(last)
 
     def _widen(self, account: _Account, run: str, gave: Range | None, seq: int) -> None:
         if gave is not None:
@@ -331,7 +338,7 @@ class Books:
             twice=tuple(twice[:RANGES_MAX]),
             twice_records=sum(numbers.size for numbers in twice),
             clashes=tuple(_clashes(account.runs))[:RANGES_MAX],
-            notes=(*account.notes, *account.parked),
+            notes=(*account.notes, *account.fates(judged), *account.parked),
         )
 
     def _in_two_queues(self, account: _Account, lane: str) -> Iterator[Range]:

@@ -313,6 +313,17 @@ def test_a_lost_database_is_told() -> None:
     assert "database is gone" in found.notes[0]
 
 
+def test_a_database_that_was_taken_for_lost_and_goes_on_is_not_said_to_be_gone() -> None:
+    """A second gateway had its id for a while."""
+    books = Books("tidegate-ledger")
+    say(books, "lost", queues={"alive": 3})
+    position(books, 5, "alive")
+    feed(books, [1, 2, 3, 4, 5], queue="alive")
+    assert lane(books.findings(), "alive").notes == (
+        "was taken for gone behind number 3, and is not: its gateway went on",
+    )
+
+
 def test_two_copies_of_a_database_that_both_send() -> None:
     books = Books("tidegate-ledger")
     for seq in (1, 2, 3):
