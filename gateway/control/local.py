@@ -85,7 +85,7 @@ class LocalQueue:
         return self._run(self._queue.retry(ids))
 
     def adopt(self, answer: Answer | None) -> None:
-        self._run(adopt(self._queue, answer))
+        self._run(adopt(self._queue, self._gateway_id, answer))
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
         try:

@@ -163,9 +163,13 @@ class Memory:
             return adoption
         return adoption if adoption.answer == "fork" else None
 
-    async def set_adoption(self, adoption: Adoption | None) -> None:
-        if adoption is not None or self._load("adoption") is not None:
-            await self._store("adoption", adoption)
+    async def adopt(self, answer: Answer | None) -> None:
+        earlier = {lane: self._queue.runs(lane)[-1].first - 1 for lane in LANES}
+        await self._store("adoption", Adoption(answer, self._queue.queue_id, earlier))
+
+    async def forget_adoption(self) -> None:
+        if self._load("adoption") is not None:
+            await self._store("adoption", None)
 
     def _load(self, name: str) -> Any:
         stored = self._queue.load(f"sync.{name}")
@@ -173,9 +177,3 @@ class Memory:
 
     async def _store(self, name: str, value: Any) -> None:
         await self._queue.store(f"sync.{name}", json.dumps(value))
-
-
-async def adopt(queue: Queue, answer: Answer | None) -> None:
-    """`tidegate adopt` and `fork` while no gateway runs; a running one is told through Sync.adopt."""
-    earlier = {lane: queue.runs(lane)[-1].first - 1 for lane in LANES}
-    await Memory(queue).set_adoption(Adoption(answer, queue.queue_id, earlier))

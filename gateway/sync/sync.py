@@ -19,7 +19,7 @@ from gateway.sync.batches import Batches, Identity, Partitioner
 from gateway.sync.lane import PARKED_MAX, Lane, Take, progressed, up_to
 from gateway.sync.ledger import ledger_shape
 from gateway.sync.lineage import Seen
-from gateway.sync.memory import Adoption, Memory, Place, adopt
+from gateway.sync.memory import Adoption, Memory, Place
 from gateway.sync.pace import Pace
 from gateway.sync.position import Key, Progress, decode, decode_key, encode, encode_key, position_at
 from gateway.sync.reconcile import Answer, predecessors
@@ -129,7 +129,7 @@ class Sync:
             wrong = "nothing was found yet that needs a decision; once there is, `tidegate status` says what"
         if wrong is not None:
             raise CommandError(wrong, os.EX_DATAERR)
-        await adopt(self._queue, answer)
+        await self._memory.adopt(answer)
         self._adopted.set()
 
     async def run(self) -> None:
@@ -201,7 +201,7 @@ class Sync:
         await self._memory.set_settled(None)
         await self._memory.set_place(self._place(cluster))
         if not self._adopted.is_set():  # else an operator has just spoken again
-            await self._memory.set_adoption(None)
+            await self._memory.forget_adoption()
         if self._hardware_id is not None:
             await self._memory.set_hardware_id(self._hardware_id)
             await self._memory.set_copied(None)

@@ -14,6 +14,7 @@ from gateway.cli.queue import TWICE
 from gateway.codec import Entry
 from gateway.limits import EMIT_RECORDS_MAX
 from gateway.record import Record
+from gateway.sync.memory import Memory, Place
 from gateway.testing.gateway import FakeGateway
 from tests.cli.conftest import CONFIGURATION, Run, start
 
@@ -294,3 +295,19 @@ async def test_adopt_is_told_to_a_running_gateway_or_kept_for_the_next(
     assert json.loads(again.queue.load("sync.adoption") or "")[0] == "delivered"
     await again.queue.close()
     assert (await tidegate("adopt", "--assume", "perhaps")).code == 2
+
+
+async def test_a_fork_of_what_is_no_copy_is_refused_at_once(site: Path, tidegate: Run) -> None:
+    """It was noted, and held the gateway from its next start on."""
+    own = await FakeGateway.open(site / "data")
+    await Memory(own.queue).set_hardware_id("balena:a")
+    await Memory(own.queue).set_place(Place("cluster", "plant-1", "tidegate-positions", "exactly_once"))
+    await own.queue.close()
+    code, out, err = await tidegate("fork", BALENA_DEVICE_UUID="a")
+    assert (code, out) == (65, "")
+    assert "this database is this board's own" in err
+    copied = await tidegate("fork", BALENA_DEVICE_UUID="b")
+    assert (copied.code, copied.out) == (
+        0,
+        "This gateway is its own; it counts when the gateway runs again.\n",
+    )
