@@ -48,7 +48,8 @@ Timeout = Annotated[
     ),
 ]
 UnitOption = Annotated[
-    int, typer.Option("--unit", min=0, max=255, help="The unit's address, with --at or --profile.")
+    int | None,
+    typer.Option("--unit", min=0, max=255, help="The unit's address, with --at.", show_default="1"),
 ]
 At = Annotated[int | None, typer.Option("--at", min=0, max=65535, help="Address in the protocol, from 0.")]
 TableOption = Annotated[
@@ -95,14 +96,25 @@ def read(
     bus: Bus,
     what: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[DEVICE [VALUE...]]", help="Of the configuration; all without them."),
+        typer.Argument(
+            metavar="[DEVICE [VALUE...]]",
+            help="Of the configuration; all without them. Not with --at or --profile.",
+        ),
     ] = None,
-    unit: UnitOption = 1,
+    unit: Annotated[
+        int | None,
+        typer.Option(
+            "--unit", min=0, max=255, help="The unit's address, with --at or --profile.", show_default="1"
+        ),
+    ] = None,
     profile: Annotated[
         str | None, typer.Option("--profile", help="Read all that this profile knows.")
     ] = None,
     at: At = None,
-    count: Annotated[int, typer.Option("--count", min=1, max=2000, help="Values from there on.")] = 1,
+    count: Annotated[
+        int | None,
+        typer.Option("--count", min=1, max=2000, help="Values from there on.", show_default="1"),
+    ] = None,
     from_table: TableOption = None,
     holds: TypeOption = None,
     word_order: WordOrder = None,
@@ -112,9 +124,23 @@ def read(
     as_json: Json = False,
 ) -> None:
     """Read values once. Exit code 1 if one of them can't be read."""
+    unnamed = "--at" if at is not None else None if profile is None else "--profile"
+    if unnamed is not None and what:
+        raise CommandError(
+            f"{what[0]!r} can't go with {unnamed}: name the unit by --unit, or leave {unnamed} out",
+            os.EX_USAGE,
+        )
+    if at is None:
+        if profile is None:
+            _refuse({"--unit": unit}, "--at or --profile")
+        _refuse(
+            {"--count": count, "--table": from_table, "--type": holds, "--word-order": word_order}, "--at"
+        )
+    elif profile is not None:
+        raise CommandError("--at can't go with --profile: leave one of them out", os.EX_USAGE)
     found = _bus(bus, mode, timeout, config)
     if at is not None:
-        units = [_unit(unit, dict(_registers(at, count, from_table, holds, word_order)), None)]
+        units = [_unit(unit, dict(_registers(at, count or 1, from_table, holds, word_order)), None)]
     elif profile is not None:
         units = [_unit(unit, {}, profile)]
     else:
@@ -146,7 +172,7 @@ def write(
             metavar="[DEVICE NAME] VALUE", help="A number, one of its names, a text; on or off for a coil."
         ),
     ],
-    unit: UnitOption = 1,
+    unit: UnitOption = None,
     at: At = None,
     from_table: TableOption = None,
     holds: TypeOption = None,
@@ -162,6 +188,9 @@ def write(
             raise CommandError(f"no such option: {word}", os.EX_USAGE)
     if len(what) != (3 if at is None else 1):
         raise CommandError("needs DEVICE NAME VALUE of the configuration, or --at and VALUE", os.EX_USAGE)
+    if at is None:
+        options = {"--unit": unit, "--table": from_table, "--type": holds, "--word-order": word_order}
+        _refuse(options, "--at")
     found = _bus(bus, mode, timeout, config)
     if at is not None:
         chosen = _unit(unit, dict(_registers(at, 1, from_table, holds, word_order)), None)
@@ -172,6 +201,16 @@ def write(
         print(json.dumps({"unit": chosen.address, "device": chosen.device, "before": before, "after": after}))
     else:
         print(f"{next(iter(chosen.values()))}: {before} -> {after}")
+
+
+def _refuse(options: Mapping[str, object], unless: str) -> None:
+    """What has no effect may be what somebody relies on, with a write above all. Raises CommandError."""
+    for option, value in options.items():
+        if value is not None:
+            raise CommandError(
+                f"{option} goes with {unless} only: what DEVICE and VALUE are is in the configuration",
+                os.EX_USAGE,
+            )
 
 
 def _bus(name: str, mode: str | None, timeout: float | None, config: Path | None) -> "Config":
@@ -191,6 +230,10 @@ def _bus(name: str, mode: str | None, timeout: float | None, config: Path | None
             raise CommandError(
                 f"no bus {name!r} in the configuration; there are: {known}; {WITHOUT}", os.EX_USAGE
             )
+        if mode is not None:
+            raise CommandError(
+                f"--mode is for a serial port; the line of {name!r} is as the configuration says", os.EX_USAGE
+            )
         found: Config = buses[name]
         return found if timeout is None else dataclasses.replace(found, answer_timeout=timeout)
     form = modbus.Config(units=[], answer_timeout=timeout or 0.5)
@@ -199,6 +242,8 @@ def _bus(name: str, mode: str | None, timeout: float | None, config: Path | None
         return dataclasses.replace(form, serial=port_settings(name, mode))
     if address is None or int(address[3]) > 65535:
         raise CommandError(f"{name!r} is neither HOST:PORT, rtu:HOST:PORT nor a serial port", os.EX_USAGE)
+    if mode is not None:
+        raise CommandError(f"--mode is for a serial port, and {name!r} is none: leave it out", os.EX_USAGE)
     where = Address(address[2].strip("[]"), int(address[3]))
     if address[1]:
         return dataclasses.replace(form, rtu_over_tcp=where)
@@ -225,9 +270,10 @@ def _registers(
         at += made.count
 
 
-def _unit(address: int, registers: "Mapping[str, Register]", profile: str | None) -> "Unit":
+def _unit(given: int | None, registers: "Mapping[str, Register]", profile: str | None) -> "Unit":
     from drivers.modbus.unit import Unit, problems
 
+    address = 1 if given is None else given
     made = Unit(address=address, device=f"unit-{address}", registers=dict(registers), profile=profile)
     for _, message in problems(made):
         raise CommandError(message, os.EX_USAGE)

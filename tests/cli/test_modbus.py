@@ -198,14 +198,49 @@ IMPOSSIBLE = [
     (("write", "hall", "dryer", "temperature", "1.23"), 65, "they are 0.1 apart"),
     (("write", "hall", "dryer", "missing", "1"), 1, "missing: illegal data address; it was refused"),
     (("write", "hall", "3"), 64, "needs DEVICE NAME VALUE of the configuration, or --at and VALUE"),
+    (
+        ("write", "hall", "dryer", "temperature", "13", "--unit", "9"),
+        64,
+        "--unit goes with --at only: what DEVICE and VALUE are is in the configuration",
+    ),
+    (("write", "hall", "dryer", "setpoint", "13", "--type", "int16"), 64, "--type goes with --at only"),
+    (("write", "hall", "dryer", "setpoint", "13", "--at", "5"), 64, "or --at and VALUE"),
+    (
+        ("read", "hall", "dryer", "--unit", "9", "--table", "input", "--type", "float32"),
+        64,
+        "--unit goes with --at or --profile only: what DEVICE and VALUE are is in the configuration",
+    ),
+    (("read", "hall", "--count", "1"), 64, "--count goes with --at only"),
+    (("read", "hall", "--word-order", "big"), 64, "--word-order goes with --at only"),
+    (
+        ("read", "hall", "dryer", "--at", "5"),
+        64,
+        "'dryer' can't go with --at: name the unit by --unit, or leave --at out",
+    ),
+    (("read", "127.0.0.1:1", "--unit", "1", "--at", "0", "dryer"), 64, "'dryer' can't go with --at"),
+    (
+        ("read", "hall", "dryer", "--profile", "abb-b23"),
+        64,
+        "'dryer' can't go with --profile: name the unit by --unit, or leave --profile out",
+    ),
+    (("read", "hall", "--at", "5", "--profile", "abb-b23"), 64, "--at can't go with --profile"),
+    (("read", "hall", "--profile", "abb-b23", "--type", "int16"), 64, "--type goes with --at only"),
+    (
+        ("scan", "hall", "--units", "7", "--mode", "19200-8E1"),
+        64,
+        "--mode is for a serial port; the line of 'hall' is as the configuration says",
+    ),
+    (("read", "127.0.0.1:1", "--at", "0", "--mode", "19200-8E1"), 64, "--mode is for a serial port"),
     (("scan", "hall", "--units", "9-3"), 64, "--units '9-3' is not FIRST-LAST"),
     (("scan", "hall", "--units", "100-101", "--timeout", "0.05"), 1, "no unit answered, of 2 addresses"),
 ]
 
 
 async def test_what_can_not_be_done(tidegate: Run, slave: TcpSlave) -> None:
+    before = dict(slave.units[7].holding)
     ended = await asyncio.gather(*(tidegate("modbus", *arguments) for arguments, _, _ in IMPOSSIBLE))
     for done, (arguments, code, expected) in zip(ended, IMPOSSIBLE, strict=True):
         assert done.code == code, (arguments, done.err)
         assert expected in done.err
         assert len(done.err.splitlines()) == 1
+    assert slave.units[7].holding == before
