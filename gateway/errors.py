@@ -2,6 +2,7 @@
 
 TidegateError
 ├── ConfigError            the operator's file is wrong: stop, show every problem
+│   └── ConfigUnreadable   there is none, or it may not be read: stop, say where one is looked for
 ├── DeviceError            a device or its line failed: restart that driver with back-off
 ├── Refused                the queue can't take it: the driver tells its device to come again
 │   ├── QueueFull          at the byte cap or the free-disk floor
@@ -18,6 +19,8 @@ TidegateError
 Anything else that escapes is a bug.
 """
 
+from pathlib import Path
+
 
 class TidegateError(Exception):
     """Base of all errors tidegate raises on purpose."""
@@ -29,6 +32,13 @@ class ConfigError(TidegateError):
     def __init__(self, problems: list[str]) -> None:
         super().__init__("\n".join(problems))
         self.problems = problems
+
+
+class ConfigUnreadable(ConfigError):
+    def __init__(self, path: Path, error: OSError) -> None:
+        super().__init__([f"{path}: can't be read: {error.strerror}"])
+        self.missing = isinstance(error, FileNotFoundError)
+        self.not_permitted = isinstance(error, PermissionError)
 
 
 class DeviceError(TidegateError):

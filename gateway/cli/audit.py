@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.text import Text
 
 from gateway.cli import words
-from gateway.cli.options import Configuration, Json, configured
+from gateway.cli.location import configured
+from gateway.cli.options import Configuration, Json
 from gateway.cli.terminal import counting, output, table
 from gateway.control.wire import to_json
 

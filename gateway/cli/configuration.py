@@ -14,8 +14,8 @@ from typing import Annotated
 import typer
 
 from gateway.cli import words
-from gateway.cli.location import HERE, configuration_path
-from gateway.cli.options import Configuration, configured
+from gateway.cli.location import HERE, configuration_path, configured
+from gateway.cli.options import Configuration
 from gateway.config import (
     Config,
     describe,

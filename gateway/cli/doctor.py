@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from gateway.cli.location import configuration_path
-from gateway.cli.options import Configuration, configured
+from gateway.cli.location import configuration_path, configured
+from gateway.cli.options import Configuration
 from gateway.cli.terminal import output
 from gateway.doctor import Finding, Verdict, clock, disk, flush, kafka, look, pull
 from gateway.errors import CommandError

@@ -13,7 +13,8 @@ import typer
 
 from gateway.cli import words
 from gateway.cli.line import Mode, port_settings
-from gateway.cli.options import Configuration, Json, configured
+from gateway.cli.location import configured
+from gateway.cli.options import Configuration, Json
 from gateway.cli.terminal import counting, output, table
 from gateway.errors import CommandError, DeviceError
 from gateway.settings import Address

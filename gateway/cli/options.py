@@ -9,29 +9,20 @@ from typing import Annotated
 
 import typer
 
-from gateway.cli.location import RULE, VARIABLE, configuration_path
-from gateway.config import Config, DriverConfig, gateway_section, load
+from gateway.cli.location import RULE, configuration_path, configured
+from gateway.config import Config, DriverConfig, gateway_section
 from gateway.control.client import Client, running
 from gateway.control.local import LocalQueue
 from gateway.errors import CommandError, ConfigError
 
 Configuration = Annotated[
     Path | None,
-    typer.Option("--config", "-c", metavar="FILE", help=f"Configuration. {RULE}", show_default=False),
+    # Whether it can be read is told as for every other way to name one, not by typer as a mistake in the command.
+    typer.Option(
+        "--config", "-c", metavar="FILE", help=f"Configuration. {RULE}", show_default=False, readable=False
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="JSON instead of text for people.")]
-
-
-def configured(given: Path | None) -> Config:
-    """Raises ConfigError, CommandError."""
-    path = configuration_path(given)
-    if given is None and not path.exists():
-        raise CommandError(
-            f"no configuration: neither ./tidegate.toml nor {path} is there; name one with -c or ${VARIABLE}, "
-            "or write one with `tidegate init`",
-            os.EX_NOINPUT,
-        )
-    return load(path)
 
 
 def driver_of(config: Config, name: str) -> DriverConfig:

@@ -4,8 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from gateway.cli.location import RULE, configuration_path
-from gateway.config import load
+from gateway.cli.location import RULE, configuration_path, configured
 from gateway.control.server import attached
 from gateway.runtime.process import run
 
@@ -14,5 +13,5 @@ def command(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser("tidegate")
     parser.add_argument("run")
     parser.add_argument("-c", "--config", type=Path, help=f"Configuration. {RULE}")
-    path = configuration_path(parser.parse_args(arguments).config)
-    return run(path, load(path), attached)
+    given = parser.parse_args(arguments).config
+    return run(configuration_path(given), configured(given), attached)

@@ -11,7 +11,8 @@ from typing import Annotated
 import typer
 
 from gateway.cli import words
-from gateway.cli.options import Configuration, Json, configured, driver_of
+from gateway.cli.location import configured
+from gateway.cli.options import Configuration, Json, driver_of
 from gateway.cli.tail import shown
 from gateway.clock import SystemClock
 from gateway.config import DriverConfig

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gateway.errors import ConfigError
+from gateway.errors import ConfigError, ConfigUnreadable
 
 Keys = tuple[str | int, ...]
 """Where a value is: keys of tables and indexes of arrays, from the top."""
@@ -40,7 +40,7 @@ class Source:
             with path.open("rb") as file:
                 raw = file.read(FILE_BYTES_MAX + 1)
         except OSError as error:
-            raise ConfigError([f"{path}: can't be read: {error.strerror}"]) from error
+            raise ConfigUnreadable(path, error) from error
         if len(raw) > FILE_BYTES_MAX:
             raise ConfigError([f"{path}: larger than {FILE_BYTES_MAX >> 10} KiB; is this the right file?"])
         try:

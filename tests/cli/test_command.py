@@ -1,6 +1,7 @@
 """What every command has: help, exit codes, one clear sentence for what can't be done."""
 
 import asyncio
+import os
 import re
 import sys
 from asyncio.subprocess import PIPE
@@ -11,6 +12,9 @@ import pytest
 from gateway import __version__
 from gateway.control.client import running
 from tests.cli.conftest import TIDEGATE, Run
+
+AS_OTHERS = ("setpriv", "--bounding-set", "-dac_override,-dac_read_search") if os.geteuid() == 0 else ()
+"""Modes of files hold for root too."""
 
 LEAVES = (
     "run", "init", "audit", "password", "check", "schema", "reference", "status", "tail", "try", "drivers", "adopt", "fork", "doctor", "doctor pull-plug",
@@ -99,14 +103,78 @@ async def test_the_configuration_is_found(
     tidegate: Run, site: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     elsewhere = tmp_path_factory.mktemp("elsewhere")
-    nowhere, named, variable = await asyncio.gather(
-        tidegate("check", folder=elsewhere),
+    named, variable = await asyncio.gather(
         tidegate("check", "-c", site / "tidegate.toml", folder=elsewhere),
         tidegate("check", folder=elsewhere, TIDEGATE_CONFIG=str(site / "tidegate.toml")),
     )
-    assert nowhere.code == 66
-    assert "tidegate init" in nowhere.err
     assert (named.code, variable.code) == (0, 0)
+
+
+@pytest.mark.parametrize("command", ["check", "run"])
+async def test_a_configuration_that_is_not_there_is_told_by_how_it_was_named(
+    tidegate: Run, site: Path, tmp_path_factory: pytest.TempPathFactory, command: str
+) -> None:
+    nowhere, named, variable, folder = await asyncio.gather(
+        tidegate(command, folder=tmp_path_factory.mktemp("elsewhere")),
+        tidegate(command, "-c", "/nope.toml"),
+        tidegate(command, TIDEGATE_CONFIG="/nope.toml"),
+        tidegate(command, "-c", "data"),
+    )
+    assert nowhere == (
+        66,
+        "",
+        "tidegate: no configuration: neither ./tidegate.toml nor /etc/tidegate/tidegate.toml is there; "
+        "name one with -c or $TIDEGATE_CONFIG, or write one with `tidegate init`\n",
+    )
+    assert named == (
+        66,
+        "",
+        "tidegate: no configuration: /nope.toml is not there; name another one with -c, "
+        "or write one with `tidegate init /nope.toml`\n",
+    )
+    # There is a ./tidegate.toml, which the variable has commands pass over.
+    assert variable == (
+        66,
+        "",
+        "tidegate: no configuration: /nope.toml is not there, which $TIDEGATE_CONFIG names; "
+        "set it to another one, name one with -c, or write one with `tidegate init /nope.toml`\n",
+    )
+    assert folder == (66, "", "tidegate: data: can't be read: Is a directory\n")
+
+
+@pytest.mark.parametrize("command", ["check", "run"])
+async def test_a_configuration_that_may_not_be_read_is_told_as_such(site: Path, command: str) -> None:
+    (site / "tidegate.toml").chmod(0)
+    (site / "closed").mkdir(0)
+    for *given, named in (["tidegate.toml"], ["-c", "tidegate.toml"], ["-c", "closed/tidegate.toml"]):
+        process = await asyncio.create_subprocess_exec(
+            *AS_OTHERS,
+            TIDEGATE,
+            command,
+            *given,
+            *([named] if given else []),
+            cwd=site,
+            stdout=PIPE,
+            stderr=PIPE,
+        )
+        out, err = await process.communicate()
+        assert (process.returncode, out) == (77, b"")
+        assert err.decode() == (
+            f"tidegate: {named}: can't be read: Permission denied; run this as root, or as the user of the gateway\n"
+        )
+
+
+async def test_a_closed_folder_has_no_configuration(site: Path) -> None:
+    """As root's has none for `sudo -u tidegate tidegate status`."""
+    process = await asyncio.create_subprocess_exec(
+        *("sh", "-c", 'mkdir closed && cd closed && chmod 0 . && exec "$@"', "sh"),
+        *(*AS_OTHERS, TIDEGATE, "status"),
+        cwd=site,
+        stdout=PIPE,
+        stderr=PIPE,
+    )
+    _, err = await process.communicate()
+    assert (process.returncode, b"neither ./tidegate.toml nor /etc/tidegate" in err) == (66, True)
 
 
 async def test_a_reader_that_goes_away_is_no_error(tidegate: Run, site: Path) -> None:
