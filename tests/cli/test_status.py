@@ -256,3 +256,24 @@ async def test_tail_ends_with_its_gateway_in_one_sentence(site: Path) -> None:
     waiting, end = err.decode().splitlines()
     assert waiting == "waiting for records"
     assert end.startswith("tidegate: data/control.sock: the ")
+
+
+@pytest.mark.parametrize("environment", [{"PYTHONIOENCODING": "ascii"}, {"PYTHONIOENCODING": "latin-1"}])
+async def test_what_the_locale_has_no_letter_for_is_escaped(
+    gateway: FakeGateway, tidegate: Run, site: Path, environment: dict[str, str]
+) -> None:
+    """No device can end an operator's `tail` by its name or by what it sends."""
+    gateway.drivers = {
+        "floor": DriverStatus("mqtt", DriverHealth(True, 0, None, 0), 1, 1, {"печь": DeviceStatus(1, 0, 0, None, None)}, 0, {})
+    }  # fmt: skip
+    shown = await tidegate("status", **environment)
+    assert (shown.code, shown.err) == (0, "")
+    assert r"\u043f\u0435\u0447\u044c" in shown.out
+    process = await start(site, "tail", **environment)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert await process.stderr.readline() == b"waiting for records\n"
+    await gateway.accept("floor", [Record("oven", "печь", "200 \N{DEGREE FAHRENHEIT}".encode(), 0)])
+    assert (await process.stdout.readline()).endswith(rb" \u043f\u0435\u0447\u044c oven 200 \u2109" + b"\n")
+    process.send_signal(signal.SIGINT)
+    assert await process.wait() == 130
