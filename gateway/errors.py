@@ -15,6 +15,7 @@ TidegateError
 │   └── SinkRefused        Kafka said no (credentials, certificate, ACL): slow back-off, alarm
 ├── SinkHeld               only an operator may decide: collect, send nothing, alarm
 └── CommandError           a CLI command can't be done: one sentence and an exit code
+    └── OutputFailed       standard output takes nothing more, or its reader has gone: the command ends
 
 Anything else that escapes is a bug.
 """
@@ -94,3 +95,7 @@ class CommandError(TidegateError):
     def __init__(self, message: str, exit_code: int = 1) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+class OutputFailed(CommandError):
+    """Not an OSError: typer and rich end a process by some of these themselves, with the exit code of a verdict."""

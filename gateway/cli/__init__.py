@@ -1,13 +1,12 @@
 """The command `tidegate`. `run` is dispatched before anything that only people at a terminal need is imported."""
 
-import io
 import sys
 
 
 def main() -> None:
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # Devices choose names and content, the locale may lack their letters. Standard error is so from the start.
-        sys.stdout.reconfigure(errors="backslashreplace")
+    from gateway.cli import stdout
+
+    stdout.prepare()
     arguments = sys.argv[1:]
     if arguments[:1] == ["run"] and not {"-h", "--help"} & set(arguments):
         from gateway.cli.run import command

@@ -5,11 +5,11 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 
-from gateway.errors import CommandError, ConfigError, StorageError, TidegateError
+from gateway.cli import stdout
+from gateway.errors import CommandError, ConfigError, OutputFailed, StorageError, TidegateError
 
 INTERRUPTED = 130
-BROKEN_PIPE = 141
-"""As a shell says it of programs that ended by SIGINT and SIGPIPE."""
+"""As a shell says it of programs that ended by SIGINT."""
 
 
 def exit_code_of(command: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> int:
@@ -20,6 +20,11 @@ def exit_code_of(command: Callable[[Sequence[str]], int], arguments: Sequence[st
     except ConfigError as error:
         _say(str(error))
         return os.EX_CONFIG
+    except OutputFailed as error:
+        stdout.give_up()
+        if error.exit_code != stdout.BROKEN_PIPE:
+            _say(f"tidegate: {error}")
+        return error.exit_code
     except CommandError as error:
         _say(f"tidegate: {error}")
         return error.exit_code
@@ -31,10 +36,6 @@ def exit_code_of(command: Callable[[Sequence[str]], int], arguments: Sequence[st
         return os.EX_TEMPFAIL
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:
-        # Python flushes standard output once more at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return BROKEN_PIPE
     except Exception:  # noqa: BLE001 everything that is left is a bug, and is shown as one
         traceback.print_exc()
         _say("tidegate: this is a bug; please report it with the lines above")

@@ -11,7 +11,8 @@ import pytest
 
 from gateway import __version__
 from gateway.control.client import running
-from tests.cli.conftest import TIDEGATE, Run
+from gateway.testing.gateway import FakeGateway
+from tests.cli.conftest import TIDEGATE, Ended, Run
 
 AS_OTHERS = ("setpriv", "--bounding-set", "-dac_override,-dac_read_search") if os.geteuid() == 0 else ()
 """Modes of files hold for root too."""
@@ -177,14 +178,36 @@ async def test_a_closed_folder_has_no_configuration(site: Path) -> None:
     assert (process.returncode, b"neither ./tidegate.toml nor /etc/tidegate" in err) == (66, True)
 
 
-async def test_a_reader_that_goes_away_is_no_error(tidegate: Run, site: Path) -> None:
-    process = await asyncio.create_subprocess_shell(
-        f"{TIDEGATE} reference | head -1; echo ${{PIPESTATUS[0]}}",
-        cwd=site,
-        stdout=PIPE,
-        stderr=PIPE,
-        executable="/bin/bash",
+async def ended(site: Path, script: str) -> Ended:
+    """Of a command in a shell's redirections."""
+    process = await asyncio.create_subprocess_exec(
+        "bash", "-c", script, "bash", TIDEGATE, cwd=site, stdout=PIPE, stderr=PIPE
     )
     out, err = await process.communicate()
-    assert out.decode().startswith("## ")
-    assert err == b""
+    return Ended(process.returncode or 0, out.decode(), err.decode())
+
+
+@pytest.mark.parametrize(
+    "command", ["reference", "status", "queue ls", "drivers", "drivers mqtt", "--help", "--version", "init -"]
+)
+async def test_standard_output_that_takes_nothing_is_told_in_one_sentence(
+    gateway: FakeGateway, site: Path, command: str
+) -> None:
+    full, closed = await asyncio.gather(
+        ended(site, f'"$1" {command} > /dev/full'), ended(site, f'"$1" {command} >&-')
+    )
+    assert full == (73, "", "tidegate: standard output: No space left on device\n")
+    assert closed == (73, "", "tidegate: standard output: closed\n")
+
+
+async def test_a_gateway_needs_no_standard_output(site: Path) -> None:
+    """Nor may a file of its own get its number."""
+    script = '"$1" run >&- 2>log & pid=$!; until [ -S data/control.sock ]; do sleep 0.1; done; readlink /proc/$pid/fd/1; kill $pid; wait $pid'
+    assert await ended(site, script) == (0, "/dev/null\n", "")
+
+
+@pytest.mark.parametrize("command", ["reference", "drivers", "--help", "modbus --help", "schema"])
+async def test_a_reader_that_goes_away_is_no_error(site: Path, command: str) -> None:
+    """Nor is it a verdict: 141 is what a shell says of a program that ended by SIGPIPE."""
+    gone = f'mkfifo pipe; exec 3<>pipe 4>pipe 5<pipe; exec 3<&- 5<&-; "$1" {command} >&4'
+    assert await ended(site, gone) == (141, "", "")
