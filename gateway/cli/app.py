@@ -24,10 +24,11 @@ from gateway.cli import (
 from gateway.cli.options import Configuration
 
 EXIT_CODES = """\
-Exit codes: 0 done; 1 something is not as it should be (status --verify, audit, doctor); 2 no such command or option;
+Exit codes: 0 done; 1 something is not as it should be (status --verify, check --kafka, audit, doctor,
+modbus); 2 no such command or option;
 64 to 78 as in sysexits.h: 64 usage, 65 bad data, 66 no such input, 69 no gateway runs, 73 can't write a file or standard output,
 74 the queue can't be used (its disk failed, or another gateway has it), 75 try again later, 77 not permitted,
-78 mistakes in the configuration."""
+78 mistakes in the configuration; 130 and 141 as a shell says it: ended by Ctrl-C, or nobody reads on."""
 
 app = typer.Typer(
     name="tidegate",

@@ -24,6 +24,8 @@ T = TypeVar("T")
 TIMEOUT_S = 30.0
 VERIFY_TIMEOUT_S = 3600.0
 READ_BYTES = 256 << 10
+EXIT_CODES = {404: os.EX_NOINPUT, 409: os.EX_DATAERR, 503: os.EX_UNAVAILABLE, 507: os.EX_UNAVAILABLE}
+"""Of a command that gets this answer."""
 
 
 class Client:
@@ -150,7 +152,7 @@ def _refusal(response: http.client.HTTPResponse) -> CommandError:
         message = str(json.loads(response.read())["error"])
     except (ValueError, KeyError, TypeError):
         message = f"the gateway answered {response.status} {response.reason}"
-    return CommandError(message, os.EX_UNAVAILABLE if response.status in (503, 507) else 1)
+    return CommandError(message, EXIT_CODES.get(response.status, 1))
 
 
 def running(gateway_id: str, data_dir: Path) -> Client | None:

@@ -78,7 +78,7 @@ class LocalQueue:
     def dead_record(self, row_id: int) -> StoredRecord:
         record = self._run(contents.dead_record(self._queue, row_id))
         if record is None:
-            raise CommandError("there is no such dead letter")
+            raise CommandError("there is no such dead letter", os.EX_NOINPUT)
         return record
 
     def retry(self, ids: list[int]) -> int:

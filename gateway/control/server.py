@@ -18,7 +18,7 @@ from gateway.control.tail import send_tail
 from gateway.control.transfer import PART_BYTES_MAX, BadTransfer, export_frames, import_part
 from gateway.control.wire import record_to_json, to_json
 from gateway.driver import cannot_listen
-from gateway.errors import Refused, StorageError, TidegateError
+from gateway.errors import CommandError, Refused, StorageError, TidegateError
 from gateway.queue import LANES
 from gateway.settings import Address
 
@@ -226,6 +226,8 @@ async def _translated(work: Awaitable[None]) -> None:
         raise Problem(400, str(error)) from error
     except Refused as error:
         raise Problem(507, str(error)) from error
+    except CommandError as error:
+        raise Problem(409, str(error)) from error
     except TidegateError as error:
         raise Problem(503, str(error)) from error
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from gateway import __version__
 from gateway.clock import SystemClock
+from gateway.errors import CommandError
 from gateway.metrics import Metrics
 from gateway.queue import Queue, QueueSettings
 from gateway.record import Record
@@ -45,6 +46,7 @@ class FakeGateway:
         self.lost = 0
         """Records that `verify` is to miss."""
         self.adopted: list[Answer | None] = []
+        self.nothing_to_decide: CommandError | None = None
         self._router = Router([], "telemetry")
         self._clock = SystemClock()
         self._started_ms = self._clock.wall_ms()
@@ -87,4 +89,6 @@ class FakeGateway:
         return Verification(lanes, self.accepted, self.stored)
 
     async def adopt(self, answer: Answer | None) -> None:
+        if self.nothing_to_decide is not None:
+            raise self.nothing_to_decide
         self.adopted.append(answer)

@@ -58,6 +58,10 @@ async def test_every_command_has_help(tidegate: Run, command: str) -> None:
     code, out, err = await tidegate(*command.split(), "--help")
     assert (code, err) == (0, "")
     assert f"Usage: tidegate {command}" in out
+    if "Exit code 1 if" in " ".join(out.replace("│", "").split()):
+        _, listed, _ = await tidegate("--help")
+        told = re.findall(r" 1 something is not as it should be \(([^)]*)\);", " ".join(listed.split()))
+        assert any(command.startswith(one.split(" --")[0]) for one in told[0].split(", "))
     if command == "audit":
         assert "Only the [kafka] part of the configuration is used" in out
 

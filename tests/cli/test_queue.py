@@ -12,6 +12,7 @@ import pytest
 
 from gateway.cli.queue import TWICE
 from gateway.codec import Entry
+from gateway.errors import CommandError
 from gateway.limits import EMIT_RECORDS_MAX
 from gateway.record import Record
 from gateway.sync.memory import Memory, Place
@@ -268,7 +269,7 @@ async def test_dead_letters(site: Path, gateway: FakeGateway, tidegate: Run) -> 
     shown = await tidegate("queue", "dead", "show", "2")
     assert json.loads(shown.out)["value"] == segment.entries[1].value.decode()
     missing = await tidegate("queue", "dead", "show", "77")
-    assert (missing.code, missing.err) == (1, "tidegate: there is no such dead letter\n")
+    assert (missing.code, missing.err) == (66, "tidegate: there is no such dead letter\n")
     both, none = await asyncio.gather(
         tidegate("queue", "dead", "retry", "1", "--all"), tidegate("queue", "dead", "retry")
     )
@@ -281,6 +282,14 @@ async def test_dead_letters(site: Path, gateway: FakeGateway, tidegate: Run) -> 
     assert (await tidegate("queue", "dead", "ls")).out == "No dead letters.\n"
 
 
+async def test_a_dead_letter_that_there_is_not_has_one_exit_code(site: Path, tidegate: Run) -> None:
+    """Without a gateway; with one `test_dead_letters` has it."""
+    await filled(site / "data", 1)
+    shown = await tidegate("queue", "dead", "show", "77")
+    assert shown == (66, "", "tidegate: there is no such dead letter\n")
+    assert (await tidegate("queue", "dead", "retry", "77")).code == 66
+
+
 @pytest.mark.slow
 async def test_adopt_is_told_to_a_running_gateway_or_kept_for_the_next(
     site: Path, gateway: FakeGateway, other: Path, tidegate: Run
@@ -288,6 +297,9 @@ async def test_adopt_is_told_to_a_running_gateway_or_kept_for_the_next(
     assert (await tidegate("adopt", "--assume", "lost")).out == "Agreed; it counts now.\n"
     assert (await tidegate("adopt")).code == 0
     assert gateway.adopted == ["lost", None]
+    gateway.nothing_to_decide = CommandError("records are being delivered: there is nothing to decide", 65)
+    refused = await tidegate("adopt")
+    assert refused == (65, "", "tidegate: records are being delivered: there is nothing to decide\n")
     await filled(other / "data", 1)
     kept = await tidegate("adopt", "--assume", "delivered", folder=other)
     assert kept.out == "Agreed; it counts when the gateway runs again.\n"
