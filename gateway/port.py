@@ -9,6 +9,7 @@ import fcntl
 import grp
 import os
 import re
+import stat
 import struct
 import termios
 from collections.abc import Callable, Sequence
@@ -257,18 +258,30 @@ def _reason(path: str, error: OSError) -> str:
         case errno.EAGAIN | errno.EBUSY:
             return "in use by another program"
         case errno.EACCES:
-            return f"no permission; the user must be in the group {_group(path)}: usermod -aG {_group(path)} USER"
+            return f"no permission; {_permit(path)}"
         case None:
             return "is not a serial port"
         case number:
             return os.strerror(number)
 
 
-def _group(path: str) -> str:
-    """The group that owns the port, dialout on Debian."""
-    with suppress(OSError, KeyError):
-        return grp.getgrgid(os.stat(path).st_gid).gr_name
-    return "dialout"
+def _permit(path: str) -> str:
+    """What lets a user open the port: to be in its group, dialout on Debian, where that may read and write it."""
+    try:
+        found = os.stat(path)
+        group = grp.getgrgid(found.st_gid).gr_name
+    except OSError:
+        return "its folder may not be looked into"
+    except KeyError:
+        group = ""
+    for_group = stat.S_IRGRP | stat.S_IWGRP
+    if found.st_mode & for_group == for_group and group not in ("", "root"):
+        return f"the user must be in the group {group}: usermod -aG {group} USER"
+    return (
+        f"it is {stat.filemode(found.st_mode)} and of the group {group or found.st_gid}. Give it to the group dialout, with the user in that, "
+        f'by a udev rule with GROUP="dialout", MODE="0660", or until it is plugged in again: chgrp dialout {path} && '
+        f"chmod 660 {path}"
+    )
 
 
 def _configure(fd: int) -> int:

@@ -1,6 +1,7 @@
 """Serial ports on pseudo-terminals: the kernel's tty layer is real, only the wire is not."""
 
 import asyncio
+import grp
 import os
 import pty
 import select
@@ -119,10 +120,25 @@ async def test_programs_that_ask_for_nothing_are_kept_out_too(line: Line) -> Non
         os.close(os.open(line.path, os.O_RDWR | os.O_NOCTTY))
 
 
-async def test_without_permission_the_error_names_the_group(line: Line) -> None:
-    os.chmod(line.path, 0o600)
-    with nobody(), pytest.raises(DeviceError, match=r"must be in the group .*: usermod -aG"):
+@pytest.mark.parametrize(
+    ("mode", "group", "told"),
+    [
+        (0o660, "daemon", "the user must be in the group daemon: usermod -aG daemon USER"),
+        (0o600, "daemon", "it is crw------- and of the group daemon. Give it to the group dialout"),
+        (0o620, "daemon", "it is crw--w---- and of the group daemon. Give it to the group dialout"),
+        (0o600, "root", "it is crw------- and of the group root. Give it to the group dialout"),
+    ],
+)
+async def test_without_permission_the_error_says_what_helps(
+    line: Line, mode: int, group: str, told: str
+) -> None:
+    """To be in a group that may not do more than others helps nobody, and root's is for nobody."""
+    os.chmod(line.path, mode)
+    os.chown(line.path, -1, grp.getgrnam(group).gr_gid)
+    with nobody(), pytest.raises(DeviceError) as raised:
         line.open()
+    assert str(raised.value).startswith(f"port {line.path}: no permission; {told}")
+    assert ("usermod" in str(raised.value)) == (mode == 0o660)
 
 
 @pytest.mark.parametrize(
