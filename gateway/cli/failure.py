@@ -4,6 +4,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from gateway.cli import stdout
 from gateway.errors import CommandError, ConfigError, OutputFailed, StorageError, TidegateError
@@ -43,4 +44,6 @@ def exit_code_of(command: Callable[[Sequence[str]], int], arguments: Sequence[st
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr)
+    with suppress(OSError):
+        # On the same full disk, say. The exit code is all that is left then.
+        print(text, file=sys.stderr)

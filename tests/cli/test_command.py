@@ -204,6 +204,11 @@ async def test_standard_output_that_takes_nothing_is_told_in_one_sentence(
     assert closed == (73, "", "tidegate: standard output: closed\n")
 
 
+async def test_a_full_disk_for_both_outputs_is_no_verdict(gateway: FakeGateway, site: Path) -> None:
+    """As of `tidegate audit >> /var/log/audit.log 2>&1`: 1 would say that a gap is not explained."""
+    assert await ended(site, '"$1" status > /dev/full 2>&1') == (73, "", "")
+
+
 async def test_a_gateway_needs_no_standard_output(site: Path) -> None:
     """Nor may a file of its own get its number."""
     script = '"$1" run >&- 2>log & pid=$!; until [ -S data/control.sock ]; do sleep 0.1; done; readlink /proc/$pid/fd/1; kill $pid; wait $pid'
