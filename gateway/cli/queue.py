@@ -19,7 +19,6 @@ from gateway.control.wire import StoredRecord, record_to_json, to_json
 from gateway.errors import CommandError
 from gateway.sync import family
 
-
 RETRY_AT_ONCE = 8
 """Dead letters may each be as large as a record may be, and one transaction takes them all."""
 

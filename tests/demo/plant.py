@@ -36,7 +36,7 @@ TICK_S = 0.1
 RUNS = " runs; queue "
 """In the gateway's log, once it does."""
 
-START_S = 60.0
+START_S = 120.0
 DEVICES_END_S = 60.0
 DRAIN_S = 60.0
 COMMIT_S = 2.0
