@@ -57,6 +57,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaBroker]:
         listeners=LISTENERS,
         users={"gateway": "secret", "narrow": "secret", "nobody": "secret"},
         authorize=True,
+        settings={"listener.name.sasl_ssl.sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-512"},
     ) as one:
         one.add_scram_user("gateway", "secret")
         for topic in ("secured-1", "secured-2", "secured-3"):
@@ -123,6 +124,19 @@ async def test_records_arrive_through(
         ("ssl", {"tls": TlsSettings()}, LinkState.DOWN, "not signed by an authority in kafka.tls.ca"),
         ("mtls", {"tls": "ca"}, LinkState.DOWN, "wants a client certificate"),
         ("sasl_plaintext", {"tls": "ca"}, LinkState.DOWN, "perhaps this port wants no TLS"),
+        ("plain", {"sasl": login("PLAIN")}, LinkState.DOWN, "this port wants no login (SASL): remove"),
+        (
+            "ssl",
+            {"tls": "ca", "sasl": login("PLAIN")},
+            LinkState.DOWN,
+            "this port wants no login (SASL): remove [kafka.sasl], or name the port that does",
+        ),
+        (
+            "sasl_ssl",
+            {"tls": "ca", "sasl": login("SCRAM-SHA-256")},
+            LinkState.DOWN,
+            "this port doesn't take the mechanism SCRAM-SHA-256: set kafka.sasl.mechanism to",
+        ),
     ],
 )
 async def test_what_an_operator_reads(
@@ -130,7 +144,7 @@ async def test_what_an_operator_reads(
 ) -> None:
     assert broker.authority
     if security.get("tls") == "ca":
-        security = {"tls": TlsSettings(ca=broker.authority.path)}
+        security = security | {"tls": TlsSettings(ca=broker.authority.path)}
     queue = await open_queue(tmp_path)
     async with running(queue, broker.address(listener), "locked-out", **security) as sync:
         await queue.put(entries("secured-1", 1))
@@ -139,7 +153,8 @@ async def test_what_an_operator_reads(
         assert sync.status().state is state
         assert queue.position("main") == 0
     await queue.close()
-    fault = "28" if listener in ("ssl", "mtls") or "tls" in security else "29"
+    locked_by_tls = "sasl" not in security and (listener in ("ssl", "mtls") or "tls" in security)
+    fault = "28" if locked_by_tls else "29"
     proof.tell(proof.Row(fault, f"refused, and why: {words}", 1, 1, 0, 0, None, COMMAND))
 
 

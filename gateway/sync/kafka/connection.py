@@ -156,8 +156,15 @@ def _explain_one(error: BaseException, server: str, settings: KafkaSettings) -> 
         return SinkUnavailable(f"{server}: connection refused: no broker listens there")
     if isinstance(error, TimeoutError | errors.RequestTimedOutError):
         return SinkUnavailable(f"{server}: no answer within {CONNECT_TIMEOUT_S:.0f} s")
-    if isinstance(error, errors.UnsupportedSaslMechanismError):
-        return SinkRefused(f"{server}: {error}")
+    if isinstance(error, errors.IllegalSaslStateError):
+        return SinkRefused(
+            f"{server}: this port wants no login (SASL): remove [kafka.sasl], or name the port that does"
+        )
+    if isinstance(error, errors.UnsupportedSaslMechanismError) and settings.sasl:
+        return SinkRefused(
+            f"{server}: this port doesn't take the mechanism {settings.sasl.mechanism}: set "
+            "kafka.sasl.mechanism to one of the broker's sasl.enabled.mechanisms"
+        )
     if isinstance(error, errors.SaslAuthenticationFailed):
         user = settings.sasl.user if settings.sasl else ""
         return SinkRefused(f"{server}: wrong user or password for user {user!r}")
