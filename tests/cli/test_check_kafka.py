@@ -89,20 +89,21 @@ def grant(broker: KafkaBroker) -> None:
 
 async def test_from_nothing_to_all_that_is_needed(broker: KafkaBroker, tmp_path: Path) -> None:
     server = broker.address("sasl_plaintext")
+    admin = f"--bootstrap-server {server} --command-config admin.properties"
     code, output = await check(tmp_path, server, "secret")
     assert code == 1
     assert "LACKING  topic telemetry: not authorised" in output
     assert "LACKING  not authorised for transactional id tidegate.plant-7" in output
     assert (
-        f"kafka-acls.sh --bootstrap-server {server} --add --allow-principal User:plant-7 --operation Write "
+        f"kafka-acls.sh {admin} --add --allow-principal User:plant-7 --operation Write "
         "--operation Describe --transactional-id tidegate.plant-7" in output
     )
     grant(broker)
     code, output = await check(tmp_path, server, "secret")
     assert code == 1
     assert "ok       topic telemetry: 3 partitions" in output
-    assert f"kafka-topics.sh --bootstrap-server {server} --create --topic readings" in output
-    assert f"kafka-topics.sh --bootstrap-server {server} --create --topic tidegate-positions" in output
+    assert f"kafka-topics.sh {admin} --create --topic readings" in output
+    assert f"kafka-topics.sh {admin} --create --topic tidegate-positions" in output
     for topic in ("readings", "tidegate-positions", "tidegate-ledger"):
         broker.create_topic(topic)
     code, output = await check(tmp_path, server, "secret")

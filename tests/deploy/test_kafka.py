@@ -1,5 +1,6 @@
 """Kafka's own tools run the scripts against a real broker, and a gateway may then do its work and no more."""
 
+import asyncio
 import os
 import shlex
 import subprocess
@@ -10,6 +11,9 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka.admin import ConfigResource, ResourceType
 
+from gateway.settings import Secret
+from gateway.sync.kafka.probe import probe
+from gateway.sync.settings import KafkaSettings, SaslSettings
 from gateway.testing.kafka import KafkaBroker, kafka_jars
 from tests.deploy.unit import ROOT
 
@@ -21,15 +25,30 @@ TOOLS = {
 }
 
 
+ADMIN = """security.protocol=SASL_PLAINTEXT
+sasl.mechanism=PLAIN
+sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required username="admin" password="secret";
+"""
+
+
 @pytest.fixture(scope="module")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaBroker]:
     directory = tmp_path_factory.mktemp("acls")
-    users = {"plant-7": "secret"}
-    with KafkaBroker(directory, listeners=("sasl_plaintext",), users=users, authorize=True) as broker:
-        path = f"{command_line_tools(directory / 'bin')}:{os.environ['PATH']}"
+    with KafkaBroker(
+        directory,
+        listeners=("sasl_plaintext",),
+        users={"plant-7": "secret", "admin": "secret"},
+        authorize=True,
+        settings={"super.users": "User:ANONYMOUS;User:admin"},
+    ) as broker:
+        path = with_tools(directory)
         run("topics.sh", broker, path, "--replication", "1", "telemetry:3", "alarms")
         run("acls.sh", broker, path, "--principal", "User:plant-7", "--gateway", "plant-7", "telemetry")
         yield broker
+
+
+def with_tools(directory: Path) -> str:
+    return f"{command_line_tools(directory / 'bin')}:{os.environ['PATH']}"
 
 
 def command_line_tools(directory: Path) -> Path:
@@ -117,3 +136,27 @@ def test_a_gateway_may_deliver(broker: KafkaBroker) -> None:
 def test_and_nothing_else(broker: KafkaBroker, transactional_id: str, topic: str) -> None:
     with pytest.raises(KafkaException, match=r"(?i)authoriz"):
         deliver(broker, transactional_id, topic)
+
+
+async def test_the_commands_that_check_prints_put_right_what_is_lacking(
+    broker: KafkaBroker, tmp_path: Path
+) -> None:
+    """As they are, in a folder with an administrator's properties: the right to see a topic, then the topic."""
+    (tmp_path / "admin.properties").write_text(ADMIN)
+    path = await asyncio.to_thread(with_tools, tmp_path)
+    secret = Secret(lambda: "secret", "test")
+    settings = KafkaSettings(
+        bootstrap_servers=[broker.address("sasl_plaintext")],
+        sasl=SaslSettings(mechanism="PLAIN", user="plant-7", password=secret),
+    )
+    for lacking in ("topic new: not authorised", "topic new is missing: its records would wait"):
+        found = [one async for one in probe(settings, "plant-7", ["new"]) if not one.good]
+        assert [one.text for one in found] == [lacking]
+        assert found[0].command
+        command = shlex.split(found[0].command)
+        environment = os.environ | {"PATH": path}
+        done = await asyncio.to_thread(
+            subprocess.run, command, cwd=tmp_path, env=environment, capture_output=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert [one.text async for one in probe(settings, "plant-7", ["new"]) if not one.good] == []

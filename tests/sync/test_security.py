@@ -185,6 +185,22 @@ async def test_a_topic_that_may_not_be_written_is_parked_and_the_others_flow(
 
 
 @pytest.mark.kafka
+async def test_the_command_for_a_missing_topic_works_on_a_secured_port(
+    broker: KafkaBroker, tmp_path: Path
+) -> None:
+    queue = await open_queue(tmp_path)
+    server = broker.address("sasl_plaintext")
+    async with running(queue, server, "missing", sasl=login("PLAIN")) as sync:
+        await queue.put(entries("secured-1-missing", 1))
+        await until(lambda: sync.status().alarm is not None)
+        assert (
+            f"topic secured-1-missing doesn't exist: kafka-topics.sh --bootstrap-server {server} "
+            "--command-config admin.properties --create --topic secured-1-missing"
+        ) in (sync.status().alarm or "")
+    await queue.close()
+
+
+@pytest.mark.kafka
 async def test_a_transaction_that_broke_between_two_batches_says_why(broker: KafkaBroker) -> None:
     """The library says only that there is no transaction; or nothing, to a second batch of the partition."""
     settings = KafkaSettings(

@@ -17,7 +17,7 @@ from aiokafka.protocol.types import Array, Boolean, Int16, Int32, Schema, String
 
 from gateway.errors import SinkUnavailable
 from gateway.sync.kafka.connection import CONNECT_TIMEOUT_S, ask, explain, options, split
-from gateway.sync.kafka.topics import creation_command, own_topics
+from gateway.sync.kafka.topics import administration, creation_command, own_topics
 from gateway.sync.settings import KafkaSettings
 
 _TRANSACTION = 1
@@ -165,7 +165,7 @@ def _missing(name: str, own: dict[str, Any], settings: KafkaSettings, may_create
         return Finding(True, f"topic {name} is missing: the gateway will create it")
     if name in own:
         return Finding(False, f"topic {name} is missing", creation_command(own[name], settings))
-    command = f"kafka-topics.sh --bootstrap-server {settings.bootstrap_servers[0]} --create --topic {name}"
+    command = f"{administration('kafka-topics.sh', settings)} --create --topic {name}"
     return Finding(False, f"topic {name} is missing: its records would wait", command)
 
 
@@ -181,7 +181,7 @@ class _Acls:
 
     def __init__(self, settings: KafkaSettings) -> None:
         user = settings.sasl.user if settings.sasl else "NAME-IN-THE-CERTIFICATE"
-        self._begin = f"kafka-acls.sh --bootstrap-server {settings.bootstrap_servers[0]} --add --allow-principal User:{user}"
+        self._begin = f"{administration('kafka-acls.sh', settings)} --add --allow-principal User:{user}"
 
     def topic(self, name: str, wanted: Iterable[Operation]) -> str:
         operations = "".join(f" --operation {one.name.title()}" for one in sorted(wanted))

@@ -15,7 +15,7 @@ from gateway.sync.kafka.batch import ProducerBatch
 from gateway.sync.kafka.connection import FencedByNewer, InvalidRecord, options, preflight
 from gateway.sync.kafka.positions import read_positions
 from gateway.sync.kafka.producer import Producer, look
-from gateway.sync.kafka.topics import describe, ensure, own_topics
+from gateway.sync.kafka.topics import administration, describe, ensure, own_topics
 from gateway.sync.settings import KafkaSettings
 from gateway.sync.sink import (
     Batch,
@@ -185,8 +185,8 @@ class KafkaSink:
         written = answers[-1].result()
         if written.timestamp < 0:
             raise SinkRefused(
-                f"topic {self._place[0]} must have message.timestamp.type=LogAppendTime: kafka-configs.sh "
-                f"--bootstrap-server {self._settings.bootstrap_servers[0]} --alter --topic {self._place[0]} "
+                f"topic {self._place[0]} must have message.timestamp.type=LogAppendTime: "
+                f"{administration('kafka-configs.sh', self._settings)} --alter --topic {self._place[0]} "
                 "--add-config message.timestamp.type=LogAppendTime"
             )
         delivered: dict[str, int] = {}

@@ -54,9 +54,15 @@ def own_topics(settings: KafkaSettings) -> list[Wanted]:
     ]
 
 
+def administration(tool: str, settings: KafkaSettings) -> str:
+    """How a command of Kafka's begins. The administrator's own user or certificate is in a file that only they have."""
+    secured = " --command-config admin.properties" if settings.sasl or settings.tls else ""
+    return f"{tool} --bootstrap-server {settings.bootstrap_servers[0]}{secured}"
+
+
 def creation_command(topic: Wanted, settings: KafkaSettings) -> str:
     parts = [
-        f"kafka-topics.sh --bootstrap-server {settings.bootstrap_servers[0]} --create --topic {topic.name}",
+        f"{administration('kafka-topics.sh', settings)} --create --topic {topic.name}",
         f"--partitions {topic.partitions} --replication-factor {settings.replication or 3}",
         *(f"--config {key}={value}" for key, value in topic.config.items()),
     ]
@@ -122,8 +128,7 @@ async def describe(client: AIOKafkaClient, name: str, settings: KafkaSettings) -
     if count is None:
         raise TopicUnusable(
             name,
-            f"topic {name} doesn't exist: kafka-topics.sh --bootstrap-server {settings.bootstrap_servers[0]} "
-            f"--create --topic {name}",
+            f"topic {name} doesn't exist: {administration('kafka-topics.sh', settings)} --create --topic {name}",
         )
     config = await configuration(client, name)
     retention = int(config["retention.ms"])
