@@ -79,7 +79,7 @@ def cannot_listen(address: Address, error: OSError) -> DeviceError:
     """Python's own text may have the address, and the error's number, once more."""
     number = error.errno or 0  # of names that nobody knows it is negative
     why = os.strerror(number) if number > 0 else error.strerror or str(error)
-    return DeviceError(f"can't listen on {address.host}:{address.port}: {why}")
+    return DeviceError(f"can't listen on {address}: {why}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,6 +31,9 @@ class Address(NamedTuple):
     host: str
     port: int
 
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
 
 class Secret:
     """A secret that prints as ***; written as a table: {env = "NAME"}, {file = "path"} or {credential = "name"}."""
@@ -63,9 +66,10 @@ def setting(
     pattern: str | None = None,
     example: str | None = None,
     transport: Literal["TCP", "UDP"] = "TCP",
+    dual_stack: bool = True,
 ) -> Any:
     """A field of a settings dataclass. `pattern` must match the whole string; `example` is TOML text; `transport` is of
-    an address to listen on."""
+    an address to listen on, and `dual_stack` whether `[::]` there takes IPv4 too."""
     metadata = {
         "doc": doc,
         "minimum": minimum,
@@ -73,6 +77,7 @@ def setting(
         "pattern": pattern,
         "example": example,
         "transport": transport,
+        "dual_stack": dual_stack,
     }
     if factory is not dataclasses.MISSING:
         return dataclasses.field(default_factory=factory, metadata=metadata)

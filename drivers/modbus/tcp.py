@@ -31,7 +31,7 @@ class Connection(asyncio.Protocol):
             async with asyncio.timeout(CONNECT_S):
                 _, connection = await loop.create_connection(lambda: cls(received, lost), *address)
         except OSError as error:
-            raise DeviceError(f"can't connect to {address.host}:{address.port}: {_words(error)}") from error
+            raise DeviceError(f"can't connect to {address}: {_words(error)}") from error
         return connection
 
     def write(self, data: bytes) -> None:

@@ -41,7 +41,9 @@ class User:
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    listen: Address = setting(doc="Address and port to listen on.", example='"0.0.0.0:1883"')
+    listen: Address = setting(
+        doc="Address and port to listen on; `[::]` is IPv6 alone.", example='"0.0.0.0:1883"', dual_stack=False
+    )
     tls: Tls | None = setting(None, doc="Speak MQTT over TLS with this certificate; plain TCP without.")
     anonymous: bool = setting(False, doc="Take clients without a user name; they may publish everywhere.")
     users: dict[str, User] = setting(factory=dict, doc="Who may connect, by user name.")

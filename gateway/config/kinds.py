@@ -273,8 +273,7 @@ class AddressKind:
         return Address(host, port)
 
     def plain(self, value: Any) -> Any:
-        host, port = value
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return str(value)
 
     def schema(self) -> dict[str, Any]:
         return {"type": "string", "pattern": r"^(\[[^\]]+\]|[^\s:\[\]/@]+):[0-9]{1,5}$"}

@@ -5,7 +5,7 @@ of settings classes), and serial ports.
 import dataclasses
 from collections.abc import Iterator, Mapping
 from ipaddress import ip_address
-from typing import Any
+from typing import Any, NamedTuple
 
 from gateway.port import PortSettings
 from gateway.settings import Address
@@ -13,26 +13,40 @@ from gateway.settings import Address
 
 def clashes(parts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Two parts that want the same, as (path of the later, message). `parts` are settings by their path."""
-    taken: list[tuple[str, str, Address]] = []
+    taken: list[_Listener] = []
     ports: dict[str, str] = {}
     for path, settings in parts.items():
         for where, port in _ports(path, settings):
             if ports.setdefault(port, where) != where:
                 yield where, f"is the same as {ports[port]}; a serial port is for one driver"
-        for where, transport, address in _listeners(path, settings):
-            for other, used, theirs in taken:
-                if transport == used and _clash(address, theirs):
-                    yield where, f"listens on the same address as {other}; give one of them another port"
+        for one in _listeners(path, settings):
+            for other in taken:
+                if _clash(one, other):
+                    yield (
+                        one.where,
+                        f"listens on the same address as {other.where}; give one of them another port",
+                    )
                     break
-            taken.append((where, transport, address))
+            taken.append(one)
 
 
-def _listeners(path: str, settings: Any) -> Iterator[tuple[str, str, Address]]:
+class _Listener(NamedTuple):
+    where: str
+    transport: str
+    dual_stack: bool
+    address: Address
+
+    def covers(self, host: str) -> bool:
+        ours = self.address.host
+        return _is_every(ours) and ((":" in ours) == (":" in host) or (":" in ours and self.dual_stack))
+
+
+def _listeners(path: str, settings: Any) -> Iterator[_Listener]:
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
         where = f"{path}.{field.name.rstrip('_')}"
         if isinstance(value, Address) and field.name.startswith("listen"):
-            yield where, field.metadata["transport"], value
+            yield _Listener(where, field.metadata["transport"], field.metadata["dual_stack"], value)
         elif dataclasses.is_dataclass(value):
             yield from _listeners(where, value)
 
@@ -46,11 +60,12 @@ def _ports(path: str, settings: Any) -> Iterator[tuple[str, str]]:
             yield from _ports(f"{path}.{field.name.rstrip('_')}", value)
 
 
-def _clash(one: Address, other: Address) -> bool:
-    if one.port != other.port or one.port == 0:
+def _clash(one: _Listener, other: _Listener) -> bool:
+    host, port = one.address
+    theirs, their_port = other.address
+    if one.transport != other.transport or port != their_port or port == 0:
         return False
-    covers = _is_every(one.host) or _is_every(other.host)
-    return one.host == other.host or (covers and (":" in one.host) == (":" in other.host))
+    return host == theirs or one.covers(theirs) or other.covers(host)
 
 
 def _is_every(host: str) -> bool:

@@ -64,6 +64,7 @@ class MetricsSettings:
         None,
         doc="Address to serve Prometheus metrics on; always there on the control socket.",
         example='"127.0.0.1:9464"',
+        dual_stack=False,
     )
 
 

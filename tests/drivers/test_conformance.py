@@ -13,11 +13,14 @@ import drivers
 from drivers import coap, http, modbus, mqtt, serial, simulated
 from drivers.modbus.register import Register
 from drivers.modbus.unit import Unit
-from gateway.driver import Manifest
+from gateway.clock import SystemClock
+from gateway.config.listeners import clashes
+from gateway.driver import Context, Manifest
 from gateway.port import PortSettings
 from gateway.settings import Address
-from gateway.testing.conformance import LINK_CHECKS, RUN_CHECKS, Bench, Check, Link, Peer
+from gateway.testing.conformance import LINK_CHECKS, RUN_CHECKS, Bench, Check, Link, Peer, free_address
 from gateway.testing.driver_folder import FOLDER_CHECKS, manifest
+from gateway.testing.emit import FakeEmit
 from gateway.testing.modbus_slave import ModbusUnit, SerialSlave
 from gateway.testing.tty import Device
 
@@ -222,3 +225,37 @@ async def test_run(folder: Path, check: Check) -> None:
     found: Manifest = manifest(folder)
     assert found.name in PEERS, "PEERS has nothing that plays this driver's devices"
     await check(Bench(found, PEERS[found.name]))
+
+
+@pytest.mark.parametrize("name", ["coap", "http", "mqtt"])
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("0.0.0.0", "::"),
+        ("::", "0.0.0.0"),
+        ("::", "127.0.0.1"),
+        ("::", "::1"),
+        ("::1", "0.0.0.0"),
+        ("::1", "127.0.0.1"),
+        ("0.0.0.0", "127.0.0.1"),
+    ],
+)
+async def test_check_knows_which_addresses_two_drivers_can_not_share(
+    name: str, first: str, second: str
+) -> None:
+    """It says so of exactly those that could not be listened on."""
+    port = free_address().port
+    driver = manifest(next(folder for folder in FOLDERS if folder.name == name))
+    settings = [PEERS[name].config(Address(host, port)) for host in (first, second)]
+    told = list(clashes({f"drivers.{index}": one for index, one in enumerate(settings)}))
+    made = [driver.load()(one, Context("bench", SystemClock())) for one in settings]
+    one = asyncio.create_task(made[0].run(FakeEmit()))
+    await asyncio.sleep(0.05)
+    other = asyncio.create_task(made[1].run(FakeEmit()))
+    ended, _ = await asyncio.wait([one, other], timeout=0.1)
+    for task in (one, other):
+        task.cancel()
+    why = [str(result) for result in await asyncio.gather(one, other, return_exceptions=True) if str(result)]
+    assert ended == ({other} if told else set())
+    there = f"[{second}]" if ":" in second else second
+    assert why == ([f"can't listen on {there}:{port}: Address already in use"] if told else [])
