@@ -279,6 +279,16 @@ class AddressKind:
         return {"type": "string", "pattern": r"^(\[[^\]]+\]|[^\s:\[\]/@]+):[0-9]{1,5}$"}
 
 
+def _begins_with_tilde(path: str) -> str:
+    """What is wrong with it; empty if nothing is."""
+    if not path.startswith("~"):
+        return ""
+    return (
+        "begins with ~, which only a shell makes a home folder of; write the whole path, "
+        f'such as "/home/me/{path.partition("/")[2]}"'
+    )
+
+
 @dataclass(frozen=True)
 class PathKind:
     words: str = "a path"
@@ -287,13 +297,16 @@ class PathKind:
         if not isinstance(value, str) or not value or "\0" in value:
             place.problem(f"must be {self.words} in quotes, not {'empty' if value == '' else sort_of(value)}")
             return INVALID
+        if wrong := _begins_with_tilde(value):
+            place.problem(wrong)
+            return INVALID
         return place.folder / value
 
     def plain(self, value: Any) -> Any:
         return str(value)
 
     def schema(self) -> dict[str, Any]:
-        return {"type": "string", "minLength": 1}
+        return {"type": "string", "pattern": "^[^~]"}
 
 
 @dataclass(frozen=True)
@@ -303,6 +316,9 @@ class NameOrPathKind:
     def read(self, value: object, place: Place) -> Any:
         if not isinstance(value, str) or not value or "\0" in value:
             place.problem(f"must be {self.words}, not {'empty' if value == '' else sort_of(value)}")
+            return INVALID
+        if "/" in value and (wrong := _begins_with_tilde(value)):
+            place.problem(wrong)
             return INVALID
         return str((place.folder / value).absolute()) if "/" in value else value
 

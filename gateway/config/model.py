@@ -33,7 +33,8 @@ class GatewaySettings:
     )
     data_dir: Path = setting(
         Path("/var/lib/tidegate"),
-        doc="Folder of the queue and the control socket; on a disk that honours flush.",
+        doc="Folder of the queue and the control socket, on a disk that honours flush; "
+        "a relative path begins at the folder of the configuration file.",
     )
     replaces: str | None = setting(
         None,

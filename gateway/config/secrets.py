@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gateway.config.kinds import INVALID, sort_of
+from gateway.config.kinds import INVALID, PathKind, sort_of
 from gateway.config.nested import nested
 from gateway.config.report import Place, did_you_mean
 from gateway.settings import Secret
@@ -84,8 +84,11 @@ class SecretKind:
             case "env":
                 reveal = partial(_from_environment, where)
             case "file":
-                where = str(place.folder / where)
-                reveal = partial(_from_file, Path(where))
+                path = PathKind().read(where, place.below(way))
+                if path is INVALID:
+                    return INVALID
+                where = str(path)
+                reveal = partial(_from_file, path)
             case _:
                 if "/" in where:
                     place.below(way).problem(

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import json
+import re
 import tomllib
 from asyncio.subprocess import PIPE
 from pathlib import Path
@@ -67,6 +68,21 @@ async def test_check_warns_of_secrets_that_can_not_be_read_here_and_shows_none(
     assert with_it.err == ""
     assert tomllib.loads(with_it.out)["kafka"]["sasl"]["password"] == "***"
     assert "hunter2" not in with_it.out
+
+
+async def test_a_home_folder_that_only_a_shell_knows_is_refused_and_none_is_made(
+    tidegate: Run, site: Path
+) -> None:
+    text = (site / "tidegate.toml").read_text()
+    (site / "tidegate.toml").write_text(re.sub("data_dir = .*", 'data_dir = "~/fe"', text))
+    checked, ran = await asyncio.gather(tidegate("check"), tidegate("run"))
+    assert (checked.code, ran.code) == (78, 78)
+    for told in (checked.err, ran.err):
+        assert (
+            "gateway.data_dir: begins with ~, which only a shell makes a home folder of; write the whole path, "
+            'such as "/home/me/fe"'
+        ) in told
+    assert not (site / "~").exists()
 
 
 async def test_check_warns_of_what_will_never_come(tidegate: Run, site: Path) -> None:

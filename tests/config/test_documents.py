@@ -79,6 +79,11 @@ def test_the_reference_names_every_setting() -> None:
         assert not key or f"| `{key}` |" in text
 
 
+def test_the_reference_says_what_a_relative_data_dir_is_relative_to() -> None:
+    [row] = [line for line in reference().splitlines() if line.startswith("| `data_dir` |")]
+    assert "a relative path begins at the folder of the configuration file" in row
+
+
 @pytest.mark.parametrize("driver_type", TYPES)
 def test_a_driver_s_reference_names_every_setting(driver_type: str) -> None:
     text = driver_reference(driver_type).replace("[].", ".").replace(".NAME.", ".")
@@ -98,6 +103,7 @@ def test_the_schema_has_every_setting_and_is_json() -> None:
 @pytest.mark.parametrize(
     ("wrong", "where"),
     [
+        ('gateway.data_dir = "~/data"', "/gateway/data_dir"),
         ('queue.max_bytes = "2 Gib"', "/queue/max_bytes"),
         ('kafka.delivery = "twice"', "/kafka/delivery"),
         ("log.colour = 1", "/log/colour"),
