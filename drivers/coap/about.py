@@ -42,6 +42,9 @@ class Status:
 
     def refused(self) -> None:
         self._refused += 1
+
+    def takes_nothing(self) -> None:
+        """For now, from nobody: not what is wrong with one message."""
         self._set(False)
 
     def answer(self) -> Message:

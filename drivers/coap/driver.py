@@ -27,7 +27,7 @@ class CoapDriver:
             protections = Protections(config.oscore, context.name, emit, context.clock)
             await protections.reserve()
         server = Server(config, context, emit, exchanges, protections)
-        endpoint = Endpoint(server.serve)
+        endpoint = Endpoint(server.serve, server.no_room)
         await endpoint.open(config.listen, exchanges, emit.count)
         turns: defaultdict[str, Turns] = defaultdict(Turns)
         try:

@@ -48,10 +48,13 @@ TUNING = Tuning()
 
 
 class Messages(MessageManager):
-    def __init__(self, tokens: TokenManager, exchanges: Exchanges, count: Count) -> None:
+    def __init__(
+        self, tokens: TokenManager, exchanges: Exchanges, count: Count, no_room: Callable[[], None]
+    ) -> None:
         super().__init__(tokens)
         self._exchanges = exchanges
         self._count = count
+        self._no_room = no_room
 
     def dispatch_message(self, message: Any) -> None:
         message.transport_tuning = TUNING
@@ -108,6 +111,8 @@ class Messages(MessageManager):
         if self._exchanges.begin(key, fingerprint):
             return False
         self._count("messages refused for want of room for answers")
+        if message.code.is_request():
+            self._no_room()
         if message.mtype is CON:
             refusal = Message(code=SERVICE_UNAVAILABLE, max_age=BUSY_RETRY_S)
             self._acknowledge(message, encode_answer(refusal))
@@ -164,12 +169,14 @@ class Wire(MessageInterfaceUDP6):
 
 
 class Endpoint(Context):
-    """`serve` is called with each request that is not a copy, in a Pipe that takes its answer."""
+    """`serve` is called with each request that is not a copy, in a Pipe that takes its answer; `no_room` for each that is
+    refused here."""
 
-    def __init__(self, serve: Callable[[Pipe], None]) -> None:
+    def __init__(self, serve: Callable[[Pipe], None], no_room: Callable[[], None]) -> None:
         super().__init__(loop=asyncio.get_running_loop(), loggername=LOGGER)
         self.log.setLevel(logging.ERROR)
         self._serve = serve
+        self._no_room = no_room
 
     def render_to_pipe(self, pipe: Pipe) -> None:
         self._serve(pipe)
@@ -177,7 +184,7 @@ class Endpoint(Context):
     async def open(self, listen: Address | None, exchanges: Exchanges, count: Count) -> None:
         """Without an address: a port of the system's choice, for what the gateway asks. Raises DeviceError."""
         tokens = TokenManager(self)
-        messages = Messages(tokens, exchanges, count)
+        messages = Messages(tokens, exchanges, count, self._no_room)
         bound = await _bound(listen or Address("::", 0))
         try:
             _, wire = await create_recvmsg_datagram_endpoint(

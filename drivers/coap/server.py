@@ -80,6 +80,9 @@ class Server:
         )
         self._status = Status()
 
+    def no_room(self) -> None:
+        self._status.refused()
+
     def serve(self, pipe: Pipe) -> None:
         try:
             ask = self._opened(pipe)
@@ -177,8 +180,7 @@ class Server:
             )
         except Refused as refused:
             self._budget.give_back(size)
-            self._status.refused()
-            raise refused_by_queue(refused) from refused
+            raise self._by_queue(refused) from refused
         stored.add_done_callback(partial(self._stored, ask, len(found), size, sealed))
 
     def _marks(self, ask: Ask, sealed: Message) -> list[Mark]:
@@ -198,13 +200,19 @@ class Server:
             self._status.accepted(count)
             self._send(ask.pipe, sealed, stored=ask.request.mtype is CON)
         elif isinstance(error, Refused):
-            self._status.refused()
-            self._refuse(ask.pipe, _device(ask), refused_by_queue(error), ask.seal)
+            self._refuse(ask.pipe, _device(ask), self._by_queue(error), ask.seal)
         else:
             raise error
 
+    def _by_queue(self, refused: Refused) -> Problem:
+        problem = refused_by_queue(refused)
+        if problem.code == protocol.UNAVAILABLE:
+            self._status.takes_nothing()
+        return problem
+
     def _refuse(self, pipe: Pipe, device: str, problem: Problem, seal: Callable[[Message], Message]) -> None:
         self._emit.device_failed(device, str(problem))
+        self._status.refused()
         answer = Message(
             code=problem.code,
             payload=problem.detail.encode(),

@@ -1,8 +1,10 @@
 """What a device sees that sends to the gateway, and what is on the disk when it sees it."""
 
+import asyncio
 import json
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,10 +16,14 @@ from tests.coap.rig import (
     ACK,
     BLOCK1,
     CON,
+    CONTENT_FORMAT,
+    GET,
     MAX_AGE,
     NO_RESPONSE,
     NON,
     SIZE1,
+    URI_PATH,
+    Gateway,
     Message,
     block,
     blocks,
@@ -130,6 +136,50 @@ async def test_what_no_topic_may_have_need_not_be_sent_again(tmp_path: Path) -> 
         assert answer.status == "4.03"
         assert b"no record may go to topic 'tidegate-ledger'" in answer.payload
         assert one.emit.devices.by_name["127.0.0.1"].error == f"4.03: {answer.payload.decode()}"
+
+
+async def status(one: Gateway, mid: int) -> dict[str, Any]:
+    path = ((URI_PATH, b"tidegate"), (URI_PATH, b"status"))
+    answer = await one.device().ask(Message(CON, GET, mid, mid.to_bytes(2, "big"), path))
+    told: dict[str, Any] = json.loads(answer.payload)
+    return told
+
+
+async def test_status_counts_every_message_that_was_refused(tmp_path: Path) -> None:
+    async with gateway(tmp_path, body_bytes_max=100) as one:
+        device = one.device()
+        one.emit.router = Router(
+            [RouteSettings(from_="field", match="#", topic="{1}")], None, {"tidegate-ledger"}
+        )
+        for number, (message, answered) in enumerate(
+            (
+                (post(1), "2.04"),
+                (post(2, b"2", "press/+"), "4.00"),
+                (post(3, b"3", "press/4", (9999, b"")), "4.02"),
+                (post(4, b"4", "tidegate-ledger"), "4.03"),
+                (post(5, b"5", "tidegate/status"), "4.05"),
+                (post(6, b"x" * 16, "a", block(2, True, 0)), "4.08"),
+                (post(7, b"x" * 101), "4.13"),
+                (post(8, b"{", "press/4", (CONTENT_FORMAT, b"\x6e")), "4.00"),
+            )
+        ):
+            assert (await device.ask(message)).status == answered
+            assert await status(one, 100 + number) == {"takes": True, "accepted": 1, "refused": number}
+        await one.kill_and_restart(min_free_bytes=1 << 60)
+        assert (await device.ask(post(9))).status == "5.03"
+        assert await status(one, 200) == {"takes": False, "accepted": 0, "refused": 1}
+
+
+async def test_status_counts_what_there_was_no_room_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("drivers.coap.exchanges.SPAN_S", 1.0)
+    async with gateway(tmp_path, exchanges_max=2) as one:
+        device = one.device()
+        answers = [(await device.ask(post(number))).status for number in range(4)]
+        assert answers == ["2.04", "2.04", "5.03", "5.03"]
+        await asyncio.sleep(1.1)
+        assert await status(one, 100) == {"takes": True, "accepted": 2, "refused": 2}
 
 
 @pytest.mark.slow
