@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import random
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -93,6 +94,13 @@ async def test_a_record_that_kafka_never_takes_is_put_aside_and_the_others_pass(
     assert numbers(kafka.read(topic)) == [0, 1, 3]
     [letter] = await dead_letters(queue)
     assert (letter.seq, len(letter.entry.value)) == (3, size)
+    told = re.fullmatch(
+        rf"topic {topic}: the record has ([0-9]+) bytes with its headers, "
+        r"more than the topic's max\.message\.bytes allows",
+        letter.reason,
+    )
+    assert told, letter.reason
+    assert size < int(told[1]) < size + 1000
     stats = queue.stats().lanes["main"]
     assert (stats.stored, stats.delivered, stats.dead, stats.pending) == (4, 3, 1, 0)
     await queue.close()
@@ -110,7 +118,12 @@ async def test_a_compacted_topic_refuses_records_without_a_key_and_only_those(
     async with running(queue, kafka.bootstrap, "compacted"):
         await delivered(queue)
     assert numbers(kafka.read(topic)) == list(range(40))
-    assert [letter.entry.value for letter in await dead_letters(queue)] == [b"no key"]
+    assert [(letter.entry.value, letter.reason) for letter in await dead_letters(queue)] == [
+        (
+            b"no key",
+            f"topic {topic}: Kafka finds the record invalid; a compacted topic takes none without a key",
+        )
+    ]
     await queue.close()
 
 

@@ -43,6 +43,12 @@ POSITIONS_BYTES_MAX = 1_000_000
 KEYS_MAX = 20_000
 """Keys whose partition is remembered: murmur2 in Python costs more than all the rest of a record."""
 
+_LIMITS = {
+    errors.MessageSizeTooLargeError: "max.message.bytes",
+    errors.RecordListTooLargeError: "segment.bytes",
+}
+"""Settings of the topic that Kafka's refusals are about."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -61,6 +67,18 @@ def position_batch(positions: Sequence[tuple[bytes, bytes]], transactional: bool
             raise SinkRefused(f"the position {key.decode()} is too large to be written with the records")
     batch.close()
     return batch
+
+
+def _rejected(bad: Sequence[Batch], kind: type[errors.KafkaError]) -> Rejected:
+    """Those of one topic, for the reason is told of each. It speaks of one record: a batch of more is taken apart first."""
+    topic = bad[0].topic
+    alike = [batch for batch in bad if batch.topic == topic]
+    if kind is InvalidRecord:
+        why = "Kafka finds the record invalid; a compacted topic takes none without a key"
+    else:
+        size = f"{alike[0].data.size} bytes with its headers" if len(alike) == 1 else "too many bytes"
+        why = f"the record has {size}, more than the topic's {_LIMITS[kind]} allows"
+    return Rejected(alike, kind is not InvalidRecord, f"topic {topic}: {why}")
 
 
 class KafkaSink:
@@ -216,17 +234,14 @@ class KafkaSink:
         failures = [
             (index, result) for index, result in enumerate(results) if isinstance(result, BaseException)
         ]
-        for kinds, too_large in (
-            ((errors.MessageSizeTooLargeError, errors.RecordListTooLargeError), True),
-            ((InvalidRecord,), False),
-        ):
+        for kind in (*_LIMITS, InvalidRecord):
             bad = [
                 batches[index]
                 for index, failure in failures
-                if isinstance(failure, kinds) and index < len(batches)
+                if isinstance(failure, kind) and index < len(batches)
             ]
             if bad:
-                raise Rejected(bad, too_large, f"topic {bad[0].topic}: {kinds[0].message}")
+                raise _rejected(bad, kind)
         for _, failure in failures:
             if not isinstance(failure, errors.OutOfOrderSequenceNumber):
                 raise failure
