@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Final, Protocol
 
 from gateway.config.report import Place, did_you_mean
@@ -50,6 +51,11 @@ class Kind(Protocol):
         """JSON Schema, draft 2020-12."""
 
 
+def _in_digits(number: float) -> str:
+    """All of them: no exponent, and no point behind a whole number."""
+    return f"{Decimal(repr(number)).normalize():f}"
+
+
 @dataclass(frozen=True)
 class Bounds:
     minimum: float | None = None
@@ -62,7 +68,7 @@ class Bounds:
 
     def words(self, scale: Scale | None = None) -> str:
         low, high = (
-            None if bound is None else scale.write(bound) if scale else f"{bound:g}"
+            None if bound is None else scale.write(bound) if scale else _in_digits(bound)
             for bound in (self.minimum, self.maximum)
         )
         if low is not None and high is not None:
