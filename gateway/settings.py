@@ -64,17 +64,20 @@ def setting(
     minimum: float | None = None,
     maximum: float | None = None,
     pattern: str | None = None,
+    form: str | None = None,
     example: str | None = None,
     transport: Literal["TCP", "UDP"] = "TCP",
     dual_stack: bool = True,
 ) -> Any:
-    """A field of a settings dataclass. `pattern` must match the whole string; `example` is TOML text; `transport` is of
-    an address to listen on, and `dual_stack` whether `[::]` there takes IPv4 too."""
+    """A field of a settings dataclass. `pattern` must match the whole string, and `form` is what people read instead of
+    it; `example` is TOML text; `transport` is of an address to listen on, and `dual_stack` whether `[::]` takes IPv4 too.
+    """
     metadata = {
         "doc": doc,
         "minimum": minimum,
         "maximum": maximum,
         "pattern": pattern,
+        "form": form,
         "example": example,
         "transport": transport,
         "dual_stack": dual_stack,

@@ -24,6 +24,7 @@ class Tls:
 class User:
     password: str = setting(
         doc="Hash of the password, as `tidegate password` prints it.",
+        form="the hash of a password, as `tidegate password` prints it",
         pattern=r"scrypt:\d+:\d+:\d+:[0-9a-f]+:[0-9a-f]+",
         example='"scrypt:16384:8:1:6f1e...:9a03..."',
     )

@@ -196,11 +196,14 @@ class TextKind:
     """`bounds` are of the length."""
 
     pattern: str | None
+    form: str | None
     example: str | None
     bounds: Bounds
 
     @property
     def words(self) -> str:
+        if self.form:
+            return self.form
         limits = self.bounds.words()
         text = f"a string of {limits} characters" if limits else "a string"
         return f"{text} of the form {self.pattern}" if self.pattern else text

@@ -216,7 +216,7 @@ def kind_of(annotation: Any, metadata: Mapping[str, Any]) -> Kind:
         bool: BoolKind(),
         int: NumberKind(True, bounds),
         float: NumberKind(False, bounds),
-        str: TextKind(metadata["pattern"], metadata["example"], bounds),
+        str: TextKind(metadata["pattern"], metadata["form"], metadata["example"], bounds),
         Numbers: NumbersKind(),
         Path: PathKind(),
         NameOrPath: NameOrPathKind(),
