@@ -6,20 +6,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
-from gateway.config.source import Keys, Source
-from gateway.config.toml import write_key
-
-
-def dotted(keys: Keys) -> str:
-    """As the operator would write it: drivers.floor.listen, routes[0].topic."""
-    text = ""
-    for key in keys:
-        if isinstance(key, int):
-            text += f"[{key}]"
-        else:
-            shown = write_key(key)
-            text += f".{shown}" if text else shown
-    return text
+from gateway.config.source import Keys, Source, dotted
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from gateway.config.toml import write_key
 from gateway.errors import ConfigError, ConfigUnreadable
 
 Keys = tuple[str | int, ...]
@@ -28,7 +29,23 @@ _STRING = re.compile(
     r"|'[^']*'",
     re.DOTALL,
 )
+_CONTRARY = ("Cannot overwrite a value", "Cannot declare")
+_DUPLICATE = "Duplicate inline table key "
+"""What tomllib calls it if something is there twice."""
+
 _PLAIN_VALUE = re.compile(r"[^,\]}#\n]*")
+
+
+def dotted(keys: Keys) -> str:
+    """As the operator would write it: drivers.floor.listen, routes[0].topic."""
+    text = ""
+    for key in keys:
+        if isinstance(key, int):
+            text += f"[{key}]"
+        else:
+            shown = write_key(key)
+            text += f".{shown}" if text else shown
+    return text
 
 
 class Source:
@@ -76,15 +93,34 @@ def _syntax_problem(path: Path, text: str, message: str) -> str:
     what, _, where = message.rpartition(" (at ")
     found = re.match(r"line ([0-9]+), column ([0-9]+)", where)
     line = found[1] if found else str(text.rstrip("\n").count("\n") + 1)
+    if what.startswith(_DUPLICATE):
+        return f"{path}:{line}: {what.removeprefix(_DUPLICATE)} is there twice in one table; keep one of them"
+    before = "".join(f"{one}\n" for one in text.split("\n")[: int(line) - 1])
+    end = len(before) + int(found[2]) - 1 if found else len(text)
+    if what.startswith(_CONTRARY) and (twice := _twice(text[:end])):
+        return f"{path}:{twice}; keep one of them"
     place = f" at column {found[2]}" if found else " at the end of the file"
     return f"{path}:{line}: not valid TOML{place}: {what[:1].lower()}{what[1:]}"
 
 
+def _twice(text: str) -> str:
+    """Where what its last statement speaks of was spoken of before; empty if it was not, or stands in an inline table."""
+    try:
+        keys, line, before = _Scanner(text).latest
+    except (RecursionError, IndexError):
+        return ""
+    name = " ".join(dotted(keys).split())  # one line, whatever a key contains
+    return "" if before is None else f"{line}: {name}: is there twice, first in line {before}"
+
+
 class _Scanner:
-    """Finds keys; `lines` holds the first line on which each is spoken of, and a table's header rather than a mention."""
+    """Finds keys; `lines` holds the first line on which each is spoken of, and a table's header rather than a mention.
+    `latest` is the last statement's key, its line, and the one on which it was spoken of before. The text may end in a
+    header, before its brackets do."""
 
     def __init__(self, text: str) -> None:
         self.lines: dict[Keys, int] = {}
+        self.latest: tuple[Keys, int, int | None] = ((), 1, None)
         self._text = text
         self._newlines = [match.start() for match in re.finditer("\n", text)]
         self._at = 0
@@ -105,15 +141,20 @@ class _Scanner:
         self._at = match.end()
         return match[0]
 
+    @property
+    def _line(self) -> int:
+        return bisect_right(self._newlines, self._at) + 1
+
     def _note(self, keys: Keys) -> None:
-        self.lines.setdefault(keys, bisect_right(self._newlines, self._at) + 1)
+        self.lines.setdefault(keys, self._line)
 
     def _header(self) -> Keys:
         brackets = 2 if self._text.startswith("[[", self._at) else 1
         start = self._at
         self._at += brackets
         *outer, last = self._key()
-        end = self._at = self._text.index("]", self._at) + brackets
+        closing = self._text.find("]", self._at)
+        end = self._at = len(self._text) if closing < 0 else closing + brackets
         self._at = start
         table: Keys = ()
         for part in outer:
@@ -122,6 +163,7 @@ class _Scanner:
             if table in self._arrays:
                 table = (*table, self._arrays[table])
         table = (*table, last)
+        self.latest = table, self._line, self.lines.get(table)
         if brackets == 2:
             self._note(table)
             self._arrays[table] = self._arrays.get(table, -1) + 1
@@ -136,11 +178,14 @@ class _Scanner:
         parts = self._key()
         end = self._at = self._text.index("=", self._at) + 1
         self._at = start
+        whole = (*table, *parts)
+        latest = whole, self._line, self.lines.get(whole)
         for part in parts:
             table = (*table, part)
             self._note(table)
         self._at = end
         self._value(table)
+        self.latest = latest
 
     def _key(self) -> list[str]:
         parts = []

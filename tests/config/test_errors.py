@@ -50,6 +50,36 @@ def test_what_is_no_configuration_at_all(tmp_path: Path, content: bytes | None, 
     assert str(raised.value).removeprefix(f"{path}:").strip() == told
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("a.b = 1\n\na.b = 2\n", "3: a.b: is there twice, first in line 1; keep one of them"),
+        ("[a]\nb = 1\n[c]\n[a]\n", "4: a: is there twice, first in line 1; keep one of them"),
+        ("[a]\nb = 1\n[[a]]\n", "3: a: is there twice, first in line 1; keep one of them"),
+        ("[[a]]\nb = 1\n[[a]]\nb = 1\nb = 2", "5: a[1].b: is there twice, first in line 4; keep one of them"),
+        ('a = """\n\n"""\nb = 1\na = [\n1,\n]\n', "5: a: is there twice, first in line 1; keep one of them"),
+        ('a = { "b c" = 1, "b c" = 2 }', "1: 'b c' is there twice in one table; keep one of them"),
+        ("a = 1\n[a", "2: a: is there twice, first in line 1; keep one of them"),
+        (
+            (".".join("k" * 50) + " = 1\n") * 2,
+            "2: not valid TOML at column 104: cannot overwrite a value",
+        ),
+        ("a = [\n[1]]\na = [\n[1]]\n", "3: a: is there twice, first in line 1; keep one of them"),
+        ("a = '\u2028'\na = 1\n", "2: a: is there twice, first in line 1; keep one of them"),
+        ("x = { a = 1, a.b = 2 }", "1: not valid TOML at column 21: cannot overwrite a value"),
+        ('"a\u2028b" = 1\n' * 2, '2: "a b": is there twice, first in line 1; keep one of them'),
+        ("[[a]]\n[a]", "2: a: is there twice, first in line 1; keep one of them"),
+        ("a = 1\n[a.b]", "2: not valid TOML at column 5: cannot overwrite a value"),
+    ],
+)
+def test_what_is_there_twice_is_named_with_both_its_lines(tmp_path: Path, text: str, told: str) -> None:
+    path = tmp_path / "tidegate.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as raised:
+        load(path)
+    assert raised.value.problems == [f"{path}:{told}"]
+
+
 TEMPLATE = template(["http", "simulated"])
 WORDS = (*TEMPLATE.split(), "[[", "]]", "{", "}", "'", '"', '"""', "'''", "\\", "=", ".", ",", "\n", "#")
 WORDS += ("nan", "0x" + "f" * 5000, "9" * 5000, "1979-05-27", "\x00", "\u2028", "\U0001f600", "[[routes]]\n")
