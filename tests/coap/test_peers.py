@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shlex
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import aiocoap
 import pytest
 
+import drivers.coap
 from drivers.coap.about import OBSERVERS_MAX
 from tests.coap.rig import (
     ACK,
@@ -38,6 +40,18 @@ async def coap_client(one: Gateway, path: str, *arguments: str) -> str:
         stderr=asyncio.subprocess.STDOUT,
     )
     return (await client.communicate())[0].decode(errors="replace")
+
+
+async def test_the_readme_s_command_is_there_and_sends(tmp_path: Path) -> None:
+    """As Debian names it: there is no `coap-client`."""
+    readme = Path(drivers.coap.__file__).with_name("README.md").read_text()
+    [command] = [line for line in readme.splitlines() if line.startswith("    coap-client")]
+    async with gateway(tmp_path) as one:
+        words = shlex.split(command.replace("//gateway/", f"//127.0.0.1:{one.address.port}/"))
+        assert await (await asyncio.create_subprocess_exec(*words)).wait() == 0
+        assert await one.stored(1) == [b'{"t": 21.5}']
+        [header] = await one.headers()
+        assert (header["tg.channel"], header["tg.device"]) == ("press/4", "left")
 
 
 @asynccontextmanager
