@@ -108,6 +108,20 @@ async def test_a_record_that_kafka_never_takes_is_put_aside_and_the_others_pass(
     proof.tell(proof.Row("26", what, 1, 4, 0, 0, None, COMMAND))
 
 
+async def test_each_dead_letter_s_reason_is_about_its_own_topic(
+    kafka: KafkaBroker, new_topic: Callable[..., str], tmp_path: Path
+) -> None:
+    topics = [new_topic(**{"max.message.bytes": "600"}) for _ in range(2)]
+    queue = await open_queue(tmp_path)
+    large = random.Random(1).randbytes(1000)
+    await queue.put([Entry(entries(topic, 0)[0].shape, 0, large) for topic in topics])
+    async with running(queue, kafka.bootstrap, "two-topics"):
+        await delivered(queue)
+    letters = await dead_letters(queue)
+    assert [letter.reason.partition(":")[0] for letter in letters] == [f"topic {name}" for name in topics]
+    await queue.close()
+
+
 async def test_a_compacted_topic_refuses_records_without_a_key_and_only_those(
     kafka: KafkaBroker, new_topic: Callable[..., str], tmp_path: Path
 ) -> None:
