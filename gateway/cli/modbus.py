@@ -50,7 +50,9 @@ Timeout = Annotated[
 ]
 UnitOption = Annotated[
     int | None,
-    typer.Option("--unit", min=0, max=255, help="The unit's address, with --at.", show_default="1"),
+    typer.Option(
+        "--unit", min=0, max=255, help="The unit's address, if no DEVICE is named.", show_default="1"
+    ),
 ]
 At = Annotated[int | None, typer.Option("--at", min=0, max=65535, help="Address in the protocol, from 0.")]
 TableOption = Annotated[
@@ -102,12 +104,7 @@ def read(
             help="Of the configuration; all without them. Not with --at or --profile.",
         ),
     ] = None,
-    unit: Annotated[
-        int | None,
-        typer.Option(
-            "--unit", min=0, max=255, help="The unit's address, with --at or --profile.", show_default="1"
-        ),
-    ] = None,
+    unit: UnitOption = None,
     profile: Annotated[
         str | None, typer.Option("--profile", help="Read all that this profile knows.")
     ] = None,
@@ -125,20 +122,19 @@ def read(
     as_json: Json = False,
 ) -> None:
     """Read values once. Exit code 1 if one of them can't be read."""
-    unnamed = "--at" if at is not None else None if profile is None else "--profile"
-    if unnamed is not None and what:
+    if at is not None and profile is not None:
+        raise CommandError("--at can't go with --profile: leave one of them out", os.EX_USAGE)
+    unnamed = "--at" if at is not None else "--profile" if profile is not None else None
+    if unnamed is None:
+        _refuse({"--unit": unit}, "--at or --profile")
+    elif what:
         raise CommandError(
             f"{what[0]!r} can't go with {unnamed}: name the unit by --unit, or leave {unnamed} out",
             os.EX_USAGE,
         )
     if at is None:
-        if profile is None:
-            _refuse({"--unit": unit}, "--at or --profile")
-        _refuse(
-            {"--count": count, "--table": from_table, "--type": holds, "--word-order": word_order}, "--at"
-        )
-    elif profile is not None:
-        raise CommandError("--at can't go with --profile: leave one of them out", os.EX_USAGE)
+        options = {"--count": count, "--table": from_table, "--type": holds, "--word-order": word_order}
+        _refuse(options, "--at")
     found = _bus(bus, mode, timeout, config)
     if at is not None:
         units = [_unit(unit, dict(_registers(at, count or 1, from_table, holds, word_order)), None)]

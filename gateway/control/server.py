@@ -203,12 +203,14 @@ async def attached(gateway: Gateway, config: Config) -> AsyncIterator[None]:
 
 async def _open_metrics(server: ControlServer, listen: Address | None) -> None:
     """The port may be another program's, and the address not there yet: tried until it can be had, as drivers do."""
+    if listen is None:
+        return
     told = False
     while True:
         try:
             await server.open_metrics(listen)
         except OSError as error:
-            if listen is not None and not told:
+            if not told:
                 reason = cannot_listen(listen, error)
                 _log.warning("metrics: %s; trying again every %g s", reason, METRICS_AGAIN_S)
             told = True

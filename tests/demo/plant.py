@@ -22,7 +22,7 @@ from gateway.testing.jars import JarsError
 from gateway.testing.kafka import BrokerError, KafkaBroker, free_ports
 from gateway.testing.proxy import Proxy
 from tests import proof
-from tests.demo.screen import Counts, Screen
+from tests.demo.screen import Counts, Screen, in_words
 
 HERE = Path(__file__).parent
 JUDGE = HERE.parent / "judge" / "judge.py"
@@ -319,7 +319,7 @@ class Plant:
         deadline = time.monotonic() + within_s
         while not condition():
             if time.monotonic() > deadline:
-                counts = "; ".join(f"{name} {one}" for name, one in self.counts().items())
+                counts = in_words(self.counts())
                 raise Ended(f"{complaint} after {within_s:.0f} s: {counts}{self.last_words()}")
             await self.look_on(TICK_S)
 

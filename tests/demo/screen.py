@@ -46,6 +46,10 @@ class Counts(NamedTuple):
         return f"{self.accepted} accepted, {self.waiting} waiting, {self.in_kafka} in Kafka"
 
 
+def in_words(drivers: Mapping[str, Counts]) -> str:
+    return "; ".join(f"{name} {one}" for name, one in drivers.items())
+
+
 class Screen:
     def __init__(self, plain_interval_s: float = PLAIN_INTERVAL_S) -> None:
         self._plain_interval_s = plain_interval_s
@@ -66,8 +70,7 @@ class Screen:
             self._live.update(self._table(state, drivers), refresh=True)
         elif time.monotonic() - self._shown >= self._plain_interval_s:
             self._shown = time.monotonic()
-            parts = (f"{name} {one}" for name, one in drivers.items())
-            self._console.print(f"{self._elapsed():5.1f} s  {state}: {'; '.join(parts)}", soft_wrap=True)
+            self._console.print(f"{self._elapsed():5.1f} s  {state}: {in_words(drivers)}", soft_wrap=True)
 
     def verdict(self, verdict: Mapping[str, Any], audited: Report) -> None:
         table = Table(title="The judge: devices' journals against a read_committed consumer")

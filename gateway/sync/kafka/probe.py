@@ -17,7 +17,7 @@ from aiokafka.protocol.types import Array, Boolean, Int16, Int32, Schema, String
 
 from gateway.errors import SinkUnavailable
 from gateway.sync.kafka.connection import CONNECT_TIMEOUT_S, ask, explain, options, split
-from gateway.sync.kafka.topics import administration, creation_command, own_topics
+from gateway.sync.kafka.topics import administration, creation, own_creation, own_topics
 from gateway.sync.settings import KafkaSettings
 
 _TRANSACTION = 1
@@ -164,9 +164,8 @@ def _missing(name: str, own: dict[str, Any], settings: KafkaSettings, may_create
     if name in own and may_create:
         return Finding(True, f"topic {name} is missing: the gateway will create it")
     if name in own:
-        return Finding(False, f"topic {name} is missing", creation_command(own[name], settings))
-    command = f"{administration('kafka-topics.sh', settings)} --create --topic {name}"
-    return Finding(False, f"topic {name} is missing: its records would wait", command)
+        return Finding(False, f"topic {name} is missing", own_creation(own[name], settings))
+    return Finding(False, f"topic {name} is missing: its records would wait", creation(name, settings))
 
 
 async def _transactional_id(connection: AIOKafkaConnection, name: str, acls: "_Acls") -> Finding:

@@ -60,9 +60,14 @@ def administration(tool: str, settings: KafkaSettings) -> str:
     return f"{tool} --bootstrap-server {settings.bootstrap_servers[0]}{secured}"
 
 
-def creation_command(topic: Wanted, settings: KafkaSettings) -> str:
+def creation(name: str, settings: KafkaSettings) -> str:
+    """The command for a topic of the operator's, with the cluster's own defaults."""
+    return f"{administration('kafka-topics.sh', settings)} --create --topic {name}"
+
+
+def own_creation(topic: Wanted, settings: KafkaSettings) -> str:
     parts = [
-        f"{administration('kafka-topics.sh', settings)} --create --topic {topic.name}",
+        creation(topic.name, settings),
         f"--partitions {topic.partitions} --replication-factor {settings.replication or 3}",
         *(f"--config {key}={value}" for key, value in topic.config.items()),
     ]
@@ -86,7 +91,7 @@ async def ensure(client: AIOKafkaClient, wanted: Sequence[Wanted], settings: Kaf
         if code and errors.for_code(code) is not errors.TopicAlreadyExistsError:
             raise SinkRefused(
                 f"topic {topic.name} is missing and could not be created "
-                f"({message or errors.for_code(code).message}): {creation_command(topic, settings)}"
+                f"({message or errors.for_code(code).message}): {own_creation(topic, settings)}"
             )
     for topic in missing:  # else the next question may go to a broker that hasn't heard of it
         for broker in client.cluster.brokers():
@@ -128,7 +133,7 @@ async def describe(client: AIOKafkaClient, name: str, settings: KafkaSettings) -
     if count is None:
         raise TopicUnusable(
             name,
-            f"topic {name} doesn't exist: {administration('kafka-topics.sh', settings)} --create --topic {name}",
+            f"topic {name} doesn't exist: {creation(name, settings)}",
         )
     config = await configuration(client, name)
     retention = int(config["retention.ms"])
