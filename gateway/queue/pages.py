@@ -5,7 +5,7 @@ The format is https://sqlite.org/fileformat2.html, sections 1.6 and 2.1.
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +20,8 @@ LEAF_HEADER_BYTES = 8
 LOCAL_BYTES_MAX = PAGE_BYTES - 35
 LOCAL_BYTES_MIN = (PAGE_BYTES - 12) * 32 // 255 - 23
 OVERFLOW_BYTES = PAGE_BYTES - 4
+FREE_BLOCK_BYTES_MIN = 4
+CELLS_MAX = (PAGE_BYTES - LEAF_HEADER_BYTES) // 2
 
 COLUMNS = 9
 FIXED_BYTES = (0, 1, 2, 3, 4, 6, 8, 8, 0, 0, 0, 0)
@@ -59,9 +61,7 @@ class Pages:
         for number in range(2, self._count + 1):
             page = self._page(number)
             if page and (page[0] ^ LEAF).bit_count() <= 1:
-                # Behind the places that the page counts lie old ones, which lead into the middle of what is there now.
-                places = page[LEAF_HEADER_BYTES:][: 2 * int.from_bytes(page[3:5], "big")]
-                for (at,) in struct.iter_unpack(">H", places):
+                for at in _cells(page):
                     row = self._row(number, at, page)
                     if row is not None:
                         yield row
@@ -106,6 +106,54 @@ class Pages:
         self._file.xClose()
         if self._log is not None:
             self._log.close()
+
+
+def _cells(page: bytes) -> Sequence[int]:
+    """Where on the page its rows begin. If one bit of their number was flipped, the page tells: with the right number it is full. Behind
+    the places of those rows lie old ones, which lead into the middle of what is there now, such as what a device sent."""
+    counted = int.from_bytes(page[3:5], "big")
+    for count in (counted, *(counted ^ 1 << bit for bit in range(CELLS_MAX.bit_length()))):
+        cells = _places(page, count)
+        if _is_full(page, cells):
+            return cells
+    return _places(page, counted)
+
+
+def _places(page: bytes, count: int) -> Sequence[int]:
+    count = min(count, CELLS_MAX)
+    return struct.unpack_from(f">{count}H", page, LEAF_HEADER_BYTES)
+
+
+def _is_full(page: bytes, cells: Iterable[int]) -> bool:
+    """Whether these rows, the free blocks between them and the fragments are all that lies behind the page's gap."""
+    try:
+        parts = sorted([*((at, _cell_bytes(page, at)) for at in cells), *_free_blocks(page)])
+    except IndexError:
+        return False
+    begin = int.from_bytes(page[5:7], "big")
+    fragments = page[7]
+    for at, size in parts:
+        fragments -= at - begin
+        if at < begin:
+            return False
+        begin = at + size
+    return fragments == PAGE_BYTES - begin
+
+
+def _free_blocks(page: bytes) -> Iterator[tuple[int, int]]:
+    """(where, bytes) of each, in order. Raises IndexError."""
+    last, at = 0, int.from_bytes(page[1:3], "big")
+    while last < at <= PAGE_BYTES - FREE_BLOCK_BYTES_MIN:
+        yield at, int.from_bytes(page[at + 2 : at + 4], "big")
+        last, at = at, int.from_bytes(page[at : at + 2], "big")
+
+
+def _cell_bytes(page: bytes, at: int) -> int:
+    """Raises IndexError."""
+    payload_bytes, end = _varint(page, at)
+    _, end = _varint(page, end)
+    local = _local_bytes(payload_bytes)
+    return end - at + local + (4 if local < payload_bytes else 0)
 
 
 def _parsed(begin: int, at: int, page: bytes) -> Row | None:

@@ -207,8 +207,11 @@ async def _judged(queue: Queue, victim: Victim, kafka: Kafka) -> Judged:
         law(story is not None, "a salvage that nobody tells")
         told_of = {one["queue_id"] for one in kafka.ledger if one["kind"] == "salvage"}
         law(victim.queue_id in told_of, "a salvage that the ledger omits")
+        # What was delivered before a salvage it can't know: the audit asks Kafka.
+        before = {number for queue_id, number, _ in kafka.main if queue_id == victim.queue_id}
+        behind = max([victim.plan.in_kafka, *before])
         law(
-            all(victim.values[number - 1] not in values for number in told if number > victim.plan.in_kafka),
+            all(victim.values[number - 1] not in values for number in told if number > behind),
             "told as lost, and there",
         )
     silent = {number for number in missing - told if number <= end}

@@ -10,6 +10,9 @@ PAGE = 4096
 BLOCK = 16 * PAGE
 LOG_HEADER = 32
 FRAME_HEADER = 24
+ROWS = 4
+FRAGMENTS = 7
+"""Bytes of a page's header: how many rows it has, and of how many bytes between them it says that they are too few for anything."""
 
 
 def _flip(file: Path, offset: int, rng: random.Random) -> None:
@@ -38,7 +41,7 @@ def root(database: Path, name: str) -> int:
 
 def take_rows(database: Path, table: str) -> None:
     """One bit of the number of rows that its only page has: SQLite reads on."""
-    at = root(database, table) + 4
+    at = root(database, table) + ROWS
     rows = database.read_bytes()[at]
     flip_bit(database, at, 1 << rows.bit_length() - 1)
 

@@ -10,7 +10,7 @@ from gateway.driver import Mark
 from gateway.errors import StorageFailing
 from gateway.queue.schema import segment_id
 from gateway.queue.store import PAGE_BYTES
-from tests.damage.wounds import flip_bit, root, take_rows
+from tests.damage.wounds import ROWS, flip_bit, root, take_rows
 from tests.queue.rig import alter, dead_letters, drain, entries, open_queue, started, story, tall
 
 VALUES = [b"%d" % number for number in range(1, 9)]
@@ -74,15 +74,25 @@ async def test_rows_that_vanish_are_missed(tmp_path: Path, table: str) -> None:
     await queue.close()
 
 
-async def test_segments_that_vanish_are_missed(tmp_path: Path) -> None:
-    """Four of two records each; three are left, or none."""
+@pytest.mark.parametrize("bit", range(16))
+async def test_segments_that_vanish_are_saved(tmp_path: Path, bit: int) -> None:
+    """What is on a page says how many rows it has."""
     database = await closed(tmp_path)
-    take_rows(database, "segment")
+    flip_bit(database, root(database, "segment") + ROWS - bit // 8, 1 << bit % 8)
     queue = await started(tmp_path)
-    kept = len(await drain(queue))
-    assert kept < 8
-    assert story(queue).main.records == kept
-    assert story(queue).main.lost_records == 8 - kept or story(queue).main.end < 8
+    assert [value for _, value in await drain(queue)] == VALUES
+    assert (story(queue).main.lost, story(queue).main.end) == ((), 8)
+    await queue.close()
+
+
+async def test_segments_that_nothing_tells_of_are_missed(tmp_path: Path) -> None:
+    """Of four segments of two records each, one is left: two bits."""
+    database = await closed(tmp_path)
+    flip_bit(database, root(database, "segment") + ROWS, 4 + 1)
+    queue = await started(tmp_path)
+    assert [value for _, value in await drain(queue)] == VALUES[:2]
+    assert story(queue).main.records == 2
+    assert story(queue).main.lost_records == 6 or story(queue).main.end < 8
     await queue.close()
 
 
