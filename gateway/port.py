@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from gateway.errors import DeviceError
-from gateway.settings import setting
+from gateway.settings import Form, setting
 
 READ_BYTES = 4096
 WRITE_BYTES_MAX = 65_536
@@ -39,7 +39,7 @@ TERMIOS2 = struct.Struct("=I36xI")
 class PortSettings:
     port: str = setting(
         doc="Device file, best one of /dev/serial/by-id, or usb:VID:PID or usb:VID:PID:SERIAL; `tidegate serial ports` lists them.",
-        pattern=rf"/.+|{USB}",
+        form=Form(rf"/.+|{USB}", 'a path that begins with "/", or "usb:VID:PID" or "usb:VID:PID:SERIAL"'),
         example='"/dev/serial/by-id/usb-FTDI_FT232R_USB_UART_A50285BI-if00-port0"',
     )
     baud_rate: int = setting(9600, minimum=50, maximum=4_000_000, doc="Bits a second.")

@@ -6,6 +6,7 @@ classes. The field's `doc` is the documentation: the reference, the JSON Schema 
 """
 
 import dataclasses
+import re
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -56,6 +57,23 @@ class Secret:
         return hash(self.source)
 
 
+class Form(NamedTuple):
+    """`pattern` must match the whole string; `words` are what people read instead of it."""
+
+    pattern: str
+    words: str
+
+    def fits(self, text: str) -> bool:
+        return re.fullmatch(self.pattern, text) is not None
+
+
+TOPIC = Form(
+    r"[A-Za-z0-9._-]{1,249}",
+    "the name of a Kafka topic: up to 249 letters, digits, dots, underscores and hyphens",
+)
+NAME = Form(r"[A-Za-z0-9._-]{1,64}", "a name of up to 64 letters, digits, dots, underscores and hyphens")
+
+
 def setting(
     default: Any = dataclasses.MISSING,
     *,
@@ -63,20 +81,17 @@ def setting(
     factory: Any = dataclasses.MISSING,
     minimum: float | None = None,
     maximum: float | None = None,
-    pattern: str | None = None,
-    form: str | None = None,
+    form: Form | None = None,
     example: str | None = None,
     transport: Literal["TCP", "UDP"] = "TCP",
     dual_stack: bool = True,
 ) -> Any:
-    """A field of a settings dataclass. `pattern` must match the whole string, and `form` is what people read instead of
-    it; `example` is TOML text; `transport` is of an address to listen on, and `dual_stack` whether `[::]` takes IPv4 too.
-    """
+    """A field of a settings dataclass. `form` is of a string, or of each in an array; `example` is TOML text; `transport` is of an address
+    to listen on, and `dual_stack` whether `[::]` takes IPv4 too."""
     metadata = {
         "doc": doc,
         "minimum": minimum,
         "maximum": maximum,
-        "pattern": pattern,
         "form": form,
         "example": example,
         "transport": transport,

@@ -9,10 +9,10 @@ from drivers.coap.protocol import Problem
 from gateway.driver import Manifest
 from gateway.limits import MARKS_PER_SCOPE_MAX, RECORD_BYTES_MAX
 from gateway.pattern import Pattern
-from gateway.settings import Address, Duration, Secret, Size, setting
+from gateway.settings import Address, Duration, Form, Secret, Size, setting
 
 RESOURCES_MAX = 1000
-HEX = "([0-9a-fA-F]{2})*"
+HEX = Form("([0-9a-fA-F]{2})*", "hexadecimal digits, two of each byte")
 ID_BYTES_MAX = 7
 """With AES-CCM-16-64-128 (RFC 8613, 3.3)."""
 
@@ -24,12 +24,10 @@ class Oscore:
     secret: Secret = setting(
         doc="Master secret, hexadecimal, at least 16 bytes.", example='{ env = "PRESS_SECRET" }'
     )
-    salt: str = setting("", doc="Master salt, hexadecimal.", pattern=HEX)
-    sender_id: str = setting(doc="Id that the gateway sends with, hexadecimal.", pattern=HEX, example='"01"')
-    recipient_id: str = setting(
-        doc="Id that the device sends with, hexadecimal.", pattern=HEX, example='"02"'
-    )
-    id_context: str | None = setting(None, doc="ID Context, hexadecimal.", pattern=HEX)
+    salt: str = setting("", doc="Master salt, hexadecimal.", form=HEX)
+    sender_id: str = setting(doc="Id that the gateway sends with, hexadecimal.", form=HEX, example='"01"')
+    recipient_id: str = setting(doc="Id that the device sends with, hexadecimal.", form=HEX, example='"02"')
+    id_context: str | None = setting(None, doc="ID Context, hexadecimal.", form=HEX)
     short_numbers: bool = setting(
         False,
         doc="For a device that reads no Partial IV of more than four bytes (Eclipse Californium): see the README first.",

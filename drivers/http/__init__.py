@@ -7,7 +7,7 @@ from pathlib import Path
 from gateway.driver import Manifest
 from gateway.limits import MARKS_PER_SCOPE_MAX
 from gateway.pattern import Pattern
-from gateway.settings import Address, Duration, Secret, Size, setting
+from gateway.settings import Address, Duration, Form, Secret, Size, setting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +20,12 @@ class Tls:
 class Token:
     secret: Secret | None = setting(None, doc="The token itself.", example='{ env = "PRESS_TOKEN" }')
     sha256: str | None = setting(
-        None, doc="Instead of `secret`: SHA-256 of the token, hexadecimal.", pattern="[0-9a-f]{64}"
+        None,
+        doc="Instead of `secret`: SHA-256 of the token, hexadecimal.",
+        form=Form(
+            "[0-9a-f]{64}",
+            "the SHA-256 of the token in 64 hexadecimal digits, as `printf %s TOKEN | sha256sum` prints it",
+        ),
     )
     channels: list[str] = setting(
         doc="Channels that its holder may send to, MQTT wildcards allowed.", example='["press/4/#"]'

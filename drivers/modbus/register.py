@@ -21,7 +21,7 @@ from drivers.modbus.protocol import (
     write_registers,
 )
 from gateway.record import Value
-from gateway.settings import Numbers, setting
+from gateway.settings import Form, Numbers, setting
 
 Order = Literal["big", "little"]
 Type = Literal[
@@ -85,7 +85,7 @@ class Register:
     bits: str | None = setting(
         None,
         doc='Only these bits, 0 the lowest: "3" is a boolean, "4-7" a number; of a signed type with a sign, the highest of them.',
-        pattern="[0-9]+(-[0-9]+)?",
+        form=Form("[0-9]+(-[0-9]+)?", 'the number of a bit, or of the lowest and the highest, such as "4-7"'),
     )
     scale: float = setting(1.0, doc="What is read is multiplied by this.")
     offset: float = setting(0.0, doc="Then this is added.")

@@ -9,7 +9,7 @@ from drivers.modbus.plan import Limits, Point
 from drivers.modbus.protocol import READ_REGISTERS_MAX
 from drivers.modbus.register import Order, Register, decoder, plain
 from drivers.modbus.register import problems as register_problems
-from gateway.settings import Duration, NameOrPath, setting
+from gateway.settings import Duration, Form, NameOrPath, setting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +22,7 @@ class Unit:
     )
     device: str = setting(
         doc="Name of the device; its records are on channel modbus/<device>.",
-        pattern=r"[^/+#\x00-\x1f]{1,100}",
+        form=Form(r"[^/+#\x00-\x1f]{1,100}", "a name of up to 100 characters without / + and #"),
         example='"meter-1"',
     )
     profile: NameOrPath | None = setting(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from gateway.driver import Manifest
 from gateway.pattern import Pattern
-from gateway.settings import Address, Duration, Size, setting
+from gateway.settings import Address, Duration, Form, Size, setting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,8 +24,10 @@ class Tls:
 class User:
     password: str = setting(
         doc="Hash of the password, as `tidegate password` prints it.",
-        form="the hash of a password, as `tidegate password` prints it",
-        pattern=r"scrypt:\d+:\d+:\d+:[0-9a-f]+:[0-9a-f]+",
+        form=Form(
+            r"scrypt:\d+:\d+:\d+:[0-9a-f]+:[0-9a-f]+",
+            "the hash of a password, as `tidegate password` prints it",
+        ),
         example='"scrypt:16384:8:1:6f1e...:9a03..."',
     )
     publish: list[str] = setting(

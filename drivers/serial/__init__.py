@@ -7,9 +7,9 @@ from typing import Literal
 
 from gateway.driver import Manifest
 from gateway.port import PortSettings
-from gateway.settings import Duration, setting
+from gateway.settings import Duration, Form, setting
 
-NAME = r"[\w.:-]{1,64}"
+DEVICE = Form(r"[\w.:-]{1,64}", "a name of up to 64 letters, digits, dots, underscores, colons and hyphens")
 """Of a device: what fits between two slashes of a channel and matches no wildcard."""
 
 BCD_BYTES_MAX = 8
@@ -178,7 +178,7 @@ class Kind(Layout):
 @dataclass(frozen=True, kw_only=True)
 class Request:
     device: str | None = setting(
-        None, pattern=NAME, doc="Name of the device; the request's own by default.", example='"scale-1"'
+        None, form=DEVICE, doc="Name of the device; the request's own by default.", example='"scale-1"'
     )
     send: str = setting(doc='What asks this device, as text or "hex:..".', example='"hex:02 31 03"')
     interval: Duration = setting(1.0, minimum=0.01, doc="Asked once in this time.", example='"1 s"')
@@ -189,7 +189,7 @@ class Request:
 @dataclass(frozen=True, kw_only=True)
 class Config(PortSettings, Layout):
     device: str | None = setting(
-        None, pattern=NAME, doc="Name of the device; the driver's own by default.", example='"scale-1"'
+        None, form=DEVICE, doc="Name of the device; the driver's own by default.", example='"scale-1"'
     )
     device_field: str | None = setting(None, doc="Value that names the device instead.", example='"address"')
     profile: Literal["nmea0183", "p1"] | None = setting(
@@ -299,7 +299,7 @@ def _check(check: Check | None) -> Iterator[tuple[str, str]]:
 def _kinds(config: Config) -> Iterator[tuple[str, str]]:
     for name, kind in config.kinds.items():
         yield from _layout(f"kinds.{name}.", kind, config.frame)
-        if re.fullmatch(NAME, name) is None:
+        if not DEVICE.fits(name):
             yield f"kinds.{name}", "a kind's name has letters, digits and _ . : -"
         if not kind.code:
             yield f"kinds.{name}.code", "is empty: every frame would be of this kind"
@@ -400,7 +400,7 @@ def _devices(config: Config) -> Iterator[tuple[str, str]]:
         if not config.profile and not all(config.device_field in layout.fields for layout in layouts):
             yield "device_field", f"not every frame has a field {config.device_field!r}"
     for name in config.requests:
-        if re.fullmatch(NAME, name) is None:
+        if not DEVICE.fits(name):
             yield f"requests.{name}", "a request's name has letters, digits and _ . : -"
 
 

@@ -1,11 +1,10 @@
 """Bytes in, messages out: frames whose check holds, read as described or by a profile."""
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from drivers.serial import NAME, Config, Layout, octets
+from drivers.serial import DEVICE, Config, Layout, octets
 from drivers.serial.fields import Reader, Reading, Undescribed, reader, text
 from drivers.serial.framing import Framer
 from drivers.serial.profiles import Profile, nmea0183, p1
@@ -69,7 +68,7 @@ class Decoder:
         kind, reading = self._read(frame, content)
         name = self._config.device_field
         device = "" if reading is None or name is None else str(reading.values.get(name, ""))
-        if name is not None and re.fullmatch(NAME, device) is None:
+        if name is not None and not DEVICE.fits(device):
             raise Undescribed("frames that name no device")
         return Message(frame, content, reading, device, kind)
 

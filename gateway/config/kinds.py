@@ -7,7 +7,7 @@ from typing import Any, Final, Protocol
 
 from gateway.config.report import Place, did_you_mean
 from gateway.config.units import Scale
-from gateway.settings import Address
+from gateway.settings import Address, Form
 
 
 class Invalid:
@@ -195,18 +195,16 @@ class QuantityKind:
 class TextKind:
     """`bounds` are of the length."""
 
-    pattern: str | None
-    form: str | None
+    form: Form | None
     example: str | None
     bounds: Bounds
 
     @property
     def words(self) -> str:
         if self.form:
-            return self.form
+            return self.form.words
         limits = self.bounds.words()
-        text = f"a string of {limits} characters" if limits else "a string"
-        return f"{text} of the form {self.pattern}" if self.pattern else text
+        return f"a string of {limits} characters" if limits else "a string"
 
     def read(self, value: object, place: Place) -> Any:
         like = f", such as {self.example}" if self.example else ""
@@ -214,7 +212,7 @@ class TextKind:
             place.problem(f"must be {self.words}{like}, not {sort_of(value)}")
             return INVALID
         # The text is not shown: it might be a password where its hash belongs.
-        if not self.bounds.within(len(value)) or (self.pattern and not re.fullmatch(self.pattern, value)):
+        if not self.bounds.within(len(value)) or (self.form and not self.form.fits(value)):
             place.problem(f"must be {self.words}{like}")
             return INVALID
         return value
@@ -223,7 +221,7 @@ class TextKind:
         return value
 
     def schema(self) -> dict[str, Any]:
-        pattern = {"pattern": f"^(?:{self.pattern})$"} if self.pattern else {}
+        pattern = {"pattern": f"^(?:{self.form.pattern})$"} if self.form else {}
         return {"type": "string", **pattern, **self.bounds.schema("minLength", "maxLength")}
 
 

@@ -1,6 +1,5 @@
 """The whole configuration, read from one TOML file and checked as a whole."""
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,17 +17,15 @@ from gateway.errors import ConfigError
 from gateway.queue.settings import QueueSettings
 from gateway.routing import problems as routing_problems
 from gateway.routing.settings import RouteSettings
-from gateway.settings import Address, setting
+from gateway.settings import NAME, TOPIC, Address, Form, setting
 from gateway.sync.settings import KafkaSettings
-
-_NAME = r"[A-Za-z0-9._-]{1,64}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class GatewaySettings:
     id: str = setting(
         doc="Name of this gateway, different from every other on the same Kafka cluster; part of its producer's identity.",
-        pattern=_NAME,
+        form=NAME,
         example='"plant-7"',
     )
     data_dir: Path = setting(
@@ -40,13 +37,13 @@ class GatewaySettings:
         None,
         doc="Board whose card this one takes over, as `tidegate status` or the log of the held gateway names it: "
         "a planned swap then needs no `tidegate adopt`.",
-        pattern=r"(soc|balena):[A-Za-z0-9._-]{1,64}",
+        form=Form(r"(soc|balena):[A-Za-z0-9._-]{1,64}", 'the name of a board, "soc:..." or "balena:..."'),
         example='"soc:100000003d1a2b4c"',
     )
     default_topic: str | None = setting(
         None,
         doc="Kafka topic of records that no route takes. Without it, every channel needs a route.",
-        pattern=r"[A-Za-z0-9._-]{1,249}",
+        form=TOPIC,
         example='"unrouted"',
     )
 
@@ -120,8 +117,8 @@ def _check_whole(sections: Mapping[str, Any], report: Report) -> None:
     drivers = sections["drivers"] if isinstance(sections["drivers"], dict) else {}
     sound = {name: driver for name, driver in drivers.items() if driver is not INVALID}
     for name in drivers:
-        if not re.fullmatch(_NAME, name):
-            report.add(("drivers", name), f"a driver's name must be of the form {_NAME}")
+        if not NAME.fits(name):
+            report.add(("drivers", name), f"a driver must have {NAME.words}")
     for name, driver in sound.items():
         for where, message in driver.manifest.problems(driver.settings):
             report.add_at(f"drivers.{name}.{where}" if where else f"drivers.{name}", message)

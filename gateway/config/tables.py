@@ -216,7 +216,7 @@ def kind_of(annotation: Any, metadata: Mapping[str, Any]) -> Kind:
         bool: BoolKind(),
         int: NumberKind(True, bounds),
         float: NumberKind(False, bounds),
-        str: TextKind(metadata["pattern"], metadata["form"], metadata["example"], bounds),
+        str: TextKind(metadata["form"], metadata["example"], bounds),
         Numbers: NumbersKind(),
         Path: PathKind(),
         NameOrPath: NameOrPathKind(),
@@ -232,7 +232,7 @@ def kind_of(annotation: Any, metadata: Mapping[str, Any]) -> Kind:
 
 
 def _of_items(metadata: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Bounds of an array or table count its items; the pattern is each item's, and the example has one."""
+    """Bounds of an array or table count its items; the form is each item's, and the example has one."""
     example = metadata["example"] and tomllib.loads(f"items = {metadata['example']}")["items"]
     item = write_value(example[0]) if isinstance(example, list) else None
     return {**metadata, "minimum": None, "maximum": None, "example": item}

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from gateway.settings import setting
+from gateway.settings import Form, setting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,7 +14,10 @@ class RouteSettings:
     match: str = setting("#", doc="Channels it takes, with MQTT's wildcards + and #.")
     topic: str = setting(
         doc="Kafka topic. May contain the fields that key may.",
-        pattern=r"[A-Za-z0-9._{}-]{1,249}",
+        form=Form(
+            r"[A-Za-z0-9._{}-]{1,249}",
+            "the name of a Kafka topic: letters, digits, dots, underscores, hyphens and fields in braces",
+        ),
         example='"telemetry"',
     )
     key: str = setting(

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from gateway.settings import Duration, Rate, Secret, setting
+from gateway.settings import TOPIC, Duration, Form, Rate, Secret, setting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ class KafkaSettings:
     bootstrap_servers: list[str] = setting(
         doc='Brokers to ask first, each "host:port"; one that answers is enough.',
         minimum=1,
-        pattern=r"\S+:[0-9]{1,5}",
+        form=Form(r"\S+:[0-9]{1,5}", 'an address "host:port"'),
         example='["kafka-1:9092", "kafka-2:9092"]',
     )
     delivery: Literal["exactly_once", "at_least_once"] = setting(
@@ -72,12 +72,12 @@ class KafkaSettings:
     )
     positions_topic: str = setting(
         "tidegate-positions",
-        pattern=r"[A-Za-z0-9._-]{1,249}",
+        form=TOPIC,
         doc="Compacted topic that holds how far each gateway has come; shared by all gateways of a cluster.",
     )
     ledger_topic: str = setting(
         "tidegate-ledger",
-        pattern=r"[A-Za-z0-9._-]{1,249}",
+        form=TOPIC,
         doc="Topic for what the gateways say about their own records: drops, topics used, losses.",
     )
     replication: int | None = setting(
