@@ -43,7 +43,7 @@ from gateway.queue.origin import Former, Origin, Run, Salvaged
 from gateway.queue.past import Past
 from gateway.queue.queue import Queue
 from gateway.queue.salvaged import by_queue, numbered
-from gateway.queue.schema import LANES
+from gateway.queue.schema import LANES, are_numbers
 from gateway.queue.segments import Gap, Segment
 from gateway.queue.settings import QueueSettings
 from gateway.queue.state import Buried, DeadLetter
@@ -72,6 +72,7 @@ __all__ = [
     "Segment",
     "Shape",
     "Story",
+    "are_numbers",
     "by_queue",
     "numbered",
     "statement",

@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from gateway.errors import SinkHeld
-from gateway.queue import Run
+from gateway.queue import Run, are_numbers
 
 RUNS_TAIL = 8
 UNCOUNTED = -1
@@ -72,13 +72,27 @@ def decode_key(key: bytes) -> Key | None:
 
 
 def decode(value: bytes) -> Position:
-    """Raises SinkHeld for what no tidegate wrote."""
+    """Raises SinkHeld for what no tidegate wrote: others may write to that topic, too."""
     try:
         body = json.loads(value)
-        runs = [(str(run), int(first)) for run, first in body["runs"]]
-        seq = int(body["seq"])
-        parked = {str(topic): int(first) for topic, first in body.get("parked", {}).items()}
-        progress = Progress(seq, int(body.get("frontier", seq)), parked, int(body.get("beyond", 0)))
-        return Position(progress, str(body["run"]), runs, body["hw"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        seq, parked = body["seq"], body.get("parked", {})
+        progress = Progress(seq, body.get("frontier", seq), dict(parked), body.get("beyond", 0))
+        position = Position(progress, body["run"], [(run, first) for run, first in body["runs"]], body["hw"])
+        if not _is_possible(position):
+            raise ValueError("its numbers contradict each other")
+        return position
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise SinkHeld(f"a position of this gateway in Kafka can't be read: {value[:80]!r}") from error
+
+
+def _is_possible(position: Position) -> bool:
+    floor, frontier, parked, beyond = position.progress
+    firsts = [first for _, first in position.runs]
+    names = [position.run, *(run for run, _ in position.runs), position.hardware_id or ""]
+    return (
+        are_numbers(floor, frontier, beyond, *parked.values(), *firsts)
+        and all(isinstance(name, str) for name in names)
+        and floor <= frontier
+        and all(floor < first <= frontier for first in parked.values())
+        and firsts != []
+    )

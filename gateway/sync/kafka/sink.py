@@ -15,7 +15,7 @@ from gateway.sync.kafka.batch import ProducerBatch
 from gateway.sync.kafka.connection import FencedByNewer, InvalidRecord, options, preflight
 from gateway.sync.kafka.positions import read_positions
 from gateway.sync.kafka.producer import Producer, look
-from gateway.sync.kafka.topics import administration, describe, ensure, own_topics
+from gateway.sync.kafka.topics import check_positions, describe, ensure, own_topics, positions_unfit
 from gateway.sync.settings import KafkaSettings
 from gateway.sync.sink import (
     Batch,
@@ -96,7 +96,9 @@ class KafkaSink:
         self._producer = await self._start()
         try:
             async with asyncio.timeout(DESCRIBE_TIMEOUT_S):
-                await ensure(self._producer.kafka.client, own_topics(self._settings), self._settings)
+                client = self._producer.kafka.client
+                await ensure(client, own_topics(self._settings), self._settings)
+                await check_positions(client, self._settings)
         except (TimeoutError, OSError, errors.KafkaError) as error:
             raise self._translate(error, "preparing the gateway's own topics") from error
         try:
@@ -202,11 +204,7 @@ class KafkaSink:
                     look(answer)
         written = answers[-1].result()
         if written.timestamp < 0:
-            raise SinkRefused(
-                f"topic {self._place[0]} must have message.timestamp.type=LogAppendTime: "
-                f"{administration('kafka-configs.sh', self._settings)} --alter --topic {self._place[0]} "
-                "--add-config message.timestamp.type=LogAppendTime"
-            )
+            raise positions_unfit({"message.timestamp.type": "LogAppendTime"}, self._settings)
         delivered: dict[str, int] = {}
         for batch in batches:
             delivered[batch.lane] = delivered.get(batch.lane, 0) + batch.data.records

@@ -17,6 +17,7 @@ POSITIONS_PARTITIONS = 50
 LEDGER_PARTITIONS = 6
 BATCH_BYTES_MAX = 512 << 10
 AHEAD_MS = 5 * 60_000
+REPLICAS = 3
 HEARD_S = 0.05
 
 _TOPIC_RESOURCE = 2
@@ -37,6 +38,8 @@ POSITIONS_CONFIG = {
     "message.timestamp.type": "LogAppendTime",
 }
 LEDGER_CONFIG = {"retention.ms": "-1", "segment.bytes": str(64 << 20)}
+NEEDED = ("cleanup.policy", "message.timestamp.type")
+"""Without these of POSITIONS_CONFIG positions would vanish, or tell no time."""
 
 
 class Wanted(NamedTuple):
@@ -45,6 +48,10 @@ class Wanted(NamedTuple):
     name: str
     partitions: int
     config: Mapping[str, str]
+
+    def options(self, replicas: int) -> Mapping[str, str]:
+        """acks=all protects from the loss of a broker only where two copies must be in sync."""
+        return self.config if replicas < 3 else {**self.config, "min.insync.replicas": "2"}
 
 
 def own_topics(settings: KafkaSettings) -> list[Wanted]:
@@ -66,10 +73,11 @@ def creation(name: str, settings: KafkaSettings) -> str:
 
 
 def own_creation(topic: Wanted, settings: KafkaSettings) -> str:
+    replicas = settings.replication or REPLICAS
     parts = [
         creation(topic.name, settings),
-        f"--partitions {topic.partitions} --replication-factor {settings.replication or 3}",
-        *(f"--config {key}={value}" for key, value in topic.config.items()),
+        f"--partitions {topic.partitions} --replication-factor {replicas}",
+        *(f"--config {key}={value}" for key, value in topic.options(replicas).items()),
     ]
     return " ".join(parts)
 
@@ -80,9 +88,10 @@ async def ensure(client: AIOKafkaClient, wanted: Sequence[Wanted], settings: Kaf
     missing = [topic for topic in wanted if await partitions(client, topic.name) is None]
     if not missing:
         return
-    replicas = settings.replication or min(3, len(client.cluster.brokers()))
+    replicas = settings.replication or min(REPLICAS, len(client.cluster.brokers()))
     requests: list[Any] = [
-        (topic.name, topic.partitions, replicas, [], list(topic.config.items())) for topic in missing
+        (topic.name, topic.partitions, replicas, [], list(topic.options(replicas).items()))
+        for topic in missing
     ]
     controller = client.cluster.controller
     node = controller.nodeId if controller is not None else client.get_random_node()
@@ -99,9 +108,30 @@ async def ensure(client: AIOKafkaClient, wanted: Sequence[Wanted], settings: Kaf
                 await asyncio.sleep(HEARD_S)
 
 
+async def check_positions(client: AIOKafkaClient, settings: KafkaSettings) -> None:
+    """That Kafka keeps them, as far as we may ask. Raises SinkRefused with the command that puts it right."""
+    found = await configuration(client, settings.positions_topic)
+    wrong = {
+        key: POSITIONS_CONFIG[key] for key in NEEDED if found.get(key) not in (None, POSITIONS_CONFIG[key])
+    }
+    if wrong:
+        raise positions_unfit(wrong, settings)
+
+
+def positions_unfit(wrong: Mapping[str, str], settings: KafkaSettings) -> SinkRefused:
+    """`wrong`: what must be set instead of what is."""
+    name, options = settings.positions_topic, ",".join(f"{key}={value}" for key, value in wrong.items())
+    return SinkRefused(
+        f"topic {name} must have {options}: {administration('kafka-configs.sh', settings)} --alter --topic {name} "
+        f"--add-config {options}"
+    )
+
+
 async def partitions(client: AIOKafkaClient, name: str, node: int | None = None) -> int | None:
     """As `node` or any broker has it: None if there is no such topic. Raises TopicUnusable if it may not be seen."""
-    answer = await client.send(client.get_random_node() if node is None else node, MetadataRequest([name]))
+    # A broker that makes topics when asked for them would make our own unfit for us, and any with a mistake in its name.
+    request = MetadataRequest([name], allow_auto_topic_creation=False)
+    answer = await client.send(client.get_random_node() if node is None else node, request)
     code, found = next((topic[0], topic[-1]) for topic in answer.topics if topic[1] == name)
     kind = errors.for_code(code)
     if kind is errors.NoError:
@@ -118,14 +148,16 @@ async def partitions(client: AIOKafkaClient, name: str, node: int | None = None)
 
 
 async def configuration(client: AIOKafkaClient, name: str) -> dict[str, str]:
-    """Kafka's defaults where we may not read the topic's configuration."""
+    """Empty where we may not read the topic's configuration."""
     request = DescribeConfigsRequest([(_TOPIC_RESOURCE, name, list(_DEFAULTS))])
     answer: Any = await client.send(client.get_random_node(), request)
-    found = dict(_DEFAULTS)
-    for resource in answer.resources:
-        if resource[0] == 0:
-            found |= {entry[0]: entry[1] for entry in resource[4] if entry[1] is not None}
-    return found
+    return {
+        entry[0]: entry[1]
+        for resource in answer.resources
+        if resource[0] == 0
+        for entry in resource[4]
+        if entry[1] is not None
+    }
 
 
 async def describe(client: AIOKafkaClient, name: str, settings: KafkaSettings) -> Topic:
@@ -135,7 +167,7 @@ async def describe(client: AIOKafkaClient, name: str, settings: KafkaSettings) -
             name,
             f"topic {name} doesn't exist: {creation(name, settings)}",
         )
-    config = await configuration(client, name)
+    config = _DEFAULTS | await configuration(client, name)
     retention = int(config["retention.ms"])
     policy = config["cleanup.policy"].split(",")
     limits = [int(config["message.timestamp.before.max.ms"])]
