@@ -1,9 +1,58 @@
 """What Prometheus may read beside the counters, which live where they are counted."""
 
+from collections.abc import Callable
+
+import gateway
 from gateway.metrics import Metrics
 from gateway.queue import LANES, Queue
+from gateway.runtime.supervisor import Supervisor
 from gateway.runtime.wear import Wear
 from gateway.sync import LinkState, Sync
+
+
+def describe_process(
+    metrics: Metrics, started_ms: int, needs_restart: Callable[[], bool], oldest_s: Callable[[], float]
+) -> None:
+    gauge = metrics.gauge
+    gauge("tidegate_info", "Always 1.", lambda: 1, version=gateway.__version__)
+    gauge(
+        "process_start_time_seconds",
+        "Unix time of the start, by the clock of then.",
+        lambda: started_ms / 1000,
+    )
+    gauge(
+        "tidegate_needs_restart",
+        "1 while a setting is changed that only a restart brings in.",
+        lambda: int(needs_restart()),
+    )
+    gauge(
+        "tidegate_oldest_record_seconds",
+        "Age of the oldest record that waits, 0 if none does. By wall time: where the clock is set, it moves by as much.",
+        oldest_s,
+    )
+
+
+def describe_driver(metrics: Metrics, supervisor: Supervisor) -> None:
+    """Again after each new Supervisor of the same name: the newest is read."""
+    driver = supervisor.settings.name
+    metrics.gauge(
+        "tidegate_driver_running",
+        "1 while the driver runs, 0 between a failure and the next try.",
+        lambda: int(supervisor.health.running),
+        driver=driver,
+    )
+    metrics.total(
+        "tidegate_driver_restarts_total",
+        "Tries after a failure.",
+        lambda: supervisor.health.restarts,
+        driver=driver,
+    )
+    metrics.gauge(
+        "tidegate_devices_failing",
+        "Devices whose last news is a failure.",
+        supervisor.emit.devices.failing,
+        driver=driver,
+    )
 
 
 def describe_queue(metrics: Metrics, queue: Queue) -> None:
@@ -44,6 +93,11 @@ def describe_link(metrics: Metrics, sync: Sync) -> None:
         )
     gauge(
         "tidegate_link_alarm", "1 while an operator must act.", lambda: int(sync.status().alarm is not None)
+    )
+    gauge(
+        "tidegate_parked_topics",
+        "Topics that can't be written; their records wait.",
+        lambda: len(sync.status().parked),
     )
     gauge("tidegate_sent_bytes", "Bytes sent to Kafka since the start.", lambda: sync.status().bytes_sent)
     gauge(

@@ -14,7 +14,13 @@ from gateway.metrics import Metrics
 from gateway.queue import Queue
 from gateway.routing import Router
 from gateway.runtime.emit import QueueEmit
-from gateway.runtime.gauges import describe_link, describe_queue, describe_wear
+from gateway.runtime.gauges import (
+    describe_driver,
+    describe_link,
+    describe_process,
+    describe_queue,
+    describe_wear,
+)
 from gateway.runtime.status import (
     DeviceStatus,
     DriverStatus,
@@ -48,11 +54,15 @@ class Runtime:
         self._router = _router(config)
         self._wear = Wear(config.gateway.data_dir, clock)
         self._needs_restart: tuple[str, ...] = ()
+        self._oldest_s = 0.0
         self._drivers: dict[str, tuple[Supervisor, asyncio.Task[None]]] = {}
         self._start_sync()  # first: it notes what came with a card from another board before a device stores more
         for name in config.drivers:
             self._start_driver(config.drivers[name])
         self._housekeeping = asyncio.create_task(self._keep_house(), name="housekeeping")
+        describe_process(
+            self.metrics, self._started_ms, lambda: bool(self._needs_restart), lambda: self._oldest_s
+        )
         describe_queue(self.metrics, queue)
         describe_wear(self.metrics, self._wear)
 
@@ -92,6 +102,8 @@ class Runtime:
         await _end([self._drivers[name][1] for name in ending], STOP_S + 0.5)
         for name in ending:
             del self._drivers[name]
+        for name in change.drivers_removed:
+            self.metrics.forget("driver", name)
         for name in new.drivers:
             if name not in self._drivers:
                 self._start_driver(new.drivers[name])
@@ -132,6 +144,13 @@ class Runtime:
             needs_restart=self._needs_restart,
         )
 
+    async def prometheus(self) -> str:
+        """Every series now. How long the oldest record waits is asked of the disk: that takes as long as a commit may."""
+        oldest_ms = await self.queue.oldest_ms("main")
+        age_ms = 0 if oldest_ms is None else self._clock.wall_ms() - oldest_ms
+        self._oldest_s = max(0, age_ms) / 1000
+        return self.metrics.render()
+
     async def verify(self) -> Verification:
         """Count every side of the conservation law from its own source; reads the whole queue."""
         lanes = {}
@@ -161,6 +180,7 @@ class Runtime:
     def _start_driver(self, settings: DriverConfig) -> None:
         emit = QueueEmit(settings.name, self.queue, self._router, self.tap, self.metrics, self._clock)
         supervisor = Supervisor(settings, emit, self._clock, self.config.gateway.id)
+        describe_driver(self.metrics, supervisor)
         task = asyncio.create_task(supervisor.run(), name=f"supervisor {settings.name}")
         self._drivers[settings.name] = (supervisor, task)
 
