@@ -1,4 +1,4 @@
-"""What Prometheus may read beside the counters, which live where they are counted."""
+"""What Prometheus may read beside the counters that live where they are counted."""
 
 from collections.abc import Callable
 
@@ -56,26 +56,42 @@ def describe_driver(metrics: Metrics, supervisor: Supervisor) -> None:
 
 
 def describe_queue(metrics: Metrics, queue: Queue) -> None:
-    gauge = metrics.gauge
+    """Once, before anything moves. What the disk remembers of earlier processes is not counted: after a kill it lags behind
+    until Kafka was asked, and a counter that falls by a few is taken for one that began anew and went that far."""
+    began = queue.stats().lanes
     for lane in LANES:
         for name, doc in (
-            ("stored", "Records ever stored."),
-            ("delivered", "Records that Kafka has committed."),
-            ("dropped", "Records deleted undelivered."),
-            ("dead", "Records that Kafka will never take, put aside."),
+            ("stored", "Records stored since the start."),
+            ("delivered", "Records that Kafka has committed, as far as was learned since the start."),
+            ("dead", "Records put aside since the start, because Kafka will never take them."),
+        ):
+            metrics.total(
+                f"tidegate_queue_{name}_total",
+                doc,
+                lambda lane=lane, name=name: (  # type: ignore[misc]
+                    getattr(queue.stats().lanes[lane], name) - getattr(began[lane], name)
+                ),
+                lane=lane,
+            )
+        for name, doc in (
+            (
+                "dropped",
+                "Records deleted to make room, by all that is known now: falls if Kafka turns out to have some of them.",
+            ),
             ("pending", "Records that wait."),
             ("pending_bytes", "Payload bytes that wait, estimated."),
         ):
-            gauge(
+            metrics.gauge(
                 f"tidegate_queue_{name}",
                 doc,
                 lambda lane=lane, name=name: getattr(queue.stats().lanes[lane], name),  # type: ignore[misc]
                 lane=lane,
             )
+    gauge = metrics.gauge
     gauge("tidegate_queue_used_bytes", "Disk space in use.", lambda: queue.stats().used_bytes)
     gauge("tidegate_queue_max_bytes", "Disk space the queue may use.", lambda: queue.stats().max_bytes)
     gauge("tidegate_disk_free_bytes", "Free space on the disk.", lambda: queue.stats().disk_free_bytes)
-    gauge("tidegate_commits", "Commits since the start.", lambda: queue.stats().commits)
+    metrics.total("tidegate_commits_total", "Commits since the start.", lambda: queue.stats().commits)
     gauge(
         "tidegate_refusing", "1 while devices are refused.", lambda: int(queue.stats().refusing is not None)
     )
@@ -99,15 +115,21 @@ def describe_link(metrics: Metrics, sync: Sync) -> None:
         "Topics that can't be written; their records wait.",
         lambda: len(sync.status().parked),
     )
-    gauge("tidegate_sent_bytes", "Bytes sent to Kafka since the start.", lambda: sync.status().bytes_sent)
-    gauge(
-        "tidegate_transactions", "Transactions committed since the start.", lambda: sync.status().transactions
+    metrics.total(
+        "tidegate_sent_bytes_total",
+        "Bytes sent to Kafka since the start.",
+        lambda: sync.status().bytes_sent,
+    )
+    metrics.total(
+        "tidegate_transactions_total",
+        "Transactions committed since the start.",
+        lambda: sync.status().transactions,
     )
 
 
 def describe_wear(metrics: Metrics, wear: Wear) -> None:
-    metrics.gauge(
-        "tidegate_written_bytes",
+    metrics.total(
+        "tidegate_written_bytes_total",
         "Bytes that this process wrote to disk.",
         lambda: wear.status().process_bytes,
     )

@@ -1,6 +1,7 @@
 """What an alert can be built on: a driver that can't listen, a dead line, a topic that is missing, a restart that is due."""
 
 import asyncio
+import re
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -36,8 +37,10 @@ def with_drivers(folder: Path, drivers: str) -> Config:
 @asynccontextmanager
 async def running(folder: Path, drivers: str, clock: SystemClock | None = None) -> AsyncIterator[Runtime]:
     runtime = await Runtime.start(with_drivers(folder, drivers), clock or SystemClock())
-    yield runtime
-    await runtime.stop()
+    try:
+        yield runtime
+    finally:
+        await runtime.stop()
 
 
 async def series(runtime: Runtime) -> dict[str, float]:
@@ -100,3 +103,26 @@ async def test_the_process_and_what_it_waits_for(tmp_path: Path) -> None:
         assert (told["tidegate_needs_restart"], told["tidegate_parked_topics"]) == (0, 0)
         await runtime.reconfigure(configuration(tmp_path, ('"5 s"', '"1 h"')))
         assert (await series(runtime))["tidegate_needs_restart"] == 1
+
+
+async def test_what_only_grows_is_a_counter_that_begins_with_the_process(tmp_path: Path) -> None:
+    async with running(tmp_path, "") as runtime:
+        records = [Record("a", "press", b"%d" % number, 0) for number in range(3)]
+        await runtime.queue.put(Router([], "all").entries("web", records))
+        runtime.queue.advance("main", 2, 2)
+        told = await series(runtime)
+        assert told['tidegate_queue_stored_total{lane="main"}'] == 3
+        assert told['tidegate_queue_delivered_total{lane="main"}'] == 2
+        assert told["tidegate_commits_total"] > 0
+        assert {"tidegate_sent_bytes_total", "tidegate_transactions_total"} <= told.keys()
+        assert {"tidegate_written_bytes_total", 'tidegate_queue_dead_total{lane="ledger"}'} <= told.keys()
+    async with running(tmp_path, "") as runtime:
+        told = await series(runtime)
+        assert told['tidegate_queue_pending{lane="main"}'] == 1
+        assert told['tidegate_queue_stored_total{lane="main"}'] == 0
+        assert told['tidegate_queue_delivered_total{lane="main"}'] == 0
+        kinds = dict(re.findall("# TYPE ([a-z_]+) ([a-z]+)", await runtime.prometheus()))
+        assert {name for name, kind in kinds.items() if kind == "counter"} == {
+            name for name in kinds if name.endswith("_total")
+        }
+        assert kinds["tidegate_queue_dropped"] == "gauge"
