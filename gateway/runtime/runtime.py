@@ -1,14 +1,15 @@
 """A running gateway: the queue, one supervised task a driver, the sync. Made from a configuration, changed by another."""
 
 import asyncio
+import dataclasses
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import gateway
 from gateway.clock import Clock
 from gateway.codec import Shape
-from gateway.config import Config, DriverConfig, changes, kept_until_restart
+from gateway.config import Config, DriverConfig, changes, kept_until_restart, unusable_files
 from gateway.errors import StorageFailing
 from gateway.metrics import Metrics
 from gateway.queue import Queue
@@ -90,6 +91,9 @@ class Runtime:
         new = kept_until_restart(self._started, wanted)
         needs_restart = changes(self._started, wanted).needs_restart
         change = changes(self.config, new)
+        kept = self._drivers.keys() - change.drivers_removed - change.drivers_changed
+        changed = change.drivers_changed | self._outdated(sorted(kept))
+        change = dataclasses.replace(change, drivers_changed=changed)
         if not change and needs_restart == self._needs_restart:
             _log.info("the configuration is the same")
             return
@@ -176,6 +180,20 @@ class Runtime:
     @property
     def drivers(self) -> Mapping[str, Supervisor]:
         return {name: supervisor for name, (supervisor, _) in self._drivers.items()}
+
+    def _outdated(self, names: Iterable[str]) -> set[str]:
+        """Drivers whose certificates, secrets or profiles were replaced by others that can be used."""
+        found = set()
+        for name in names:
+            supervisor, _ = self._drivers[name]
+            if supervisor.outdated():
+                wrong = unusable_files(supervisor.settings.settings, f"drivers.{name}")
+                for where, why in wrong.items():
+                    _log.error("%s: %s; the driver is left with what it has", where, why)
+                if not wrong:
+                    _log.info("driver %s: files or secrets that it uses were replaced", name)
+                    found.add(name)
+        return found
 
     def _start_driver(self, settings: DriverConfig) -> None:
         emit = QueueEmit(settings.name, self.queue, self._router, self.tap, self.metrics, self._clock)
