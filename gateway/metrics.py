@@ -2,6 +2,9 @@
 
 from collections.abc import Callable
 
+Series = tuple[str, tuple[tuple[str, str], ...]]
+"""Name and labels."""
+
 
 class Counter:
     """Add to `value` directly; one event loop, no lock."""
@@ -17,8 +20,8 @@ class Metrics:
 
     def __init__(self) -> None:
         self._help: dict[str, tuple[str, str]] = {}
-        self._counters: dict[tuple[str, tuple[tuple[str, str], ...]], Counter] = {}
-        self._gauges: dict[tuple[str, tuple[tuple[str, str], ...]], Callable[[], float]] = {}
+        self._counters: dict[Series, Counter] = {}
+        self._read: dict[Series, Callable[[], float]] = {}
 
     def counter(self, name: str, doc: str, **labels: str) -> Counter:
         self._help[name] = ("counter", doc)
@@ -26,13 +29,24 @@ class Metrics:
 
     def gauge(self, name: str, doc: str, read: Callable[[], float], **labels: str) -> None:
         self._help[name] = ("gauge", doc)
-        self._gauges[(name, tuple(sorted(labels.items())))] = read
+        self._read[(name, tuple(sorted(labels.items())))] = read
+
+    def total(self, name: str, doc: str, read: Callable[[], float], **labels: str) -> None:
+        """A counter that is counted elsewhere: what `read` gives must not fall."""
+        self._help[name] = ("counter", doc)
+        self._read[(name, tuple(sorted(labels.items())))] = read
+
+    def forget(self, label: str, value: str) -> None:
+        """Every series with this label: what it told of is no more, and must not look as if it had failed."""
+        for kept in (self._counters, self._read):
+            for series in [one for one in kept if (label, value) in one[1]]:
+                del kept[series]
 
     def render(self) -> str:
         samples: dict[str, list[str]] = {}
         for (name, labels), counter in self._counters.items():
             samples.setdefault(name, []).append(f"{_series(name, labels)} {counter.value}")
-        for (name, labels), read in self._gauges.items():
+        for (name, labels), read in self._read.items():
             samples.setdefault(name, []).append(f"{_series(name, labels)} {read()}")
         lines = []
         for name in sorted(samples):

@@ -1,13 +1,14 @@
 """The words settings dataclasses are written in. gateway.config reads them; each layer owns its own dataclass.
 
 A settings class is a frozen, kw-only dataclass whose fields are made with `setting()`. Field types: str, int, float,
-bool, Literal[...], Duration, Size, Rate, Numbers, Address, Secret, Path, NameOrPath, list[T], dict[str, T], T | None, and other settings
-classes. The field's `doc` is the documentation: the reference, the JSON Schema and error messages all come from it.
+bool, Literal[...], Duration, Size, Rate, Numbers, Address, Secret, Path, Output, NameOrPath, list[T], dict[str, T], T | None, and other
+settings classes. The field's `doc` is the documentation: the reference, the JSON Schema and error messages all come from it.
 """
 
 import dataclasses
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 Duration = Annotated[float, "duration"]
@@ -21,6 +22,9 @@ Rate = Annotated[int, "rate"]
 
 Numbers = Annotated[float | list[float], "numbers"]
 """A number or an array of them, as they are written: a whole one stays an int with all its digits."""
+
+Output = Annotated[Path, "output"]
+"""A file that a driver writes. A Path is one that it reads: where its content has changed, SIGHUP starts the driver anew."""
 
 NameOrPath = Annotated[str, "name or path"]
 """A name; or with a slash in it a path, absolute once it is read, and like a Path relative to the folder of the configuration."""
@@ -44,7 +48,8 @@ class Secret:
         self.source = source
 
     def reveal(self) -> str:
-        """The secret, read now, so that a rotated file is seen. Raises OSError or LookupError."""
+        """The secret, read now: a file that was replaced is seen. A variable and a credential stay as they were when the process
+        began, as long as it lives. Raises OSError or LookupError."""
         return self._reveal()
 
     def __repr__(self) -> str:

@@ -2,11 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from gateway.driver import Manifest
-from gateway.settings import Duration, setting
+from gateway.settings import Duration, Output, setting
 
 COUNT = "count"
 
@@ -45,7 +44,7 @@ class Config:
         0.0, doc="Share of values that could not be read, named in `quality`.", minimum=0.0, maximum=1.0
     )
     signals: dict[str, Signal] = setting(factory=signals, doc="What each device measures, by name.")
-    journal: Path | None = setting(
+    journal: Output | None = setting(
         None,
         doc="File to append every record to once it is stored, one a line.",
         example='"/tmp/journal.jsonl"',

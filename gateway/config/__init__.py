@@ -2,6 +2,7 @@
 
 from gateway.config.changes import Changes, changes, kept_until_restart
 from gateway.config.drivers import DriverConfig, driver_types, load_manifest, sample
+from gateway.config.files import digest_of_files, unusable_files
 from gateway.config.model import (
     Config,
     GatewaySettings,
@@ -24,6 +25,7 @@ __all__ = [
     "MetricsSettings",
     "changes",
     "describe",
+    "digest_of_files",
     "driver_reference",
     "driver_types",
     "gateway_section",
@@ -36,4 +38,5 @@ __all__ = [
     "template",
     "unreadable_secrets",
     "unusable_certificates",
+    "unusable_files",
 ]

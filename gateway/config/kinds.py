@@ -299,6 +299,7 @@ def _begins_with_tilde(path: str) -> str:
 @dataclass(frozen=True)
 class PathKind:
     words: str = "a path"
+    written: bool = False
 
     def read(self, value: object, place: Place) -> Any:
         if not isinstance(value, str) or not value or "\0" in value:

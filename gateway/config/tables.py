@@ -28,7 +28,7 @@ from gateway.config.report import Place, did_you_mean
 from gateway.config.secrets import SecretKind
 from gateway.config.toml import write_value
 from gateway.config.units import DURATION, RATE, SIZE
-from gateway.settings import Address, Duration, NameOrPath, Numbers, Rate, Secret, Size
+from gateway.settings import Address, Duration, NameOrPath, Numbers, Output, Rate, Secret, Size
 
 
 @dataclass(frozen=True)
@@ -219,6 +219,7 @@ def kind_of(annotation: Any, metadata: Mapping[str, Any]) -> Kind:
         str: TextKind(metadata["form"], metadata["example"], bounds),
         Numbers: NumbersKind(),
         Path: PathKind(),
+        Output: PathKind(written=True),
         NameOrPath: NameOrPathKind(),
         Address: AddressKind(bounds),
         Secret: SecretKind(),

@@ -2,7 +2,6 @@
 
 from typing import Protocol
 
-from gateway.metrics import Metrics
 from gateway.queue import Queue
 from gateway.runtime.status import Status, Verification
 from gateway.runtime.tap import Tap
@@ -14,12 +13,12 @@ class Gateway(Protocol):
     def queue(self) -> Queue: ...
 
     @property
-    def metrics(self) -> Metrics: ...
-
-    @property
     def tap(self) -> Tap: ...
 
     async def status(self) -> Status: ...
+
+    async def prometheus(self) -> str:
+        """Every series, as Prometheus reads it."""
 
     async def verify(self) -> Verification:
         """Count every side of the conservation law from its own source; reads the whole queue."""

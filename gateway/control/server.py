@@ -119,13 +119,13 @@ class ControlServer:
             raise Problem(404, "here is only /metrics")
         if exchange.method != "GET":
             raise Problem(405, "/metrics takes GET")
-        await self._show_metrics(exchange)
+        await _translated(self._show_metrics(exchange))
 
     async def _status(self, exchange: Exchange) -> None:
         await exchange.reply_json(to_json(await self._gateway.status()))
 
     async def _show_metrics(self, exchange: Exchange) -> None:
-        await exchange.reply(self._gateway.metrics.render().encode(), PROMETHEUS)
+        await exchange.reply((await self._gateway.prometheus()).encode(), PROMETHEUS)
 
     async def _verify(self, exchange: Exchange) -> None:
         await exchange.reply_json(to_json(await self._gateway.verify()))

@@ -31,6 +31,7 @@ from gateway.queue.segments import DROPPED, Gap, Segment, cut, payload_bytes
 from gateway.queue.settings import QueueSettings
 from gateway.queue.state import Buried, DeadLetter, Group, LaneState, Outcome
 from gateway.queue.stats import QueueStats, lane_stats
+from gateway.repeats import Repeats
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -90,6 +91,7 @@ class Queue:
         self._unsettled: dict[str, list[tuple[int, int]]] = {lane: [] for lane in LANES}
         self._closing = False
         self._exhuming = asyncio.Lock()
+        self._surpluses = Repeats()
         self.run_id = secrets.token_hex(4)
         self.failed: asyncio.Future[StorageFailing] = self._loop.create_future()
 
@@ -310,7 +312,10 @@ class Queue:
             if surplus:
                 text = "the oldest dead letters made room for newer ones: "
                 text += ", ".join(f"{one.lane}/{one.seq}" for one in surplus)
-                _log.warning("%s", text)
+                if count := self._surpluses.due("", self._clock.monotonic()):
+                    _log.warning(
+                        "%s%s", text, f" ({count} times since this was told last)" if count > 1 else ""
+                    )
                 note = statement(self._ledger, "note", lane, self._clock.wall_ms(), text=text)
                 future = self.put([note], lane="ledger")
                 self._group.exhume += [one.id for one in surplus]

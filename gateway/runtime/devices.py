@@ -29,6 +29,9 @@ class Devices:
         device = self.by_name[name] = Device()
         return device
 
+    def failing(self) -> int:
+        return sum(device.error is not None for device in self.by_name.values())
+
     def failed(self, name: str, reason: str, now_ms: int) -> None:
         device = self.by_name.get(name) or self.add(name)
         device.failures += 1

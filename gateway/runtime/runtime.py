@@ -1,20 +1,27 @@
 """A running gateway: the queue, one supervised task a driver, the sync. Made from a configuration, changed by another."""
 
 import asyncio
+import dataclasses
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import gateway
 from gateway.clock import Clock
 from gateway.codec import Shape
-from gateway.config import Config, DriverConfig, changes, kept_until_restart
+from gateway.config import Config, DriverConfig, changes, kept_until_restart, unusable_files
 from gateway.errors import StorageFailing
 from gateway.metrics import Metrics
 from gateway.queue import Queue
 from gateway.routing import Router
 from gateway.runtime.emit import QueueEmit
-from gateway.runtime.gauges import describe_link, describe_queue, describe_wear
+from gateway.runtime.gauges import (
+    describe_driver,
+    describe_link,
+    describe_process,
+    describe_queue,
+    describe_wear,
+)
 from gateway.runtime.status import (
     DeviceStatus,
     DriverStatus,
@@ -48,11 +55,15 @@ class Runtime:
         self._router = _router(config)
         self._wear = Wear(config.gateway.data_dir, clock)
         self._needs_restart: tuple[str, ...] = ()
+        self._oldest_s = 0.0
         self._drivers: dict[str, tuple[Supervisor, asyncio.Task[None]]] = {}
         self._start_sync()  # first: it notes what came with a card from another board before a device stores more
         for name in config.drivers:
             self._start_driver(config.drivers[name])
         self._housekeeping = asyncio.create_task(self._keep_house(), name="housekeeping")
+        describe_process(
+            self.metrics, self._started_ms, lambda: bool(self._needs_restart), lambda: self._oldest_s
+        )
         describe_queue(self.metrics, queue)
         describe_wear(self.metrics, self._wear)
 
@@ -80,6 +91,9 @@ class Runtime:
         new = kept_until_restart(self._started, wanted)
         needs_restart = changes(self._started, wanted).needs_restart
         change = changes(self.config, new)
+        kept = self._drivers.keys() - change.drivers_removed - change.drivers_changed
+        changed = change.drivers_changed | self._outdated(sorted(kept))
+        change = dataclasses.replace(change, drivers_changed=changed)
         if not change and needs_restart == self._needs_restart:
             _log.info("the configuration is the same")
             return
@@ -92,6 +106,8 @@ class Runtime:
         await _end([self._drivers[name][1] for name in ending], STOP_S + 0.5)
         for name in ending:
             del self._drivers[name]
+        for name in change.drivers_removed:
+            self.metrics.forget("driver", name)
         for name in new.drivers:
             if name not in self._drivers:
                 self._start_driver(new.drivers[name])
@@ -132,6 +148,13 @@ class Runtime:
             needs_restart=self._needs_restart,
         )
 
+    async def prometheus(self) -> str:
+        """Every series now. How long the oldest record waits is asked of the disk: that takes as long as a commit may."""
+        oldest_ms = await self.queue.oldest_ms("main")
+        age_ms = 0 if oldest_ms is None else self._clock.wall_ms() - oldest_ms
+        self._oldest_s = max(0, age_ms) / 1000
+        return self.metrics.render()
+
     async def verify(self) -> Verification:
         """Count every side of the conservation law from its own source; reads the whole queue."""
         lanes = {}
@@ -158,9 +181,24 @@ class Runtime:
     def drivers(self) -> Mapping[str, Supervisor]:
         return {name: supervisor for name, (supervisor, _) in self._drivers.items()}
 
+    def _outdated(self, names: Iterable[str]) -> set[str]:
+        """Drivers whose certificates, secrets or profiles were replaced by others that can be used."""
+        found = set()
+        for name in names:
+            supervisor, _ = self._drivers[name]
+            if supervisor.outdated():
+                wrong = unusable_files(supervisor.settings.settings, f"drivers.{name}")
+                for where, why in wrong.items():
+                    _log.error("%s: %s; the driver is left with what it has", where, why)
+                if not wrong:
+                    _log.info("driver %s: files or secrets that it uses were replaced", name)
+                    found.add(name)
+        return found
+
     def _start_driver(self, settings: DriverConfig) -> None:
         emit = QueueEmit(settings.name, self.queue, self._router, self.tap, self.metrics, self._clock)
         supervisor = Supervisor(settings, emit, self._clock, self.config.gateway.id)
+        describe_driver(self.metrics, supervisor)
         task = asyncio.create_task(supervisor.run(), name=f"supervisor {settings.name}")
         self._drivers[settings.name] = (supervisor, task)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from gateway.backoff import Backoff
 from gateway.clock import Clock
-from gateway.config import DriverConfig
+from gateway.config import DriverConfig, digest_of_files
 from gateway.driver import Context
 from gateway.errors import DeviceError
 from gateway.runtime.emit import QueueEmit
@@ -43,10 +43,15 @@ class Supervisor:
         self._error: str | None = None
         self._failing = False
         self._restarts = 0
+        self._digest: bytes | None = None
 
     @property
     def health(self) -> DriverHealth:
         return DriverHealth(self._running, self._since_ms, self._error, self._restarts)
+
+    def outdated(self) -> bool:
+        """Whether it began with other files or secrets than its settings name now."""
+        return self._digest is not None and digest_of_files(self.settings.settings) != self._digest
 
     async def run(self) -> None:
         while True:
@@ -83,6 +88,9 @@ class Supervisor:
 
     async def _drive(self) -> None:
         name = self.settings.name
+        self._digest = digest_of_files(
+            self.settings.settings
+        )  # first: what is replaced meanwhile counts as new
         driver = self.settings.manifest.load()(self.settings.settings, Context(name, self._clock))
         self._running = True
         self._since_ms = self._clock.wall_ms()

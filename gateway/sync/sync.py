@@ -15,6 +15,7 @@ from gateway.backoff import Backoff
 from gateway.clock import Clock
 from gateway.errors import CommandError, QueueFull, Refused, SinkHeld, SinkRefused, SinkUnavailable
 from gateway.queue import LANES, Queue, statement
+from gateway.repeats import Repeats
 from gateway.sync.batches import Batches, Identity, Partitioner
 from gateway.sync.lane import PARKED_MAX, Lane, Take, progressed, up_to
 from gateway.sync.ledger import ledger_shape
@@ -99,6 +100,7 @@ class Sync:
         self._error: str | None = None
         self._alarm: str | None = None
         self._sent = sent or Sent()
+        self._put_asides = Repeats()
 
     def status(self) -> SyncStatus:
         return SyncStatus(
@@ -419,7 +421,7 @@ class Sync:
         for batch in error.batches:
             lane = self._lanes[batch.lane]
             if batch.data.records == 1:
-                _log.error("record %d of lane %s is put aside: %s", batch.first, batch.lane, error)
+                self._tell_put_aside(batch, error)
                 with suppress(
                     SinkUnavailable
                 ):  # a queue too full to tell it must not keep the record in the way
@@ -432,6 +434,13 @@ class Sync:
                 self._batch_bytes[batch.topic] = min(size, self._batch_bytes.get(batch.topic, size))
             else:
                 lane.alone_through = max(lane.alone_through, batch.last)
+
+    def _tell_put_aside(self, batch: Batch, error: Rejected) -> None:
+        """Each is in the ledger and among the dead letters; the log has one line for the first of a topic, then for many."""
+        count = self._put_asides.due((batch.topic, error.too_large), self._clock.monotonic())
+        if count:
+            more = f" ({count} such since this was told last)" if count > 1 else ""
+            _log.error("record %d of lane %s is put aside: %s%s", batch.first, batch.lane, error, more)
 
     async def _remember_where(self) -> None:
         """On the way out: if nothing is in doubt, the next start needn't ask what became of it."""

@@ -81,6 +81,9 @@ class FakeGateway:
             needs_restart=self.needs_restart,
         )
 
+    async def prometheus(self) -> str:
+        return self.metrics.render()
+
     async def verify(self) -> Verification:
         lanes = {
             lane: LaneLaw(stats.stored, stats.pending - self.lost, stats.delivered, stats.dead, stats.dropped)

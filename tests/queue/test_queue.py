@@ -353,6 +353,29 @@ async def test_dead_letters_make_room_for_newer_ones_and_the_ledger_says_which(t
     await queue.close()
 
 
+async def test_the_log_tells_once_a_minute_that_dead_letters_make_room(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = LaterClock()
+    queue = await Queue.open(tmp_path / "queue.db", settings(max_bytes=4 << 20), clock)
+    for lane in ("main", "ledger"):
+        queue.advance(lane, 0)
+    large = entries(*(os.urandom(25_000) for _ in range(8)))
+    await queue.put(large)
+    queue.advance("main", 8, 0)
+    clock.ahead = 61.0
+    await queue.put([])
+    for seq, entry in enumerate(large, 1):
+        clock.ahead = 61.0 if seq < 8 else 122.0
+        await queue.bury("main", seq, entry, "too large")
+    text = "the oldest dead letters made room for newer ones: main/"
+    told = [message for message in caplog.messages if "made room" in message]
+    assert len(told) == 2
+    assert told[0].startswith(text)
+    assert told[1].endswith(" times since this was told last)")
+    await queue.close()
+
+
 class CutBeforeTheLedgerIsTold(Queue):
     """Copies its files at the last moment at which the ledger doesn't say yet what is to be told."""
 

@@ -24,21 +24,22 @@ from gateway.runtime.tap import Tap
 
 @dataclass(frozen=True)
 class Config:
-    failures: tuple[Exception, ...]
+    pass
 
 
 class Faulty:
     """Fails once for each of the failures, then works."""
 
     starts = 0
+    failures: tuple[Exception, ...] = ()
 
     def __init__(self, config: Config, context: Context) -> None:
-        self._config = config
+        pass
 
     async def run(self, emit: Emit) -> None:
         Faulty.starts += 1
-        if Faulty.starts <= len(self._config.failures):
-            raise self._config.failures[Faulty.starts - 1]
+        if Faulty.starts <= len(Faulty.failures):
+            raise Faulty.failures[Faulty.starts - 1]
         await emit([Record("a", "device", b"1", 0)])
         await asyncio.Event().wait()
 
@@ -76,11 +77,12 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def supervisor(emit: QueueEmit, driver: str, *failures: Exception) -> Supervisor:
+    Faulty.failures = failures
     manifest = Manifest(
         name="faulty", summary="", config=Config, factory=f"{__name__.rpartition('.')[2]}:{driver}"
     )
     object.__setattr__(manifest, "load", lambda: {"Faulty": Faulty, "Deaf": Deaf}[driver])
-    settings = DriverConfig(name="floor", manifest=manifest, settings=Config(failures))
+    settings = DriverConfig(name="floor", manifest=manifest, settings=Config())
     return Supervisor(settings, emit, SystemClock(), "plant-7")
 
 

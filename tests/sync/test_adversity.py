@@ -124,6 +124,30 @@ async def test_a_dead_letter_that_is_tried_again_counts_once_although_the_power_
     await world.balance()
 
 
+async def test_many_dead_letters_are_a_line_for_each_topic_and_then_one_a_minute(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(tmp_path)
+    await world.start()
+
+    async def lines(*records: tuple[str, bytes | None, int]) -> list[str]:
+        caplog.clear()
+        for record in records:
+            await world.emit(record)
+            await world.quiet()
+        return [message for message in caplog.messages if "put aside" in message]
+
+    keyless, large = ("keyed", None, 100), ("beta", b"k1", 50_000)
+    first = await lines(keyless, keyless, large, keyless, large)
+    assert [line.split(" is ")[0] for line in first] == ["record 1 of lane main", "record 3 of lane main"]
+    monkeypatch.setattr("gateway.repeats.INTERVAL_S", 0.0)
+    [again] = await lines(keyless)
+    assert again.endswith("(3 such since this was told last)")
+    assert world.queue.stats().lanes["main"].dead == 6
+    await world.disconnect()
+    await world.queue.close()
+
+
 @pytest.mark.parametrize("power_goes", [False, True])
 async def test_behind_a_parked_topic_nothing_delivered_is_taken_for_dropped(
     power_goes: bool, tmp_path: Path
