@@ -162,6 +162,20 @@ async def test_what_is_refused_stores_nothing(request_bytes: bytes, status: int,
         assert await one.bodies() == []
 
 
+@pytest.mark.parametrize("length", [0, 3])
+async def test_a_request_with_two_lengths_is_refused_and_nothing_behind_it_is_read(
+    length: int, tmp_path: Path
+) -> None:
+    head = f"POST /ingest/a HTTP/1.1\r\nHost: g\r\nContent-Length: {length}\r\nTransfer-Encoding: chunked\r\n\r\n"
+    async with gateway(tmp_path) as one:
+        client = await one.client()
+        await client.send(head.encode() + b"3\r\nabc\r\n0\r\n\r\n" + post(b"1"))
+        answer = await client.answer()
+        assert (answer.status, answer.headers["connection"]) == (400, "close")
+        assert await client.closed()
+        assert await one.bodies() == []
+
+
 async def test_the_slow_are_closed_and_never_hold_the_others_up(tmp_path: Path) -> None:
     async with gateway(tmp_path, request_timeout=0.3, idle_timeout=0.3) as one:
         silent, drip = await one.client(), await one.client()
