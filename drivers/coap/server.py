@@ -154,6 +154,7 @@ class Server:
             raise Problem(protocol.BAD_REQUEST, "a block size that is reserved")
         else:
             body = self._transfers.take(
+                ask.sender.name,
                 _transfer_key(ask),
                 Block(block.block_number, block.more, block.size),
                 request.payload,
