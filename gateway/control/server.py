@@ -165,7 +165,8 @@ class ControlServer:
         start = _number(exchange, "start")
         part = await exchange.body(PART_BYTES_MAX)
         async with self._importing:
-            imported = await import_part(self._gateway.queue, file, start, part)
+            own_topics = self._gateway.own_topics
+            imported = await import_part(self._gateway.queue, file, start, part, own_topics)
         await exchange.reply_json(imported._asdict())
 
     async def _dead(self, exchange: Exchange) -> None:

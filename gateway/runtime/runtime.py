@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 
 import gateway
 from gateway.clock import Clock
@@ -149,6 +149,10 @@ class Runtime:
         failing = sorted(name for name, (one, _) in self._drivers.items() if not one.health.running)
         drivers = f"{len(self._drivers)} drivers" + (f", failed: {', '.join(failing)}" if failing else "")
         return f"{drivers}; {self.queue.stats().lanes['main'].pending} records wait; Kafka {self._sync.status().state}"
+
+    @property
+    def own_topics(self) -> Set[str]:
+        return self.config.kafka.own_topics
 
     @property
     def link(self) -> SyncStatus:

@@ -1,7 +1,7 @@
 """A gateway without drivers and without Kafka, for tests of what stands around one: its queue is real."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 
 from gateway import __version__
@@ -38,6 +38,7 @@ class FakeGateway:
         self.metrics = Metrics()
         self.tap = Tap()
         self.gateway_id = gateway_id
+        self.own_topics: Set[str] = {"tidegate-positions", "tidegate-ledger"}
         self.drivers: Mapping[str, DriverStatus] = {}
         self.link = DOWN
         self.drain_s: float | None = None
