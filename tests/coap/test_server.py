@@ -24,6 +24,7 @@ from tests.coap.rig import (
     REQUEST_TAG,
     SIZE1,
     URI_PATH,
+    URI_QUERY,
     Gateway,
     Message,
     block,
@@ -221,6 +222,16 @@ async def test_blocks_are_bounded_in_size_number_and_order(tmp_path: Path) -> No
         assert (await device.ask(post(16, b"x" * 16, "b", block(6, True, 0)))).status == "4.13"
         assert (await device.ask(post(17, b"x" * 15, "b", block(0, True, 0)))).status == "4.00"
         assert (await device.ask(post(18, b"x" * 200, "b"))).status == "4.13"
+        assert await one.bodies() == []
+
+
+async def test_names_have_no_control_characters(tmp_path: Path) -> None:
+    async with gateway(tmp_path) as one:
+        device = one.device()
+        for number, character in enumerate("\x1b\x7f\u0080\u009b\u009f"):
+            assert (await device.ask(post(2 * number, b"1", f"press{character}4"))).status == "4.00"
+            query = (URI_QUERY, f"d=a{character}".encode())
+            assert (await device.ask(post(2 * number + 1, b"1", "press/4", query))).status == "4.00"
         assert await one.bodies() == []
 
 
