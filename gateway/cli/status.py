@@ -83,7 +83,7 @@ def _without_gateway(config: Config, as_json: bool) -> None:
 
 
 def show(console: Console, status: Status, verification: Verification | None, *, every_device: bool) -> None:
-    up = words.span((status.now_ms - status.started_ms) / 1000)
+    up = words.span(status.up_s)
     console.print(
         Text.assemble(
             (status.gateway_id, "bold"),
@@ -218,7 +218,7 @@ def _kafka(status: Status) -> Iterator[Text]:
     link = status.link
     yield Text.assemble(
         (str(link.state), _LINK[link.state]),
-        f" since {words.clock(link.since_ms)}, {words.ago(link.since_ms, status.now_ms)}",
+        f" since {words.clock(status.now_ms - round(link.since_s * 1000))}, {words.span(link.since_s)} ago",
     )
     if link.error:
         yield Text(printable(f"last error: {link.error}"))

@@ -44,7 +44,7 @@ class Runtime:
         self._sent = Sent()
         self.tap = Tap()
         self._clock = clock
-        self._started_ms = clock.wall_ms()
+        self._born = clock.monotonic()
         self._router = _router(config)
         self._wear = Wear(config.gateway.data_dir, clock)
         self._needs_restart: tuple[str, ...] = ()
@@ -121,7 +121,7 @@ class Runtime:
             run_id=self.queue.run_id,
             pid=os.getpid(),
             now_ms=self._clock.wall_ms(),
-            started_ms=self._started_ms,
+            up_s=self._clock.monotonic() - self._born,
             drivers={name: _driver_status(one) for name, (one, _) in self._drivers.items()},
             queue=queue,
             oldest_ms=await self.queue.oldest_ms("main"),
