@@ -28,6 +28,7 @@ from gateway.control.transfer import (
     read_segment,
     records,
     segment_frame,
+    size,
 )
 from gateway.control.wire import StoredRecord, bytes_to_json, record_from_json, record_to_json
 from gateway.errors import CommandError
@@ -283,14 +284,14 @@ def send(path: Path, kind: Format, file: File, target: Target, progress: Progres
 def _parts(rows: Iterable[Row]) -> Iterator[list[Row]]:
     """Rows of one origin, few enough for one transaction."""
     part: list[Row] = []
-    size = 0
+    taken = 0
     for row in rows:
-        grown = size + len(row.record.entry.value)
+        grown = taken + size(row.record.entry)
         if part and (len(part) == PART_RECORDS or grown > PART_BYTES or row.origin != part[0].origin):
             yield part
-            part, grown = [], len(row.record.entry.value)
+            part, grown = [], size(row.record.entry)
         part.append(row)
-        size = grown
+        taken = grown
     if part:
         yield part
 

@@ -1,5 +1,6 @@
 """Bodies that come block by block (RFC 7959, 2): bounded in size, in number and in time."""
 
+from collections import Counter
 from collections.abc import Callable, Hashable
 from typing import NamedTuple
 
@@ -34,13 +35,15 @@ class Block(NamedTuple):
 
 
 class Transfer:
-    def __init__(self) -> None:
+    def __init__(self, sender: str) -> None:
+        self.sender = sender
         self.body = bytearray()
         self.touched = 0.0
 
 
 class Transfers:
-    """In the order in which they were touched."""
+    """In the order in which they were touched. When all are taken, a sender with fewer gets the oldest of the one with
+    the most: no sender keeps the others out."""
 
     def __init__(
         self, transfers_max: int, body_bytes_max: int, budget: Budget, monotonic: Callable[[], float]
@@ -54,7 +57,9 @@ class Transfers:
     def __len__(self) -> int:
         return len(self._transfers)
 
-    def take(self, key: Hashable, block: Block, payload: bytes, announced: int = 0) -> bytes | None:
+    def take(
+        self, sender: str, key: Hashable, block: Block, payload: bytes, announced: int = 0
+    ) -> bytes | None:
         """The body with its last block, None before. `announced` is Size1. Raises Problem, which ends the transfer."""
         now = self._monotonic()
         self._forget_idle(now)
@@ -64,7 +69,7 @@ class Transfers:
             transfer = None
         try:
             if block.number == 0:
-                transfer = self._begin()
+                transfer = self._begin(sender)
             if transfer is None or len(transfer.body) != block.number * block.size:
                 raise Problem(INCOMPLETE, "a block is missing: begin again with block 0")
             self._append(transfer, block, payload, announced)
@@ -79,12 +84,16 @@ class Transfers:
         self._budget.give_back(len(transfer.body))
         return bytes(transfer.body)
 
-    def _begin(self) -> Transfer:
+    def _begin(self, sender: str) -> Transfer:
         if len(self._transfers) >= self._transfers_max:
-            raise Problem(
-                TOO_LARGE, f"{self._transfers_max} block-wise transfers at a time, not more: come again"
-            )
-        return Transfer()
+            counts = Counter(transfer.sender for transfer in self._transfers.values())
+            [(greediest, most)] = counts.most_common(1)
+            if most <= counts[sender] + 1:  # taking one would only turn the two around
+                raise Problem(
+                    TOO_LARGE, f"{self._transfers_max} block-wise transfers at a time, not more: come again"
+                )
+            self._end(next(key for key, transfer in self._transfers.items() if transfer.sender == greediest))
+        return Transfer(sender)
 
     def _append(self, transfer: Transfer, block: Block, payload: bytes, announced: int) -> None:
         if len(payload) > block.size or (block.more and len(payload) < block.size):
@@ -99,8 +108,10 @@ class Transfers:
             key, transfer = next(iter(self._transfers.items()))
             if now < transfer.touched + IDLE_S:
                 return
-            self._budget.give_back(len(transfer.body))
-            del self._transfers[key]
+            self._end(key)
+
+    def _end(self, key: Hashable) -> None:
+        self._budget.give_back(len(self._transfers.pop(key).body))
 
 
 def check_size(size: int, bytes_max: int) -> None:

@@ -58,7 +58,7 @@ TOO_LARGE = 0x8D
 UNAVAILABLE = 0xA3
 NO_PROXY = 0xA5
 
-_NOT_IN_NAME = re.compile(r"[+#\x00-\x1f\x7f]")
+_NOT_IN_NAME = re.compile(r"[+#\x00-\x1f\x7f-\x9f]")
 
 
 class Datagram(NamedTuple):

@@ -154,6 +154,7 @@ class Server:
             raise Problem(protocol.BAD_REQUEST, "a block size that is reserved")
         else:
             body = self._transfers.take(
+                ask.sender.name,
                 _transfer_key(ask),
                 Block(block.block_number, block.more, block.size),
                 request.payload,
@@ -176,16 +177,19 @@ class Server:
         waits = ask.request.mtype is CON
         try:
             stored = asyncio.ensure_future(
-                self._emit(found, remember=self._marks(ask, sealed) if waits else (), waits=waits)
+                self._emit(found, remember=self._marks(ask, sealed, waits), waits=waits)
             )
         except Refused as refused:
             self._budget.give_back(size)
             raise self._by_queue(refused) from refused
         stored.add_done_callback(partial(self._stored, ask, len(found), size, sealed))
 
-    def _marks(self, ask: Ask, sealed: Message) -> list[Mark]:
-        key, fingerprint = ask.pipe.request.exchange
-        marks = [Mark(self._scope, key, fingerprint + encode_answer(sealed), LIFETIME_S)]
+    def _marks(self, ask: Ask, sealed: Message, waits: bool) -> list[Mark]:
+        """Only a device that waits sends its message again; anybody may replay one that was protected, of either kind."""
+        marks = []
+        if waits:
+            key, fingerprint = ask.pipe.request.exchange
+            marks.append(Mark(self._scope, key, fingerprint + encode_answer(sealed), LIFETIME_S))
         if ask.sender.protection is not None:
             marks.append(ask.sender.protection.came())
         return marks

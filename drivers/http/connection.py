@@ -18,6 +18,9 @@ BODY_RATE_MIN = 1024
 LINGER_S = 1.0
 LINGER_BYTES_MAX = 1 << 20
 
+LENGTHS = frozenset((b"content-length", b"transfer-encoding"))
+"""With both, whoever passed the request on may have read another one (RFC 9112, 6.1)."""
+
 _REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
 
 
@@ -114,6 +117,11 @@ class Connection:
             self._http.receive_data(data)
         event = await self._event(self._now() + self._limits.request_s)
         if isinstance(event, h11.Request):
+            if {name for name, _ in event.headers} >= LENGTHS:
+                self.finish()
+                raise Problem(
+                    400, "Content-Length and Transfer-Encoding: nobody knows where the request ends"
+                )
             return request_head(event.method, event.target, list(event.headers))
         return None
 

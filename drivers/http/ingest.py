@@ -12,7 +12,6 @@ from drivers.http.protocol import PREFIX, Answer, Head, Problem
 from drivers.http.replies import Replies
 from gateway.driver import Context, Emit, Mark, MarkKey
 from gateway.errors import Refused, StorageFailing, TooLarge, Unroutable
-from gateway.limits import NAME_BYTES_MAX
 from gateway.record import Record
 
 HEALTHY = Answer(200, ((b"content-type", b"text/plain"),), b"ok\n")
@@ -68,9 +67,7 @@ class Ingest:
         encoding = headers.get(b"content-encoding", b"identity").strip().lower()
         if encoding not in (b"identity", b"gzip"):
             raise Problem(415, "only gzip is understood", headers=((b"accept-encoding", b"gzip"),))
-        content_type = headers.get(b"content-type", b"")
-        if len(content_type) > NAME_BYTES_MAX or not content_type.isascii():
-            raise Problem(400, "the content type is too long or not ASCII")
+        content_type = protocol.content_type(headers.get(b"content-type", b""))
         device = headers.get(b"x-device")
         key = headers.get(b"idempotency-key")
         return Permit(

@@ -21,7 +21,8 @@ HEAD_BYTES_MAX = 16 << 10
 _SPACE = re.compile(r"[ \t\r\n]*")
 _ABSOLUTE = re.compile(rb"https?://[^/?]*", re.IGNORECASE)
 _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
-_NOT_IN_CHANNEL = re.compile(r"[+#\x00-\x1f\x7f]")
+_NOT_IN_CHANNEL = re.compile(r"[+#\x00-\x1f\x7f-\x9f]")
+_NOT_IN_TYPE = re.compile(rb"[^\t\x20-\x7e]")
 _SF_STRING = re.compile(rb'"((?:[\x20-\x21\x23-\x5b\x5d-\x7e]|\\["\\])*)"')
 
 ONCE = frozenset((b"authorization", b"content-type", b"content-encoding", b"idempotency-key", b"x-device"))
@@ -98,6 +99,13 @@ def name(raw: bytes, what: str) -> str:
     if not text or len(raw) > NAME_BYTES_MAX or _NOT_IN_CHANNEL.search(text):
         raise Problem(400, f"the {what} is empty, too long, or has a wildcard or a control character")
     return text
+
+
+def content_type(value: bytes) -> bytes:
+    """Raises Problem: h11 takes control characters for part of a header."""
+    if len(value) > NAME_BYTES_MAX or _NOT_IN_TYPE.search(value):
+        raise Problem(400, "the content type is too long, not ASCII, or has a control character")
+    return value
 
 
 def idempotency_key(value: bytes) -> bytes:

@@ -37,7 +37,14 @@ SALVAGES_MAX = 100
 EX_DATAERR = 65
 
 TOLD = {"dropped": Cause.DROPPED, "dead": Cause.DEAD}
-Headers = Sequence[tuple[str, bytes]]
+ORIGIN = ("tg.queue", "tg.lane", "tg.gateway", "tg.run")
+NUMBER_MAX = (1 << 63) - 1
+"""SQLite's and Kafka's: no gateway gives a larger one."""
+
+UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
+"""What is raised by what no gateway wrote: anybody who may write to a topic may put anything there."""
+
+Headers = Sequence[tuple[str, bytes | None]]
 Place = tuple[str, int]
 """(topic, partition)"""
 
@@ -140,8 +147,8 @@ class Books:
         try:
             gateway, queue, lane = key.decode().rsplit("/", 2)
             body = json.loads(value)
-            seq, parked = int(body["seq"]), dict(body.get("parked", {}))
-        except (ValueError, KeyError, TypeError):
+            seq, parked = _number(body["seq"]), dict(body.get("parked", {}))
+        except UNREADABLE:
             self.problem(f"a record of the positions topic can't be read: key {key[:80]!r}")
             return
         account = self._account(queue, lane)
@@ -152,19 +159,20 @@ class Books:
 
     def statement(self, headers: Headers, value: bytes) -> None:
         """A record of the ledger topic. It is a record, too: tell it with `record` as well."""
-        queue = dict(headers).get("tg.queue", b"?").decode()
+        queue = "?"
         try:
+            queue = _text(dict(headers).get("tg.queue", b"?"))
             body = json.loads(value)
-            kind, queue = body["kind"], body.get("of_queue", queue)
+            kind, queue = body["kind"], str(body.get("of_queue", queue))
             if kind == "salvage":
                 self._salvaged(queue, body)
             elif kind == "lost":
-                self._lost(body["lane"], body["queues"])
+                self._lost(str(body["lane"]), body["queues"])
             elif kind == "parted":
                 self._parted(str(body["of"]), body)
             else:
-                self._told(self._account(queue, body["lane"]), kind, body)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+                self._told(self._account(queue, str(body["lane"])), kind, body)
+        except UNREADABLE as error:
             self.problem(f"a statement of queue {queue} in the ledger can't be read: {error!r}")
 
     def record(self, place: Place, time_ms: int, headers: Headers) -> None:
@@ -174,12 +182,13 @@ class Books:
             self._look_at_memory()
         known = dict(headers)
         try:
-            account = self._account(known["tg.queue"].decode(), known["tg.lane"].decode())
-            account.gateway = known["tg.gateway"].decode()
-            run, seq = known["tg.run"].decode(), int(known["tg.seq"])
-        except (KeyError, ValueError):
+            queue, lane, gateway, run = [_text(known[name]) for name in ORIGIN]
+            seq = _number(_text(known["tg.seq"]), least=1)
+        except UNREADABLE:
             self._foreign += 1
             return
+        account = self._account(queue, lane)
+        account.gateway = gateway
         account.seen.add(seq)
         gave = account.runs.get(run)
         if gave is None or not gave.first <= seq <= gave.last:
@@ -224,29 +233,30 @@ class Books:
 
     def _told(self, account: _Account, kind: str, body: Mapping[str, Any]) -> None:
         if kind in TOLD:
-            account.explain(TOLD[kind], str(body["reason"]), Range(int(body["first"]), int(body["last"])))
+            numbers = Range(_number(body["first"]), _number(body["last"]))
+            account.explain(TOLD[kind], str(body["reason"]), numbers)
         elif kind == "topics":
-            start = int(body["from_seq"])
+            start = _number(body["from_seq"])
             for topic, partitions in body["topics"].items():
-                account.goes_to(topic, start, int(partitions))
+                account.goes_to(topic, start, _number(partitions))
         elif kind == "salvaged":
             account.note(
-                f"of its numbers up to {int(body['through'])}, it says, queue {body['queue_id']} had delivered those that it lacks"
+                f"of its numbers up to {_number(body['through'])}, it says, queue {body['queue_id']} had delivered those that it lacks"
             )
         elif kind == "note":
-            account.note(body["text"])
+            account.note(str(body["text"]))
         else:
             account.note(f"the ledger says {kind!r}, which this tidegate doesn't know")
 
     def _salvaged(self, queue: str, story: Mapping[str, Any]) -> None:
-        old = story["queue_id"]
+        old = str(story["queue_id"])
         for table in story["unread"]:
             self._account(old, "main").note(UNREAD[table])
         for lane in ("main", "ledger"):
             saved = story[lane]
             account = self._account(old, lane)
             for lost in saved["lost"]:
-                numbers = Range(int(lost["first"]), int(lost["last"]))
+                numbers = Range(_number(lost["first"]), _number(lost["last"]))
                 account.damaged.append(
                     (_Reason(Cause.DAMAGED, _stored(lost["from_ms"], lost["to_ms"])), numbers)
                 )
@@ -256,7 +266,7 @@ class Books:
             )
             if not saved["records"]:
                 continue
-            first, last, records = saved["first"], saved["last"], saved["records"]
+            first, last, records = (_number(saved[name]) for name in ("first", "last", "records"))
             self._account(queue, lane).saved[old] = _pieces(old, saved)
             account.note(
                 f"{records} of its records {first} to {last} go on as 1 to {records} of queue {queue}"
@@ -265,14 +275,14 @@ class Books:
     def _parted(self, queue: str, story: Mapping[str, Any]) -> None:
         for lane, told in story["lanes"].items():
             account = self._account(queue, lane)
-            account.partings = [_Parting(str(name), int(n), int(m)) for name, (n, m) in told.items()]
+            account.partings = [_Parting(name, _number(n), _number(m)) for name, (n, m) in told.items()]
             for parting in account.partings:
                 account.note(f"its numbers up to {parting.through} are of queue {parting.queue}")
                 self._account(parting.queue, lane).note(f"goes on behind {parting.through} as queue {queue}")
 
     def _lost(self, lane: str, queues: Mapping[str, int]) -> None:
         for queue, last in queues.items():
-            self._account(queue, lane).gone.add(last)
+            self._account(queue, lane).gone.add(_number(last))
 
     def _widen(self, account: _Account, run: str, gave: Range | None, seq: int) -> None:
         if gave is not None:
@@ -403,6 +413,21 @@ class Books:
                 yield _Reason(Cause.EXPIRED, f"perhaps {text} of topic {topic}"), [Range(start, last)]
 
 
+def _text(value: bytes | None) -> str:
+    """Raises ValueError, TypeError."""
+    if value is None:
+        raise TypeError("a header without a value")
+    return value.decode()
+
+
+def _number(value: Any, least: int = 0) -> int:
+    """Raises ValueError, TypeError, OverflowError."""
+    number = int(value)
+    if not least <= number <= NUMBER_MAX:
+        raise ValueError(f"{number} is no record's number")
+    return number
+
+
 def _judged(account: _Account) -> int:
     return max(account.positions.values(), default=account.seen.highest)
 
@@ -410,11 +435,11 @@ def _judged(account: _Account) -> int:
 def _pieces(queue: str, saved: Mapping[str, Any]) -> list[Salvaged]:
     """Which numbers the records saved from `queue` had. If more was lost than is told, only those before the last loss
     that is told are known."""
-    lost = [Range(int(one["first"]), int(one["last"])) for one in saved["lost"]]
+    lost = [Range(_number(one["first"]), _number(one["last"])) for one in saved["lost"]]
     all_told = sum(numbers.size for numbers in lost) == saved["lost_records"]
     known_to = max((numbers.first - 1 for numbers in lost), default=0)
-    end = saved["last"] if all_told else known_to
-    return numbered(queue, saved["first"], end, joined(lost))
+    end = _number(saved["last"]) if all_told else known_to
+    return numbered(queue, _number(saved["first"]), end, joined(lost))
 
 
 def _renumbered(numbers: Sequence[Range], pieces: Sequence[Salvaged]) -> list[Range]:

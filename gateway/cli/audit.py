@@ -14,6 +14,7 @@ from gateway.cli.location import configured
 from gateway.cli.options import Configuration, Json
 from gateway.cli.terminal import counting, output, table
 from gateway.control.wire import to_json
+from gateway.printable import printable
 
 if TYPE_CHECKING:
     from gateway.audit import Lane, Report
@@ -73,9 +74,7 @@ def show(console: Console, report: "Report") -> None:
             else Text("NOT EXPLAINED", "red")
         )
         lanes.add_row(
-            lane.gateway,
-            lane.queue,
-            lane.lane,
+            *map(printable, (lane.gateway, lane.queue, lane.lane)),
             words.count(lane.judged),
             words.count(lane.records),
             missing,
@@ -85,9 +84,9 @@ def show(console: Console, report: "Report") -> None:
     console.print(lanes if report.lanes else "Kafka knows of no gateway.")
     for lane in report.lanes:
         for line in _details(lane):
-            console.print(f"{lane.gateway} {lane.queue} {lane.lane}: {line}", soft_wrap=True)
+            console.print(printable(f"{lane.gateway} {lane.queue} {lane.lane}: {line}"), soft_wrap=True)
     for problem in report.problems:
-        console.print(Text(f"not seen: {problem}", "red"), soft_wrap=True)
+        console.print(Text(printable(f"not seen: {problem}"), "red"), soft_wrap=True)
     foreign = f", {words.count(report.foreign)} of them from no gateway" if report.foreign else ""
     console.print(
         f"{words.count(report.records)} records read{foreign}; at most {words.count(report.intervals)} ranges of numbers in memory, {words.size(report.interval_bytes)}"

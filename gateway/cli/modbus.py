@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from gateway.cli import words
 from gateway.cli.line import Mode, port_settings
 from gateway.cli.location import configured
 from gateway.cli.options import Configuration, Json
 from gateway.cli.terminal import counting, output, table
 from gateway.errors import CommandError, DeviceError
+from gateway.printable import printable
 from gateway.settings import Address
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ def read(
             print(json.dumps(told))
         for name, register in one.values().items():
             if name in values:
-                shown.add_row(one.device, name, words.content(str(values[name]).encode()), register.unit)
+                shown.add_row(one.device, name, printable(str(values[name])), register.unit)
             else:
                 shown.add_row(one.device, name, "-", quality[name])
     if not as_json:

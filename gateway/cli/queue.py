@@ -17,6 +17,7 @@ from gateway.control.contents import Contents
 from gateway.control.transfer import LANE
 from gateway.control.wire import StoredRecord, record_to_json, to_json
 from gateway.errors import CommandError
+from gateway.printable import printable
 from gateway.sync import family
 
 RETRY_AT_ONCE = 8
@@ -176,7 +177,7 @@ def dead_ls(
             one.lane,
             str(one.seq),
             words.count(one.size),
-            one.reason,
+            printable(one.reason),
         )
     output().print(listed if letters else "No dead letters.")
 

@@ -17,6 +17,7 @@ from gateway.config import Config
 from gateway.control.local import LocalQueue
 from gateway.control.wire import to_json
 from gateway.errors import CommandError
+from gateway.printable import printable
 from gateway.queue import UNREAD, Lost, Story
 from gateway.runtime.status import DriverStatus, Status, Verification
 from gateway.sync import LinkState
@@ -82,7 +83,7 @@ def _without_gateway(config: Config, as_json: bool) -> None:
 
 
 def show(console: Console, status: Status, verification: Verification | None, *, every_device: bool) -> None:
-    up = words.span((status.now_ms - status.started_ms) / 1000)
+    up = words.span(status.up_s)
     console.print(
         Text.assemble(
             (status.gateway_id, "bold"),
@@ -127,7 +128,7 @@ def _drivers(console: Console, status: Status, every_device: bool) -> None:
             known,
             words.count(driver.stored),
             words.count(driver.accepted),
-            health.error or "",
+            printable(health.error or ""),
         )
     console.print(listed if status.drivers else "No drivers are configured.")
     for name, driver in status.drivers.items():
@@ -154,8 +155,8 @@ def _devices(shown: Any, name: str, driver: DriverStatus, now_ms: int, limit: in
     )
     for device, one in by_failure[:limit]:
         seen = "never" if one.seen_ms is None else words.ago(one.seen_ms, now_ms)
-        row = (device, name, words.count(one.records), words.count(one.failures), seen)
-        shown.add_row(*row, Text(one.error or "", _BAD))
+        row = (printable(device), name, words.count(one.records), words.count(one.failures), seen)
+        shown.add_row(*row, Text(printable(one.error or ""), _BAD))
     return max(0, len(by_failure) - (limit or len(by_failure)))
 
 
@@ -217,14 +218,14 @@ def _kafka(status: Status) -> Iterator[Text]:
     link = status.link
     yield Text.assemble(
         (str(link.state), _LINK[link.state]),
-        f" since {words.clock(link.since_ms)}, {words.ago(link.since_ms, status.now_ms)}",
+        f" since {words.clock(status.now_ms - round(link.since_s * 1000))}, {words.span(link.since_s)} ago",
     )
     if link.error:
-        yield Text(f"last error: {link.error}")
+        yield Text(printable(f"last error: {link.error}"))
     if link.alarm:
-        yield Text(f"needs you: {link.alarm}", _BAD)
+        yield Text(printable(f"needs you: {link.alarm}"), _BAD)
     for topic, reason in link.parked.items():
-        yield Text(f"topic {topic} is not written: {reason}", _BAD)
+        yield Text(printable(f"topic {topic} is not written: {reason}"), _BAD)
     delivered = ", ".join(f"{lane} {words.count(number)}" for lane, number in link.delivered.items())
     yield Text(
         f"delivered since the start: {delivered or 0} in {words.count(link.transactions)} transactions, {words.size(link.bytes_sent)} sent"

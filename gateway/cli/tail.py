@@ -12,6 +12,7 @@ from gateway.cli import words
 from gateway.cli.options import Configuration, Json, live
 from gateway.control.wire import bytes_from_json
 from gateway.errors import CommandError
+from gateway.printable import printable
 
 
 def tail(
@@ -39,7 +40,7 @@ def _begun() -> None:
 
 
 def shown(line: Mapping[str, Any]) -> str:
-    origin = " ".join(words.content(str(line[name]).encode()) for name in ("driver", "device", "channel"))
+    origin = " ".join(printable(str(line[name])) for name in ("driver", "device", "channel"))
     return f"{words.clock(line['time_ms'])} {origin} {words.content(bytes_from_json('body', line))}"
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -10,16 +9,17 @@ from typing import Annotated
 
 import typer
 
-from gateway.cli import words
 from gateway.cli.location import configured
 from gateway.cli.options import Configuration, Json, driver_of
 from gateway.cli.tail import shown
 from gateway.clock import SystemClock
-from gateway.config import DriverConfig
+from gateway.config import DriverConfig, LogSettings
 from gateway.control.tail import seen_to_json
 from gateway.driver import Context, Mark, MarkKey
 from gateway.errors import CommandError, DeviceError, Refused
+from gateway.printable import printable
 from gateway.record import Record
+from gateway.runtime.logs import configure
 from gateway.runtime.tap import Seen
 
 
@@ -61,7 +61,7 @@ class TrialEmit:
 
     def device_failed(self, device: str, reason: str) -> None:
         if reason != "only tried, not stored":
-            print(f"{words.content(device.encode())} failed: {reason}", file=sys.stderr, flush=True)
+            print(printable(f"{device} failed: {reason}"), file=sys.stderr, flush=True)
 
     def count(self, event: str, amount: int = 1) -> None:
         print(f"counted: {event}" + (f" {amount}" if amount > 1 else ""), file=sys.stderr, flush=True)
@@ -77,7 +77,7 @@ def trial(
 ) -> None:
     """Run one driver and print its records, stored nowhere. Devices that wait for an acknowledgement get none."""
     found = driver_of(configured(config), driver)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    configure(LogSettings(level="warning"))
     asyncio.run(_try(found, as_json, count))
 
 

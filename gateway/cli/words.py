@@ -2,6 +2,8 @@
 
 from datetime import datetime
 
+from gateway.printable import printable
+
 _SIZES = ("B", "KiB", "MiB", "GiB", "TiB")
 _SPANS = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
 
@@ -60,13 +62,9 @@ def shortened(value: bytes | None, characters_max: int | None) -> str:
 
 
 def content(value: bytes | None) -> str:
-    """On one line, and nothing that a terminal would obey."""
     if value is None:
         return "-"
     try:
-        text = value.decode()
+        return printable(value.decode())
     except UnicodeDecodeError:
         return f"0x{value.hex()}"
-    return "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text
-    )

@@ -1,5 +1,6 @@
 """What the control socket needs of a running gateway. gateway.runtime and gateway.testing.gateway implement it."""
 
+from collections.abc import Set
 from typing import Protocol
 
 from gateway.queue import Queue
@@ -14,6 +15,10 @@ class Gateway(Protocol):
 
     @property
     def tap(self) -> Tap: ...
+
+    @property
+    def own_topics(self) -> Set[str]:
+        """Where nobody else's records may go."""
 
     async def status(self) -> Status: ...
 

@@ -50,7 +50,10 @@ class Exchange:
             event = await self._event()
         if not isinstance(event, h11.Request):
             return False
-        target = urlsplit(event.target.decode("latin-1"))
+        try:
+            target = urlsplit(event.target.decode("latin-1"))
+        except ValueError as error:
+            raise Problem(400, f"not a target: {error}") from error
         self.method = event.method.decode()
         self.path = target.path
         self.query = dict(parse_qsl(target.query))

@@ -34,6 +34,7 @@ class LocalQueue:
                 raise CommandError(f"{folder}: its file system is read-only; {WAITS}", os.EX_TEMPFAIL)
             raise CommandError(f"{folder}: no gateway runs here, and there is no queue either", os.EX_NOINPUT)
         self._gateway_id = config.gateway.id
+        self._own_topics = config.kafka.own_topics
         self._runner = asyncio.Runner()
         ledger = Shape(config.kafka.ledger_topic, config.gateway.id.encode(), ())
         try:
@@ -70,7 +71,7 @@ class LocalQueue:
             yield frame
 
     def import_part(self, file: str, start: int, transfer: bytes) -> Imported:
-        return self._run(import_part(self._queue, file, start, transfer))
+        return self._run(import_part(self._queue, file, start, transfer, self._own_topics))
 
     def dead(self, limit: int) -> list[Buried]:
         return self._run(contents.dead(self._queue, limit))

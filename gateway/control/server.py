@@ -23,10 +23,13 @@ from gateway.queue import LANES
 from gateway.settings import Address
 
 CONNECTIONS_MAX = 32
+"""At each door: who scrapes metrics must not keep the operator out."""
+
 BODY_BYTES_MAX = 64 << 10
 SOCKET_MODE = 0o660
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
-NUMBER_MAX = 1 << 56
+NUMBER_DIGITS_MAX = 16
+NUMBER_MAX = 10**NUMBER_DIGITS_MAX - 1
 METRICS_AGAIN_S = 10.0
 
 _log = logging.getLogger(__name__)
@@ -90,12 +93,16 @@ class ControlServer:
                 self._path.unlink(missing_ok=True)
 
     def _accept(self, handler: Handler) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], None]:
+        here: set[asyncio.Task[None]] = set()
+
         def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            if self._closed or len(self._connections) >= CONNECTIONS_MAX:
+            if self._closed or len(here) >= CONNECTIONS_MAX:
                 writer.transport.abort()
                 return
             task = asyncio.create_task(serve(reader, writer, handler), name="control connection")
+            here.add(task)
             self._connections.add(task)
+            task.add_done_callback(here.discard)
             task.add_done_callback(partial(self._disconnected, writer))
 
         return connected
@@ -158,7 +165,8 @@ class ControlServer:
         start = _number(exchange, "start")
         part = await exchange.body(PART_BYTES_MAX)
         async with self._importing:
-            imported = await import_part(self._gateway.queue, file, start, part)
+            own_topics = self._gateway.own_topics
+            imported = await import_part(self._gateway.queue, file, start, part, own_topics)
         await exchange.reply_json(imported._asdict())
 
     async def _dead(self, exchange: Exchange) -> None:
@@ -173,7 +181,7 @@ class ControlServer:
 
     async def _retry(self, exchange: Exchange) -> None:
         ids = (await _json(exchange)).get("ids")
-        if not isinstance(ids, list) or not all(type(one) is int for one in ids):
+        if not isinstance(ids, list) or not all(type(one) is int and 0 <= one <= NUMBER_MAX for one in ids):
             raise Problem(400, 'the body must be {"ids": [...]}, whole numbers')
         await exchange.reply_json({"retried": await self._gateway.queue.retry(ids)})
 
@@ -237,7 +245,7 @@ async def _translated(work: Awaitable[None]) -> None:
 async def _json(exchange: Exchange) -> Mapping[str, Any]:
     try:
         data = json.loads(await exchange.body(BODY_BYTES_MAX))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Problem(400, f"the body is not JSON: {error}") from error
     if not isinstance(data, dict):
         raise Problem(400, "the body must be a JSON object")
@@ -248,7 +256,7 @@ def _number(exchange: Exchange, name: str, default: int | None = None) -> int:
     text = exchange.query.get(name)
     if text is None and default is not None:
         return default
-    if text is None or not text.isascii() or not text.isdigit() or int(text[:20]) > NUMBER_MAX:
+    if text is None or not (text.isascii() and text.isdigit() and len(text) <= NUMBER_DIGITS_MAX):
         raise Problem(400, f"{name}= must be a whole number")
     return int(text)
 

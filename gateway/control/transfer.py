@@ -7,7 +7,7 @@ An import is named by its file (a hash of what it holds) and goes by parts, each
 how many of the file's records are in: an interrupted import goes on where it stopped, and a file is imported once.
 """
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence, Set
 from typing import NamedTuple
 
 import msgpack
@@ -23,6 +23,12 @@ PEEK_BYTES = 256 << 10
 
 PART_BYTES_MAX = 2 << 20
 """Frames of one request of an import."""
+
+PART_INFLATED_BYTES_MAX = 16 << 20
+"""What they may inflate to: a part that `tidegate queue import` sends has 512 KiB, or one record."""
+
+TIME_MS_MAX = 1 << 62
+"""Before and after 1970: a segment has differences of times, and these have 64 bits."""
 
 FILE_SCOPE = "import"
 FILE_LIFETIME_S = 3650 * 86_400
@@ -101,16 +107,21 @@ def read_origin(content: Sequence[object]) -> Origin:
     return Origin(*map(str, content))
 
 
-def read_segment(content: Sequence[object]) -> Segment:
+def read_segment(content: Sequence[object], inflated_bytes_max: int | None = None) -> Segment:
     """Raises BadTransfer."""
     match content:
         case [str() as lane, int() as first, str() as run, bytes() as body]:
             try:
-                entries = decode(body)
+                entries = decode(body, inflated_bytes_max)
             except DecodeError as error:
                 raise BadTransfer(str(error)) from error
             return Segment.of(lane, first, run, entries)
     raise BadTransfer("a frame is not a segment")
+
+
+def size(entry: Entry) -> int:
+    """Its value and headers; that records may share these counts for nothing."""
+    return len(entry.value) + sum(len(name) + len(value) for name, value in entry.shape.headers)
 
 
 def records(segment: Segment) -> Iterator[StoredRecord]:
@@ -118,14 +129,24 @@ def records(segment: Segment) -> Iterator[StoredRecord]:
         yield StoredRecord(segment.lane, seq, segment.run, entry)
 
 
-async def import_part(queue: Queue, file: str, start: int, transfer: bytes) -> Imported:
-    """Store the records of one part, the first of which is number `start` of the file, counted from 0.
+async def import_part(
+    queue: Queue, file: str, start: int, transfer: bytes, reserved: Set[str] = frozenset()
+) -> Imported:
+    """Store the records of one part, the first of which is number `start` of the file, counted from 0. None may go to a
+    topic of `reserved`, as no device's may.
 
     Raises BadTransfer; Refused with nothing of this part stored.
     """
     frames = read_frames([transfer])
     origin = read_origin(next(frames, []))
-    incoming = [record for content in frames for record in records(read_segment(content))]
+    incoming: list[StoredRecord] = []
+    room = PART_INFLATED_BYTES_MAX
+    for content in frames:
+        segment = read_segment(content, room)
+        room = max(0, room - sum(map(size, segment.entries)))
+        incoming += records(segment)
+    for record in incoming:
+        _check(record, reserved)
     key = file.encode()
     done = int(queue.recall(FILE_SCOPE).get(key, b"0"))
     if start > done:
@@ -137,6 +158,18 @@ async def import_part(queue: Queue, file: str, start: int, transfer: bytes) -> I
     mark = Mark(FILE_SCOPE, key, str(done).encode(), FILE_LIFETIME_S)
     await queue.put([_with_origin(record, origin) for record in fresh], remember=[mark])
     return Imported(done, len(fresh))
+
+
+def _check(record: StoredRecord, reserved: Set[str]) -> None:
+    """Raises BadTransfer for what would end the queue, or be believed after a crash."""
+    if abs(record.entry.time_ms) > TIME_MS_MAX:
+        raise BadTransfer(
+            f"record {record.lane}/{record.seq} has no time that can be: {record.entry.time_ms}"
+        )
+    if record.entry.shape.topic in reserved:
+        raise BadTransfer(
+            f"record {record.lane}/{record.seq} is for topic {record.entry.shape.topic}, where only the gateway writes"
+        )
 
 
 def _with_origin(record: StoredRecord, origin: Origin) -> Entry:

@@ -7,6 +7,7 @@ import sys
 from datetime import UTC, datetime
 
 from gateway.config import LogSettings
+from gateway.printable import printable
 
 _PRIORITIES = {
     logging.DEBUG: 7,
@@ -21,20 +22,21 @@ LIBRARIES = ("aiokafka", "amqtt", "aiocoap", "transitions", "asyncio", "passlib"
 
 
 class TextFormatter(logging.Formatter):
-    """Under journald `<priority>message`, else with the time; tracebacks stay on lines of their own."""
+    """Under journald `<priority>message`, else with the time. A message is one line, whatever a device wrote into it; the
+    lines of a traceback are indented, which no message is."""
 
     def __init__(self, journald: bool) -> None:
         super().__init__()
         self._journald = journald
 
     def format(self, record: logging.LogRecord) -> str:
-        text = f"{_short(record.name)}: {record.getMessage()}"
+        lines = [printable(f"{_short(record.name)}: {record.getMessage()}")]
         if record.exc_info:
-            text += "\n" + self.formatException(record.exc_info)
+            lines += [f"  {printable(line)}" for line in self.formatException(record.exc_info).split("\n")]
         if self._journald:
             prefix = f"<{_PRIORITIES.get(record.levelno, 6)}>"
-            return "\n".join(prefix + line for line in text.splitlines())
-        return f"{_time(record)} {record.levelname.lower():8} {text}"
+            return "\n".join(prefix + line for line in lines)
+        return f"{_time(record)} {record.levelname.lower():8} " + "\n".join(lines)
 
 
 class JsonFormatter(logging.Formatter):

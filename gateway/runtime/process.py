@@ -114,7 +114,9 @@ def _reload(path: Path) -> Config | None:
     try:
         return load(path)
     except ConfigError as error:
-        _log.error("the old configuration stays in force:\n%s", error)
+        _log.error("the old configuration stays in force")
+        for problem in error.problems:
+            _log.error("%s", problem)
         return None
 
 

@@ -4,7 +4,7 @@ import asyncio
 import dataclasses
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 
 import gateway
 from gateway.clock import Clock
@@ -51,7 +51,7 @@ class Runtime:
         self._sent = Sent()
         self.tap = Tap()
         self._clock = clock
-        self._started_ms = clock.wall_ms()
+        self._born = clock.monotonic()
         self._router = _router(config)
         self._wear = Wear(config.gateway.data_dir, clock)
         self._needs_restart: tuple[str, ...] = ()
@@ -62,7 +62,7 @@ class Runtime:
             self._start_driver(config.drivers[name])
         self._housekeeping = asyncio.create_task(self._keep_house(), name="housekeeping")
         describe_process(
-            self.metrics, self._started_ms, lambda: bool(self._needs_restart), lambda: self._oldest_s
+            self.metrics, clock.wall_ms(), lambda: bool(self._needs_restart), lambda: self._oldest_s
         )
         describe_queue(self.metrics, queue)
         describe_wear(self.metrics, self._wear)
@@ -137,7 +137,7 @@ class Runtime:
             run_id=self.queue.run_id,
             pid=os.getpid(),
             now_ms=self._clock.wall_ms(),
-            started_ms=self._started_ms,
+            up_s=self._clock.monotonic() - self._born,
             drivers={name: _driver_status(one) for name, (one, _) in self._drivers.items()},
             queue=queue,
             oldest_ms=await self.queue.oldest_ms("main"),
@@ -172,6 +172,10 @@ class Runtime:
         failing = sorted(name for name, (one, _) in self._drivers.items() if not one.health.running)
         drivers = f"{len(self._drivers)} drivers" + (f", failed: {', '.join(failing)}" if failing else "")
         return f"{drivers}; {self.queue.stats().lanes['main'].pending} records wait; Kafka {self._sync.status().state}"
+
+    @property
+    def own_topics(self) -> Set[str]:
+        return self.config.kafka.own_topics
 
     @property
     def link(self) -> SyncStatus:

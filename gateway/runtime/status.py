@@ -42,7 +42,7 @@ class LossWindows:
 
 @dataclass(frozen=True)
 class Status:
-    """Times are wall time in Unix ms. `drain_s`: at the present rate; None while nothing is delivered."""
+    """Times are wall time in Unix ms, ages are by the monotonic clock: `up_s` is right also where NTP came in between. `drain_s`: at the present rate; None while nothing is delivered."""
 
     version: str
     gateway_id: str
@@ -50,7 +50,7 @@ class Status:
     run_id: str
     pid: int
     now_ms: int
-    started_ms: int
+    up_s: float
     drivers: dict[str, DriverStatus]
     queue: QueueStats
     oldest_ms: int | None

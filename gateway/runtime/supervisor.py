@@ -22,10 +22,10 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class DriverHealth:
-    """`since_ms` is wall time of the last change between running and not; `error` is the last one, even if it is over."""
+    """`since_s` is the time since the last change between running and not; `error` is the last one, even if it is over."""
 
     running: bool
-    since_ms: int
+    since_s: float
     error: str | None
     restarts: int
 
@@ -39,7 +39,7 @@ class Supervisor:
         self._clock = clock
         self._backoff = Backoff(f"{seed}/{settings.name}", *BACKOFF_S)
         self._running = False
-        self._since_ms = clock.wall_ms()
+        self._since = clock.monotonic()
         self._error: str | None = None
         self._failing = False
         self._restarts = 0
@@ -47,7 +47,7 @@ class Supervisor:
 
     @property
     def health(self) -> DriverHealth:
-        return DriverHealth(self._running, self._since_ms, self._error, self._restarts)
+        return DriverHealth(self._running, self._clock.monotonic() - self._since, self._error, self._restarts)
 
     def outdated(self) -> bool:
         """Whether it began with other files or secrets than its settings name now."""
@@ -57,7 +57,7 @@ class Supervisor:
         while True:
             failure = await self._run_once()
             self._running = False
-            self._since_ms = self._clock.wall_ms()
+            self._since = self._clock.monotonic()
             first = not self._failing
             self._failing = True
             self._error = str(failure) or type(failure).__name__
@@ -93,7 +93,7 @@ class Supervisor:
         )  # first: what is replaced meanwhile counts as new
         driver = self.settings.manifest.load()(self.settings.settings, Context(name, self._clock))
         self._running = True
-        self._since_ms = self._clock.wall_ms()
+        self._since = self._clock.monotonic()
         await driver.run(self.emit)
 
     def _recovered(self) -> None:

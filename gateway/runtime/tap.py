@@ -8,6 +8,8 @@ from typing import NamedTuple
 from gateway.record import Record
 
 BACKLOG_RECORDS = 1000
+BACKLOG_BYTES = 4 << 20
+"""Of one onlooker; a record has up to 1 MiB."""
 
 
 class Seen(NamedTuple):
@@ -23,10 +25,13 @@ class Onlooker:
         self._driver = driver
         self._device = device
         self._waiting: asyncio.Queue[Seen] = asyncio.Queue(BACKLOG_RECORDS)
+        self._bytes = 0
         self._lost = 0
 
     async def next(self) -> Seen:
-        return await self._waiting.get()
+        seen = await self._waiting.get()
+        self._bytes -= _size(seen.record)
+        return seen
 
     def show(self, driver: str, records: Sequence[Record]) -> None:
         if self._driver not in (None, driver):
@@ -34,9 +39,11 @@ class Onlooker:
         for record in records:
             if self._device not in (None, record.device):
                 continue
-            if self._waiting.full():
+            size = _size(record)
+            if self._waiting.full() or self._bytes + size > BACKLOG_BYTES:
                 self._lost += 1
             else:
+                self._bytes += size
                 self._waiting.put_nowait(Seen(driver, record, self._lost))
                 self._lost = 0
 
@@ -58,3 +65,7 @@ class Tap:
             yield onlooker
         finally:
             self.onlookers.remove(onlooker)
+
+
+def _size(record: Record) -> int:
+    return len(record.body) + sum(len(value) for _, value in record.headers)

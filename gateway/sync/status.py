@@ -25,12 +25,12 @@ class Sent:
 
 @dataclass(frozen=True)
 class SyncStatus:
-    """`since_ms` is wall time of the last change of `state`; `alarm` is what an operator must act upon; `parked` are
+    """`since_s` is the time since the last change of `state`; `alarm` is what an operator must act upon; `parked` are
     topics that can't be written, with the reason, and `beyond` is how many records of others Kafka has that the position has not
     passed because of them; `delivered` counts records of this process by lane."""
 
     state: LinkState
-    since_ms: int
+    since_s: float
     error: str | None
     alarm: str | None
     parked: Mapping[str, str]

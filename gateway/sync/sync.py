@@ -96,7 +96,7 @@ class Sync:
         self._latest: PositionRecord | None = None
         self._hint_stored = float("-inf")
         self._reconciled = self._in_doubt = self._told_delivering = self._held = False
-        self._state, self._since_ms = LinkState.CONNECTING, clock.wall_ms()
+        self._state, self._since = LinkState.CONNECTING, clock.monotonic()
         self._error: str | None = None
         self._alarm: str | None = None
         self._sent = sent or Sent()
@@ -105,7 +105,7 @@ class Sync:
     def status(self) -> SyncStatus:
         return SyncStatus(
             state=self._state,
-            since_ms=self._since_ms,
+            since_s=self._clock.monotonic() - self._since,
             error=self._error,
             alarm=self._alarm or next(iter(self._topics.parked.values()), self._standing.parted),
             parked=dict(self._topics.parked),
@@ -461,7 +461,7 @@ class Sync:
         """An outage is one, however often a connection is tried in it."""
         outage = self._error is not None and {state, self._state} == {LinkState.CONNECTING, LinkState.DOWN}
         if state is not self._state and not outage:
-            self._since_ms = self._clock.wall_ms()
+            self._since = self._clock.monotonic()
         self._state = state
 
     def _fail(self, state: LinkState, error: SinkHeld | SinkUnavailable | QueueFull, alarm: bool) -> None:

@@ -1,7 +1,7 @@
 """A gateway without drivers and without Kafka, for tests of what stands around one: its queue is real."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 
 from gateway import __version__
@@ -18,7 +18,7 @@ from gateway.sync import Answer, LinkState, SyncStatus
 
 DOWN = SyncStatus(
     state=LinkState.DOWN,
-    since_ms=0,
+    since_s=3600.0,
     error="kafka-1:9092: connection refused",
     alarm=None,
     parked={},
@@ -38,6 +38,7 @@ class FakeGateway:
         self.metrics = Metrics()
         self.tap = Tap()
         self.gateway_id = gateway_id
+        self.own_topics: Set[str] = {"tidegate-positions", "tidegate-ledger"}
         self.drivers: Mapping[str, DriverStatus] = {}
         self.link = DOWN
         self.drain_s: float | None = None
@@ -49,7 +50,7 @@ class FakeGateway:
         self.nothing_to_decide: CommandError | None = None
         self._router = Router([], "telemetry")
         self._clock = SystemClock()
-        self._started_ms = self._clock.wall_ms()
+        self._born = self._clock.monotonic()
 
     @classmethod
     async def open(cls, folder: Path, gateway_id: str = "plant-7") -> "FakeGateway":
@@ -70,7 +71,7 @@ class FakeGateway:
             run_id=self.queue.run_id,
             pid=os.getpid(),
             now_ms=self._clock.wall_ms(),
-            started_ms=self._started_ms,
+            up_s=self._clock.monotonic() - self._born,
             drivers=dict(self.drivers),
             queue=self.queue.stats(),
             oldest_ms=await self.queue.oldest_ms("main"),

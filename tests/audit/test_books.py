@@ -1,6 +1,7 @@
 """The audit without Kafka: whatever order records come in, it finds what was taken out or put in twice, and no more."""
 
 import json
+import math
 import random
 from collections.abc import Iterable
 from typing import Any
@@ -344,6 +345,73 @@ def test_records_of_others_are_counted() -> None:
     report = books.findings()
     assert report.foreign == 2
     assert report.lanes == []
+
+
+@pytest.mark.parametrize("name", ["tg.gateway", "tg.queue", "tg.lane", "tg.run", "tg.seq"])
+@pytest.mark.parametrize("value", [None, b"\xff", b"9" * 20, b"9" * 5000, b"0", b"-1", b"1e999"])
+def test_a_record_of_anybody_s_making_ends_no_audit(name: str, value: bytes | None) -> None:
+    books = Books("tidegate-ledger")
+    position(books, 2)
+    feed(books, [1, 2])
+    forged: dict[str, bytes | None] = {**dict(headers(3)), name: value}
+    books.record(("t", 0), NOW_MS, [*forged.items()])
+    report = books.findings()
+    assert lane(report).complete
+    assert report.foreign == (name == "tg.seq" or value in (None, b"\xff"))
+
+
+DEEP = b"[" * 100_000
+HUGE = [b'{"seq": 1e999}', b'{"seq": -1}', b'{"seq": 9223372036854775808}', b'{"seq": ' + b"9" * 5000 + b"}"]
+
+
+@pytest.mark.parametrize("value", [DEEP, *HUGE, b'{"seq": null}', b'{"seq": 1, "parked": 3}', b"\xff"])
+def test_a_position_of_anybody_s_making_is_a_problem(value: bytes) -> None:
+    books = Books("tidegate-ledger")
+    books.position(b"plant/q/main", value)
+    position(books, 2, queue="other")
+    feed(books, [1, 2], queue="other")
+    report = books.findings()
+    assert len(report.problems) == 1
+    assert lane(report, "other").complete
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"kind": "dead", "first": math.inf, "last": 1, "reason": "r"},
+        {"kind": "dead", "first": 1, "last": 1 << 63, "reason": "r"},
+        {"kind": "lost", "queues": {"q": "x"}},
+        {"kind": "topics", "topics": {"t": math.inf}, "from_seq": 1},
+        {"kind": "parted", "of": "q", "lanes": {"main": {"q": [math.inf, 1]}}},
+        {"kind": ["dead"]},
+    ],
+)
+def test_a_statement_of_anybody_s_making_is_a_problem(fields: dict[str, object]) -> None:
+    books = Books("tidegate-ledger")
+    value = json.dumps({"lane": "main", **fields}).encode()
+    books.statement(headers(1, lane="ledger"), value)
+    assert len(books.findings().problems) == 1
+
+
+@pytest.mark.parametrize("queue", [None, b"\xff"])
+def test_a_statement_of_no_queue_is_a_problem(queue: bytes | None) -> None:
+    books = Books("tidegate-ledger")
+    books.statement([("tg.queue", queue)], b'{"kind": "note", "lane": "main", "text": "hello"}')
+    assert len(books.findings().problems) == 1
+
+
+def test_names_that_are_none_are_taken_as_text() -> None:
+    """Lanes are listed in order, whatever the ledger calls them."""
+    books = Books("tidegate-ledger")
+    for queue, in_lane, text in ((5, 7, 9), ("q", "main", "t")):
+        say(books, "note", of_queue=queue, lane=in_lane, text=text)
+    assert [(one.queue, one.lane) for one in books.findings().lanes] == [("5", "7"), ("q", "main")]
+
+
+def test_json_that_is_nested_too_deeply_is_a_problem() -> None:
+    books = Books("tidegate-ledger")
+    books.statement(headers(1, lane="ledger"), DEEP)
+    assert len(books.findings().problems) == 1
 
 
 @pytest.mark.parametrize(

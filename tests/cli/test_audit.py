@@ -28,3 +28,14 @@ def test_what_is_found_of_a_queue_names_it() -> None:
     assert (
         "plant-3 gone main: its database is gone, with all that it held behind number 7\n" in said.getvalue()
     )
+
+
+def test_what_anybody_wrote_into_the_ledger_moves_no_cursor() -> None:
+    books = Books("tidegate-ledger")
+    note = {"kind": "note", "lane": "main", "of_queue": "q\x1b[2J", "text": "\ud800\x9b2J\nall is well"}
+    books.statement([], json.dumps(note).encode())
+    books.statement([("tg.queue", b"\x1b[2J")], b"")
+    said = io.StringIO()
+    show(Console(file=said, width=160, markup=False), books.findings())
+    assert r"? q\x1b[2J main: \ud800\x9b2J\nall is well" in said.getvalue()
+    assert not {*said.getvalue()} & {"\x1b", "\x9b", "\ud800"}

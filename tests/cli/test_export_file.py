@@ -113,6 +113,15 @@ def test_parts_are_small_and_of_one_origin(tmp_path: Path) -> None:
     ]
 
 
+def test_parts_are_small_also_where_headers_are_large(tmp_path: Path) -> None:
+    entries = [Entry(Shape("t", b"k", (("h", bytes(50_000)),)), 1, b"x")] * 50
+    path = tmp_path / "records.jsonl"
+    export.write(path, "jsonl", [frame(Origin("g", "q")), segment_frame("main", 1, "r", entries)], nothing)
+    target = Target()
+    assert export.send(path, "jsonl", export.inspect(path, "jsonl", nothing), target, nothing) == 50
+    assert [len(list(received(part))) for part in target.parts] == [10] * 5
+
+
 def test_parts_that_are_in_already_are_not_sent_again(tmp_path: Path) -> None:
     shape = Shape("t", b"k", ())
     path = tmp_path / "records.jsonl"

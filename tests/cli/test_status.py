@@ -55,7 +55,7 @@ async def test_status_shows_all_an_operator_asks_for(gateway: FakeGateway, tideg
         "and 11 more; --devices shows all",
         "3 records wait, 24 B; the oldest came",
         "how long they wait depends on the topics that are not written",
-        "down since 1970-01-01",
+        ", 1 h ago\n",
         "last error: kafka-1:9092: connection refused",
         "needs you: another gateway has this id",
         "topic audit is not written: not authorised",
@@ -74,6 +74,20 @@ async def test_status_shows_all_an_operator_asks_for(gateway: FakeGateway, tideg
         3,
     )
     assert told["verification"]["holds"] is True
+
+
+async def test_what_a_device_calls_itself_and_says_moves_no_cursor(
+    gateway: FakeGateway, tidegate: Run
+) -> None:
+    evil = "\x1b[2J\x9b2J\r\nall is well"
+    failed = DeviceStatus(0, 1, None, evil, 1_700_000_000_000)
+    health = DriverHealth(False, 0, evil, 1)
+    gateway.drivers = {"floor": DriverStatus("mqtt", health, 0, 0, {f"press{evil}": failed}, 0, {})}
+    gateway.link = replace(gateway.link, error=evil, alarm=evil, parked={"audit": evil})
+    code, out, _ = await tidegate("status")
+    assert code == 0
+    assert not {*out} & {"\x1b", "\x9b", "\r"}
+    assert out.count("\\x1b[2J\\x9b2J\\r\\nall is well") == 6
 
 
 async def test_status_of_a_link_that_delivers(gateway: FakeGateway, tidegate: Run) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.cli.trial import TrialEmit
 from tests.cli.conftest import Run, start
 
 pytestmark = pytest.mark.slow
@@ -67,3 +68,11 @@ async def test_what_can_not_be_tried(tidegate: Run, with_drivers: int) -> None:
     assert (unknown.code, taken.code) == (64, 69)
     assert "no driver 'bus' in the configuration; there are: sim, web" in unknown.err
     assert str(with_drivers) in taken.err
+
+
+def test_what_a_device_says_stays_on_its_line(capsys: pytest.CaptureFixture[str]) -> None:
+    async def fail() -> None:
+        TrialEmit("field", False, None).device_failed("press\x1b[2J", "refused\nmill failed: \x9b2J")
+
+    asyncio.run(fail())
+    assert capsys.readouterr().err == "press\\x1b[2J failed: refused\\nmill failed: \\x9b2J\n"

@@ -24,7 +24,7 @@ WITHIN_S = 10.0
 
 CON, NON, ACK, RST = range(4)
 GET, POST, PUT, DELETE = range(1, 5)
-OBSERVE, URI_PATH, CONTENT_FORMAT, MAX_AGE, URI_QUERY, BLOCK1, SIZE1, NO_RESPONSE = (
+OBSERVE, URI_PATH, CONTENT_FORMAT, MAX_AGE, URI_QUERY, BLOCK1, SIZE1, NO_RESPONSE, REQUEST_TAG = (
     6,
     11,
     12,
@@ -33,6 +33,7 @@ OBSERVE, URI_PATH, CONTENT_FORMAT, MAX_AGE, URI_QUERY, BLOCK1, SIZE1, NO_RESPONS
     27,
     60,
     258,
+    292,
 )
 
 
@@ -125,9 +126,11 @@ def block(number: int, more: bool, exponent: int) -> tuple[int, bytes]:
 class Device:
     """A UDP socket of its own."""
 
-    def __init__(self, address: Address, family: int = socket.AF_INET) -> None:
+    def __init__(self, address: Address, family: int = socket.AF_INET, source: str | None = None) -> None:
         self._socket = socket.socket(family, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
+        if source is not None:
+            self._socket.bind((source, 0))
         self._socket.connect(address)
 
     async def send(self, *messages: Message | bytes) -> None:
@@ -188,8 +191,8 @@ class Gateway:
                     self._driver.result()
                 await asyncio.sleep(0.01)
 
-    def device(self, family: int = socket.AF_INET) -> Device:
-        device = Device(self.address, family)
+    def device(self, family: int = socket.AF_INET, source: str | None = None) -> Device:
+        device = Device(self.address, family, source)
         self._devices.append(device)
         return device
 

@@ -178,7 +178,7 @@ def test_blocks_never_take_more_than_they_may(steps: list[tuple[str, int, bool, 
     for key, number, more, size, passed_s in steps:
         now += passed_s
         try:
-            body = transfers.take(key, Block(number, more, 16), bytes(size))
+            body = transfers.take("press", key, Block(number, more, 16), bytes(size))
         except Problem as problem:
             assert problem.code in (0x80, 0x88, 0x8D)
         else:
@@ -186,7 +186,7 @@ def test_blocks_never_take_more_than_they_may(steps: list[tuple[str, int, bool, 
             assert body is None or len(body) <= 50
         assert len(transfers) <= 2
     now += 1000
-    transfers.take("z", Block(0, False, 16), b"")
+    transfers.take("press", "z", Block(0, False, 16), b"")
     assert budget.take(100)
 
 
@@ -261,12 +261,29 @@ def test_a_transfer_that_stands_still_is_forgotten() -> None:
     budget = Budget(32)
     transfers = Transfers(2, 100, budget, lambda: now)
     for key in "ab":
-        assert transfers.take(key, Block(0, True, 16), bytes(16)) is None
+        assert transfers.take("press", key, Block(0, True, 16), bytes(16)) is None
     with pytest.raises(Problem, match=r"^4\.13"):
-        transfers.take("c", Block(0, True, 16), bytes(16))
+        transfers.take("press", "c", Block(0, True, 16), bytes(16))
     now += IDLE_S
-    assert transfers.take("c", Block(0, False, 16), b"x") == b"x"
+    assert transfers.take("press", "c", Block(0, False, 16), b"x") == b"x"
     assert budget.take(32)
+
+
+def test_a_sender_with_many_transfers_gives_way_to_one_with_fewer() -> None:
+    budget = Budget(5 * 16)
+    transfers = Transfers(4, 100, budget, lambda: 0.0)
+    first = Block(0, True, 16)
+    for key in range(4):
+        transfers.take("greedy", key, first, bytes(16))
+    with pytest.raises(Problem, match=r"^4\.13"):
+        transfers.take("greedy", 4, first, bytes(16))
+    transfers.take("press", 5, first, bytes(16))
+    transfers.take("mill", 6, first, bytes(16))
+    with pytest.raises(Problem, match=r"^4\.13"):  # nobody has two more than they
+        transfers.take("press", 7, first, bytes(16))
+    with pytest.raises(Problem, match=r"^4\.08"):
+        transfers.take("greedy", 0, Block(1, False, 16), b"x")
+    assert transfers.take("press", 5, Block(1, False, 16), b"x") == bytes(16) + b"x"
 
 
 def test_after_a_restart_there_is_room_though_many_are_remembered() -> None:

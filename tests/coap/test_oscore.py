@@ -20,7 +20,7 @@ from gateway.errors import DeviceError
 from gateway.settings import Secret
 from gateway.testing.conformance import free_address
 from gateway.testing.emit import FakeEmit
-from tests.coap.rig import CON, Device, Gateway, Message, gateway
+from tests.coap.rig import CON, NON, Device, Gateway, Message, gateway
 
 SECRET = "0102030405060708090a0b0c0d0e0f10"
 SALT = "9e7ca92223786340"
@@ -110,6 +110,23 @@ async def test_a_protected_record_is_stored_once_also_over_a_restart(tmp_path: P
         assert len(press.numbers) > 3
         assert await one.bodies() == [b"1", b"2", b"3"]
         assert {header["tg.device"] for header in await one.headers()} == {"press-4"}
+        press.close()
+
+
+async def test_a_non_confirmable_record_cannot_be_replayed_after_a_restart(tmp_path: Path) -> None:
+    """Nor where a confirmable one left an older mark, with which nobody is challenged."""
+    async with gateway(tmp_path / "gateway", anonymous=False, oscore=PRESS) as one:
+        device = one.device()
+        press = Protected(tmp_path / "device", device)
+        assert str((await press.post("press/4", b"1")).code) == "2.04 Changed"
+        wire, request_id = press.sealed("press/4", b"2")
+        once = wire._replace(kind=NON)
+        assert str(press.opened(await device.ask(once), request_id).code) == "2.04 Changed"
+        await one.kill_and_restart()
+        for replayed in (once, wire._replace(mid=900)):
+            answer = await one.device().ask(replayed)
+            assert (answer.status, answer.payload) == ("4.01", b"replay detected")
+        assert await one.bodies() == [b"1", b"2"]
         press.close()
 
 

@@ -21,8 +21,10 @@ from tests.coap.rig import (
     MAX_AGE,
     NO_RESPONSE,
     NON,
+    REQUEST_TAG,
     SIZE1,
     URI_PATH,
+    URI_QUERY,
     Gateway,
     Message,
     block,
@@ -221,6 +223,29 @@ async def test_blocks_are_bounded_in_size_number_and_order(tmp_path: Path) -> No
         assert (await device.ask(post(17, b"x" * 15, "b", block(0, True, 0)))).status == "4.00"
         assert (await device.ask(post(18, b"x" * 200, "b"))).status == "4.13"
         assert await one.bodies() == []
+
+
+async def test_names_have_no_control_characters(tmp_path: Path) -> None:
+    async with gateway(tmp_path) as one:
+        device = one.device()
+        for number, character in enumerate("\x1b\x7f\u0080\u009b\u009f"):
+            assert (await device.ask(post(2 * number, b"1", f"press{character}4"))).status == "4.00"
+            query = (URI_QUERY, f"d=a{character}".encode())
+            assert (await device.ask(post(2 * number + 1, b"1", "press/4", query))).status == "4.00"
+        assert await one.bodies() == []
+
+
+async def test_one_sender_can_not_take_all_transfers(tmp_path: Path) -> None:
+    """Whatever it calls them, and from however many ports."""
+    async with gateway(tmp_path) as one:
+        for number in range(64):
+            first = post(number, b"x" * 16, "a", block(0, True, 0), (REQUEST_TAG, bytes((number,))))
+            answer = await one.device().ask(first)
+            assert answer.status == ("2.31" if number < 32 else "4.13")
+        press = one.device(source="127.0.0.2")
+        assert (await press.ask(post(1, b"x" * 16, "b", block(0, True, 0)))).status == "2.31"
+        assert (await press.ask(post(2, b"y", "b", block(1, False, 0)))).status == "2.04"
+        assert await one.bodies() == [b"x" * 16 + b"y"]
 
 
 @pytest.mark.fault("repeat", "a flood of first blocks", "34")

@@ -32,7 +32,7 @@ async def test_status_and_verification_arrive_typed(gateway: FakeGateway, client
     await gateway.accept("floor", records(2))
     told, known = await asyncio.to_thread(client.status), await gateway.status()
     queue = replace(known.queue, disk_free_bytes=told.queue.disk_free_bytes)
-    assert told == replace(known, now_ms=told.now_ms, queue=queue)
+    assert told == replace(known, now_ms=told.now_ms, up_s=told.up_s, queue=queue)
     gateway.lost = 1
     verification = await asyncio.to_thread(client.verify)
     assert verification == await gateway.verify()

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from gateway.codec import Entry, Shape
 from gateway.config import Config, load
 from gateway.control.local import LocalQueue
+from gateway.control.transfer import Origin, frame, segment_frame
 from gateway.errors import CommandError
 from gateway.testing.gateway import FakeGateway
 from tests.control.test_server import records
@@ -72,3 +74,11 @@ def test_a_damaged_import_is_one_sentence(config: Config) -> None:
     fill(config, 1)
     with LocalQueue(config) as queue, pytest.raises(CommandError, match="the first frame is not an origin"):
         queue.import_part("f", 0, b"")
+
+
+def test_nothing_is_imported_for_a_topic_that_only_the_gateway_writes(config: Config) -> None:
+    fill(config, 1)
+    forged = Entry(Shape(config.kafka.positions_topic, None, ()), 1, b"{}")
+    part = frame(Origin("a", "b")) + segment_frame("main", 1, "r", [forged])
+    with LocalQueue(config) as queue, pytest.raises(CommandError, match="where only the gateway writes"):
+        queue.import_part("f", 0, part)

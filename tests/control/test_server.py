@@ -119,11 +119,20 @@ async def test_an_operator_s_word_reaches_the_gateway(gateway: FakeGateway, sock
         ("/status", ("-X", "DELETE"), 405, "/status takes GET"),
         ("/queue/peek?limit=many", (), 400, "limit= must be a whole number"),
         ("/queue/peek?after=99999999999999999999", (), 400, "after= must be a whole number"),
+        ("/queue/peek?after=" + "0" * 5000, (), 400, "after= must be a whole number"),
+        ("/", ("--request-target", "//["), 400, "not a target"),
         ("/queue/peek?lane=fast", (), 400, "there is no lane 'fast'; there are main, ledger"),
         ("/adopt", ("-d", "yes"), 400, "the body is not JSON"),
         ("/adopt", ("-d", "[]"), 400, "the body must be a JSON object"),
         ("/adopt", ("-d", '{"assume": "both"}'), 400, '"assume" must be "delivered", "lost", "fork" or null'),
         ("/queue/dead/retry", ("-d", '{"ids": [true]}'), 400, 'the body must be {"ids": [...]}'),
+        (
+            "/queue/dead/retry",
+            ("-d", '{"ids": [9223372036854775808]}'),
+            400,
+            'the body must be {"ids": [...]}',
+        ),
+        ("/queue/dead/retry", ("-d", "[" * 60_000), 400, "the body is not JSON"),
         ("/queue/dead/retry", ("-d", "x" * (BODY_BYTES_MAX + 1)), 413, "the body has more than 65536 bytes"),
         ("/queue/import?start=0", ("-d", "x"), 400, "file= must name the import"),
         ("/queue/import?file=a&start=0", ("-d", "x"), 400, "the transfer ends in the middle of a frame"),
@@ -131,12 +140,19 @@ async def test_an_operator_s_word_reaches_the_gateway(gateway: FakeGateway, sock
     ],
 )
 async def test_what_is_not_understood_is_answered_with_what_would_be(
-    gateway: FakeGateway, socket_path: Path, target: str, arguments: tuple[str, ...], status: int, told: str
+    gateway: FakeGateway,
+    socket_path: Path,
+    target: str,
+    arguments: tuple[str, ...],
+    status: int,
+    told: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     answer = await ask(socket_path, target, *arguments)
     assert answer[0] == status
     assert told in answer[1]["error"]
     assert gateway.adopted == []
+    assert not caplog.records
 
 
 async def test_noise_and_half_requests_end_the_connection_only(
@@ -157,6 +173,18 @@ async def test_connections_are_limited_and_free_again(socket_path: Path) -> None
     async with asyncio.timeout(20):
         while not await answers(socket_path):
             pass
+
+
+async def test_connections_to_the_metrics_keep_nobody_from_the_control_socket(
+    server: ControlServer, socket_path: Path
+) -> None:
+    await server.open_metrics(Address("127.0.0.1", 0))
+    idle = [await asyncio.open_connection("127.0.0.1", server.metrics_port) for _ in range(CONNECTIONS_MAX)]
+    assert await answers(socket_path)
+    idle.append(await asyncio.open_connection("127.0.0.1", server.metrics_port))
+    assert await idle[-1][0].read() == b""
+    for _, writer in idle:
+        writer.transport.abort()
 
 
 async def answers(socket_path: Path) -> bool:
@@ -210,6 +238,7 @@ async def test_metrics_are_served_over_tcp_too_and_nothing_else_is(
     assert await curl("--unix-socket", socket_path, "http://localhost/metrics") == (200, expected)
     for other in ("/status", "/adopt", "/queue/peek"):
         assert (await curl(f"{url}{other}"))[0] == 404
+    assert (await curl("--request-target", "//[", url))[0] == 400
     assert (await curl("-d", "{}", f"{url}/metrics"))[0] == 405
     await server.open_metrics(None)
     with pytest.raises(ConnectionRefusedError):

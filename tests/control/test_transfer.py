@@ -10,6 +10,7 @@ from gateway.codec import Entry, Shape
 from gateway.control.client import Client
 from gateway.control.server import ControlServer
 from gateway.control.transfer import (
+    PART_INFLATED_BYTES_MAX,
     BadTransfer,
     Imported,
     Origin,
@@ -119,6 +120,49 @@ async def test_a_damaged_transfer_stores_nothing(gateway: FakeGateway, transfer:
     with pytest.raises(BadTransfer, match=told):
         await import_part(gateway.queue, "f", 0, transfer)
     assert gateway.queue.stats().lanes["main"].stored == 0
+
+
+@pytest.mark.parametrize(
+    "times", [[(1 << 64) - 1, -(1 << 63)], [(1 << 63) - 1, -(1 << 63)], [-(1 << 62) - 1]]
+)
+async def test_times_that_no_segment_can_have_are_refused(gateway: FakeGateway, times: list[int]) -> None:
+    """They came one a frame; together in a commit their difference ended the gateway."""
+    frames = [
+        segment_frame("main", number, "r", [Entry(SHAPE, time_ms, b"x")])
+        for number, time_ms in enumerate(times, 7)
+    ]
+    with pytest.raises(BadTransfer, match="record main/7 has no time that can be"):
+        await import_part(gateway.queue, "f", 0, frame(Origin("a", "b")) + b"".join(frames))
+    assert gateway.queue.stats().lanes["main"].stored == 0
+
+
+async def test_the_times_that_lie_farthest_apart_are_stored(gateway: FakeGateway) -> None:
+    times = [1 << 62, -(1 << 62), 1 << 62]
+    whole = segment_frame("main", 1, "r", [Entry(SHAPE, time_ms, b"x") for time_ms in times])
+    assert await import_part(gateway.queue, "f", 0, frame(Origin("a", "b")) + whole) == Imported(3, 3)
+    assert [entry.time_ms for entry in await waiting(gateway.queue)] == times
+
+
+async def test_nothing_is_imported_for_a_topic_that_only_the_gateway_writes(
+    gateway: FakeGateway, server: ControlServer, client: Client
+) -> None:
+    for topic in gateway.own_topics:
+        forged = segment_frame("main", 1, "r", [Entry(SHAPE._replace(topic=topic), 1, b"{}")])
+        with pytest.raises(CommandError, match=f"record main/1 is for topic {topic}"):
+            await asyncio.to_thread(client.import_part, "f", 0, frame(Origin("a", "b")) + forged)
+    assert gateway.queue.stats().lanes["main"].stored == 0
+
+
+@pytest.mark.parametrize("split", [1, 40])
+async def test_what_a_part_inflates_to_is_bounded(gateway: FakeGateway, split: int) -> None:
+    """Also by what its records have but their values; and all its frames together."""
+    half = PART_INFLATED_BYTES_MAX // 2
+    shape = SHAPE._replace(headers=(("h", bytes(half // split)),))
+    frames = [segment_frame("main", number, "r", [Entry(shape, 1, b"x")]) for number in range(split)]
+    entries_of_all = frame(Origin("a", "b")) + b"".join(frames)
+    assert (await import_part(gateway.queue, "f", 0, entries_of_all)).added == split
+    with pytest.raises(BadTransfer, match="or inflates to more than"):
+        await import_part(gateway.queue, "g", 0, entries_of_all + b"".join(frames) * 2)
 
 
 async def test_a_part_may_not_be_left_out(gateway: FakeGateway) -> None:

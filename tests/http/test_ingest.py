@@ -145,6 +145,11 @@ async def test_tokens_open_their_channels_only(tmp_path: Path) -> None:
         (post(b"1", idempotency_key="a", Idempotency_Key="b"), 400),
         (post(b"1", idempotency_key="a", Idempotency_Key="a"), 400),
         (post(b"1", x_device="a", X_Device="b"), 400),
+        (post(b"1", "a%1b"), 400),
+        (post(b"1", "a%C2%9B2J"), 400),
+        (post(b"1", x_device="press\u009b2J"), 400),
+        (post(b"1", content_type="text/\x1b[2Jplain"), 400),
+        (post(b"1", content_type="text/plain\x7f"), 400),
         (post(b"not gzip", content_encoding="gzip"), 400),
         (post(gzip.compress(b"x" * 2_000_000), content_encoding="gzip"), 413),
         (post(b"1", content_encoding="br"), 415),
@@ -159,6 +164,20 @@ async def test_what_is_refused_stores_nothing(request_bytes: bytes, status: int,
         answer = await client.answer()
         assert answer.status == status
         assert "detail" in answer.body
+        assert await one.bodies() == []
+
+
+@pytest.mark.parametrize("length", [0, 3])
+async def test_a_request_with_two_lengths_is_refused_and_nothing_behind_it_is_read(
+    length: int, tmp_path: Path
+) -> None:
+    head = f"POST /ingest/a HTTP/1.1\r\nHost: g\r\nContent-Length: {length}\r\nTransfer-Encoding: chunked\r\n\r\n"
+    async with gateway(tmp_path) as one:
+        client = await one.client()
+        await client.send(head.encode() + b"3\r\nabc\r\n0\r\n\r\n" + post(b"1"))
+        answer = await client.answer()
+        assert (answer.status, answer.headers["connection"]) == (400, "close")
+        assert await client.closed()
         assert await one.bodies() == []
 
 

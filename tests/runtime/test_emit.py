@@ -17,7 +17,7 @@ from gateway.routing import Router
 from gateway.routing.settings import RouteSettings
 from gateway.runtime.devices import DEVICES_MAX
 from gateway.runtime.emit import QueueEmit
-from gateway.runtime.tap import BACKLOG_RECORDS, Tap
+from gateway.runtime.tap import BACKLOG_BYTES, BACKLOG_RECORDS, Tap
 
 ROUTES = [RouteSettings(from_="floor", match="site/+/telemetry", topic="telemetry", key="{1}")]
 
@@ -103,6 +103,18 @@ async def test_an_onlooker_sees_its_device_and_learns_what_it_missed(bench: Benc
             async with asyncio.timeout(0):
                 await deaf.next()
     assert bench.tap.onlookers == []
+
+
+async def test_an_onlooker_that_takes_nothing_keeps_few_bytes(bench: Bench) -> None:
+    fits = BACKLOG_BYTES >> 20
+    with bench.tap.watch() as onlooker:
+        for _ in range(3 * fits):
+            await bench.emit([record(body=bytes(1 << 20))])
+        await bench.emit([record()])
+        for _ in range(fits):
+            assert (await onlooker.next()).lost == 0
+        await bench.emit([record(body=bytes(1 << 20))])
+        assert (await onlooker.next()).lost == 2 * fits + 1
 
 
 async def test_marks_reach_the_next_process(bench: Bench, tmp_path: Path) -> None:

@@ -3,13 +3,14 @@
 import json
 import logging
 import socket
+import sys
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from gateway.config import LogSettings
-from gateway.runtime.logs import configure
+from gateway.runtime.logs import TextFormatter, configure
 from gateway.runtime.notify import Notify, watchdog_interval_s
 
 
@@ -51,13 +52,27 @@ def test_journald_takes_the_level_from_the_prefix_of_every_line(
     before = root.handlers[:], root.level
     try:
         configure(LogSettings())
-        logging.getLogger("gateway.sync").warning("the link is down\nand so on")
+        logging.getLogger("gateway.sync").warning("%s", "the link is down\n<2>sync: all is lost\x1b[2J\x85")
         configure(LogSettings(format="json"))
         logging.getLogger("gateway.sync").error("refused")
     finally:
         root.handlers, level = before[0], before[1]
         root.setLevel(level)
-    first, second, third = capsys.readouterr().err.splitlines()
-    assert (first, second) == ("<4>sync: the link is down", "<4>and so on")
-    assert third.startswith("<3>{")
-    assert json.loads(third[3:])["message"] == "refused"
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == r"<4>sync: the link is down\n<2>sync: all is lost\x1b[2J\x85"
+    assert second.startswith("<3>{")
+    assert json.loads(second[3:])["message"] == "refused"
+
+
+@pytest.mark.parametrize("journald", [True, False])
+def test_a_traceback_has_lines_of_its_own_which_no_message_looks_like(journald: bool) -> None:
+    try:
+        raise ValueError("a device said\nsync: all is lost\x1b[2J")
+    except ValueError:
+        record = logging.LogRecord("gateway.sync", logging.ERROR, "", 0, "a bug", None, sys.exc_info())
+    first, *trace = TextFormatter(journald).format(record).split("\n")
+    assert first.endswith("sync: a bug")
+    prefix = "<3>" if journald else ""
+    assert trace[0] == f"{prefix}  Traceback (most recent call last):"
+    assert trace[-2:] == [f"{prefix}  ValueError: a device said", prefix + r"  sync: all is lost\x1b[2J"]
+    assert all(line.startswith(f"{prefix}  ") for line in trace)

@@ -154,5 +154,7 @@ async def test_a_new_configuration_restarts_only_what_changed(tmp_path: Path) ->
         async with asyncio.timeout(WITHIN_S):
             while b"the old configuration stays in force" not in (line := await process.stderr.readline()):
                 assert line, "it ended"
-            assert b"did you mean" in await process.stderr.readline()
+            told = await process.stderr.readline()
+            assert b"did you mean 'anonymous'" in told
+            assert b" error " in told
         assert await device.post(b"4") == 200

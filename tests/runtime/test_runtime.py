@@ -1,13 +1,17 @@
 """A running gateway that is given another configuration."""
 
 import asyncio
+import io
 import logging
+import re
 import ssl
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from gateway.cli.status import show
 from gateway.clock import SystemClock
 from gateway.config import Config, load
 from gateway.runtime.runtime import Runtime
@@ -32,6 +36,34 @@ def configuration(folder: Path, *changes: tuple[str, str]) -> Config:
     file = folder / "tidegate.toml"
     file.write_text(text)
     return load(file)
+
+
+class SetClock(SystemClock):
+    """A board without a battery: 1970 until NTP comes."""
+
+    def __init__(self) -> None:
+        self.knows = False
+
+    def wall_ms(self) -> int:
+        return super().wall_ms() if self.knows else 60_000
+
+
+async def test_ages_are_right_though_the_clock_was_set_in_between(tmp_path: Path) -> None:
+    clock = SetClock()
+    simulated = ("[kafka]", '[drivers.sim]\ntype = "simulated"\n[kafka]')
+    topic = ('"plant-7"', '"plant-7"\ndefault_topic = "all"')
+    runtime = await Runtime.start(configuration(tmp_path, topic, simulated), clock)
+    async with asyncio.timeout(20):
+        while not runtime.drivers["sim"].health.running:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    clock.knows = True
+    told = await runtime.status()
+    for age_s in (told.up_s, told.link.since_s, told.drivers["sim"].health.since_s):
+        assert 0 <= age_s < 3600
+    said = io.StringIO()
+    show(Console(file=said, width=160), told, None, every_device=False)
+    assert re.search(r", up \d+ (ms|s), ", said.getvalue())
+    await runtime.stop()
 
 
 async def test_what_needs_a_restart_stays_as_it_was_until_then(tmp_path: Path) -> None:
