@@ -43,7 +43,8 @@ class Connection(asyncio.Protocol):
         self._ending = False
         self._pings = 0
         self._farewell = b""
-        self._silent_reads = False
+        self._writable = asyncio.Event()
+        self._writable.set()
         self._waits_for_turn = False
         self.client_id = ""
         self.keep_alive_s = 0.0
@@ -131,11 +132,11 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """A client that doesn't read its acknowledgements isn't read either."""
-        self._silent_reads = True
+        self._writable.clear()
         self._transport.pause_reading()
 
     def resume_writing(self) -> None:
-        self._silent_reads = False
+        self._writable.set()
         self._resume_reading()
 
     def fail(self, reason: Reason, message: str) -> None:
@@ -277,7 +278,7 @@ class Connection(asyncio.Protocol):
             mqtt.encode_connack(version, present and not connect.clean, Reason.SUCCESS, properties)
         )
         self._subscriber = Subscriber(
-            door, client_id, version, rights, self.lasting, self._write_out, self._given_up
+            door, client_id, version, rights, self.lasting, self._write_out, self._writable, self._given_up
         )
         if self.lasting and door.subscribers.has_session(client_id):
             await self._subscriber.attach()
@@ -528,7 +529,7 @@ class Connection(asyncio.Protocol):
             self._resume_reading()
 
     def _resume_reading(self) -> None:
-        waits = self._ending or self._silent_reads or self._waits_for_turn
+        waits = self._ending or not self._writable.is_set() or self._waits_for_turn
         if not (waits or self._transport.is_closing()):
             self._transport.resume_reading()
 

@@ -7,14 +7,17 @@ packets from and to MQTT 5 clients are translated here, without their properties
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Collection
 from contextlib import suppress
 from typing import TYPE_CHECKING
+
+from drivers.mqtt.retained import Retained
 
 if TYPE_CHECKING:
     from amqtt.broker import Broker
 
     from drivers.mqtt.broker import Link
+    from drivers.mqtt.subscriber import Subscriber
 
 MESSAGES_MAX = 10_000
 """Messages that wait to be delivered; the newest are dropped beyond it: subscribers are served, Kafka is promised."""
@@ -22,6 +25,9 @@ MESSAGES_MAX = 10_000
 OFFLINE_MESSAGES_MAX = 1000
 SUBSCRIPTIONS_MAX = 10_000
 """Topic filters of all clients: each is matched with every message."""
+
+LEVELS_MAX = 32
+"""Of a topic filter, and of a topic that subscribers get to see: each level costs time at every match."""
 
 STOP_S = 1.0
 
@@ -40,8 +46,7 @@ class Message:
 
 class Subscribers:
     def __init__(self, retained_max: int, session_expiry_s: float) -> None:
-        self._retained: dict[str, Message] = {}
-        self._retained_max = retained_max
+        self.retained = Retained(retained_max)
         self._expiry_s = int(session_expiry_s)
         self._broker: Broker | None = None
         self._starting: asyncio.Task[Broker] | None = None
@@ -60,7 +65,16 @@ class Subscribers:
 
             await forget(self._broker, client_id)
 
-    def has_room(self, topics: Iterable[str]) -> bool:
+    def filters_of(self, client_id: str) -> set[str]:
+        """What the client's session is subscribed to."""
+        filters = {} if self._broker is None else self._broker.subscriptions
+        return {
+            topic
+            for topic, sessions in filters.items()
+            if any(session.client_id == client_id for session, _ in sessions)
+        }
+
+    def has_room(self, topics: Collection[str]) -> bool:
         """Whether these topic filters may be subscribed to. amqtt keeps those that nobody has any more."""
         filters = {} if self._broker is None else self._broker.subscriptions
         more = sum(topic not in filters for topic in topics)
@@ -74,31 +88,26 @@ class Subscribers:
         """Whether anybody subscribed to anything."""
         return self._broker is not None and bool(self._broker.subscriptions)
 
-    async def connect(
-        self,
-        client_id: str,
-        clean: bool,
-        version: int,
-        write_out: Callable[[bytes], None],
-        ended: Callable[[], None],
-    ) -> "Link":
-        """A client's way to amqtt; `write_out` writes to its socket, `ended` says that amqtt gave it up."""
+    async def connect(self, subscriber: "Subscriber") -> "Link":
+        """A client's way to amqtt."""
         from drivers.mqtt.broker import Link  # 10 MB that a gateway without subscribers doesn't need
 
         if self._starting is None:
             self._starting = asyncio.create_task(self._start())
         broker = await asyncio.shield(self._starting)
-        link = Link(version, write_out, ended)
+        link = Link(broker, subscriber)
         self._links.add(link)
-        task = link.open(broker, client_id, clean)
+        task = link.open()
         task.add_done_callback(lambda _: self._links.discard(link))
         return link
 
     def tell(self, message: Message) -> None:
         """A message is on disk: deliver it to whoever subscribed."""
+        if message.topic.count("/") >= LEVELS_MAX:
+            return
         if message.retain:
-            self._retain(message)
-        if not self.wanted and not (message.retain and self._broker is not None):
+            self.retained.keep(message)
+        if not self.wanted:
             return
         try:
             self._messages.put_nowait(message)
@@ -120,22 +129,10 @@ class Subscribers:
                 async with asyncio.timeout(STOP_S):
                     await self._broker.shutdown()
 
-    def _retain(self, message: Message) -> None:
-        self._retained.pop(message.topic, None)
-        if message.payload:
-            self._retained[message.topic] = message
-            if len(self._retained) > self._retained_max:
-                oldest = next(iter(self._retained))
-                del self._retained[oldest]
-                if self._broker is not None:
-                    self._broker.retained_messages.pop(oldest, None)
-
     async def _start(self) -> "Broker":
         from drivers.mqtt import broker as amqtt_broker
 
         broker = await amqtt_broker.start(self._expiry_s)
-        for message in self._retained.values():
-            await broker.retain_message(None, message.topic, message.payload, message.qos)
         self._broker = broker
         self._delivery = asyncio.create_task(self._deliver(broker))
         return broker
@@ -143,11 +140,6 @@ class Subscribers:
     async def _deliver(self, broker: "Broker") -> None:
         while True:
             message = await self._messages.get()
-            if message.retain:
-                if message.payload:
-                    await broker.retain_message(None, message.topic, message.payload, message.qos)
-                else:
-                    broker.retained_messages.pop(message.topic, None)
             await broker.internal_message_broadcast(
                 message.topic, message.payload, None if message.qos else 0
             )

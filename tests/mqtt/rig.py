@@ -58,6 +58,11 @@ def publish(
     return mqtt.packet(0x30 | qos << 1 | (8 if dup else 0) | (1 if retain else 0), head + body)
 
 
+def subscribe(number: int, *topics: str, qos: int = 0) -> bytes:
+    filters = b"".join(mqtt.text(topic) + bytes((qos,)) for topic in topics)
+    return mqtt.packet(0x82, number.to_bytes(2, "big") + filters)
+
+
 def ack(kind: Packet, number: int = 1) -> bytes:
     return mqtt.encode_ack(kind, number)
 
