@@ -12,7 +12,7 @@ from drivers.mqtt.access import Rights
 from drivers.mqtt.batch import DUP, RETAINED, WILL, Batch, headers_of, refused_acks
 from drivers.mqtt.door import Door
 from drivers.mqtt.protocol import V5, Connect, Malformed, Packet, Property, Publish, Reason, Will
-from drivers.mqtt.sessions import CLIENT_ID_BYTES_MAX, packet_id
+from drivers.mqtt.sessions import ANONYMOUS, CLIENT_ID_BYTES_MAX, packet_id
 from drivers.mqtt.subscriber import Subscriber
 from drivers.mqtt.subscribers import Message
 from gateway.errors import Refused
@@ -47,6 +47,7 @@ class Connection(asyncio.Protocol):
         self._writable.set()
         self._waits_for_turn = False
         self.client_id = ""
+        self.user = ANONYMOUS
         self.keep_alive_s = 0.0
         self.heard = True
         self.heard_at = self.began_at = door.clock.monotonic()
@@ -239,6 +240,7 @@ class Connection(asyncio.Protocol):
         door, version = self._door, connect.version
         properties: mqtt.Properties = {}
         client_id, reason = connect.client_id, Reason.SUCCESS
+        user = ANONYMOUS if connect.user is None else connect.user
         if not client_id and (connect.clean or version == V5):
             client_id = f"auto-{id(self):x}-{door.clock.boottime_ms():x}"
             properties[Property.ASSIGNED_CLIENT_ID] = client_id
@@ -251,11 +253,13 @@ class Connection(asyncio.Protocol):
             reason = Reason.NOT_AUTHORIZED if connect.user is None else Reason.BAD_CREDENTIALS
         elif connect.will is not None and rights.channel(connect.will.topic) is None:
             reason = Reason.NOT_AUTHORIZED
+        elif door.sessions.is_another_s(client_id, user, door.clock.monotonic()):
+            reason = Reason.CLIENT_ID_NOT_VALID
         if reason or rights is None:
             await self._refuse(connect, client_id, reason)
             return
         try:
-            await self._take_session(connect, client_id)
+            await self._take_session(connect, client_id, user)
         except Refused:
             await self._refuse(connect, client_id, Reason.SERVER_UNAVAILABLE)
             return
@@ -292,7 +296,7 @@ class Connection(asyncio.Protocol):
         self._transport.write(mqtt.encode_connack(connect.version, False, reason, {}))
         self._close()
 
-    async def _take_session(self, connect: Connect, client_id: str) -> None:
+    async def _take_session(self, connect: Connect, client_id: str, user: str) -> None:
         """What an older connection has under way is stored, or not, before CONNACK: until then nobody knows what a
         packet id means. A clean session's marks are gone from the disk by then. Raises Refused."""
         door = self._door
@@ -301,7 +305,7 @@ class Connection(asyncio.Protocol):
         if before is not None:
             before.take_over()
         sessions.connected[client_id] = self
-        self.client_id = client_id
+        self.client_id, self.user = client_id, user
         most = door.config.session_expiry
         if connect.version == V5:
             self._expiry_s = min(connect.properties.get(Property.SESSION_EXPIRY, 0), most)
@@ -311,8 +315,11 @@ class Connection(asyncio.Protocol):
         await sessions.settled(client_id)
         if connect.clean or sessions.ended(client_id, door.clock.monotonic()):
             await sessions.clear(client_id)
+        if not sessions.has_subscriptions(
+            client_id
+        ):  # nor may it find those of a connection that has just gone
             await door.subscribers.forget(client_id)
-        self._unfinished = sessions.resume(client_id)
+        self._unfinished = sessions.resume(client_id, user)
 
     # Packets of a client that was let in
 

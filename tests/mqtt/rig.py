@@ -134,7 +134,7 @@ class Gateway:
 
     def __init__(self, folder: Path, **settings: Any) -> None:
         self._folder = folder
-        self._settings = settings
+        self.settings = settings
         self.port = free_ports(1)[0]
         self._lives = 0
         self._disk = threading.Event()
@@ -145,7 +145,7 @@ class Gateway:
         quick: dict[str, Any] = {"min_free_bytes": 0, "commit_interval": 0.001} | queue
         self.queue = await Queue.open(self.folder / "queue.db", QueueSettings(**quick), clock)
         chosen: dict[str, Any] = {"listen": Address("127.0.0.1", self.port), "anonymous": True}
-        config = Config(**(chosen | self._settings))
+        config = Config(**(chosen | self.settings))
         self.emit = QueueEmit("floor", self.queue, Router([], "all"), Tap(), Metrics(), clock)
         self._driver = asyncio.create_task(MqttDriver(config, Context("floor", clock)).run(self.emit))
         await listening(self.port, self._driver)
