@@ -28,6 +28,13 @@ if TYPE_CHECKING:
 LISTENER = "front-door"
 REFUSED = 0x80
 CLEAN_SESSION = 2
+BROADCASTS_MAX = 10
+"""Messages that amqtt has taken and not passed on: ours wait with us, where they are counted."""
+
+UNACKNOWLEDGED_BYTES_MAX = 4 << 20
+FLIGHT_BYTES = 1024
+"""What amqtt keeps of a QoS 1 message until it is acknowledged or given up, beside the message."""
+
 SUBSCRIBER_QOS_MAX = 1
 """amqtt sends at the subscription's QoS or at one that we name to all: with two levels, min(both) can be had so."""
 
@@ -47,6 +54,7 @@ async def start(session_expiry_s: int) -> Broker:
             "plugins": {"amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": False}},
         }
     )
+    broker._broadcast_queue = asyncio.Queue(BROADCASTS_MAX)  # noqa: SLF001
     await broker.start()
     return broker
 
@@ -88,7 +96,8 @@ class Link(WriterAdapter):  # type: ignore[misc]
         self._reader = _Reader()
         self._asked: dict[int, tuple[Subscribe, list[bool]]] = {}
         self._unsubscribed: dict[int, int] = {}
-        self._sent: set[int] = set()
+        self._sent: dict[int, int] = {}
+        self._unacknowledged_bytes = 0
         self.waiting = 0
 
     def open(self) -> asyncio.Task[None]:
@@ -109,7 +118,7 @@ class Link(WriterAdapter):  # type: ignore[misc]
     def acknowledged(self, number: int) -> None:
         """amqtt is told of its own messages only: the others would cost it 60 us and a line in the log, each."""
         if number in self._sent:
-            self._sent.discard(number)
+            self._unacknowledged_bytes -= self._sent.pop(number)
             self.feed(encode_ack(Packet.PUBACK, number))
 
     def subscribe(self, asked: Subscribe, allowed: list[bool]) -> None:
@@ -172,10 +181,21 @@ class Link(WriterAdapter):  # type: ignore[misc]
         number = int.from_bytes(body[at : at + 2], "big") if data[0] & QOS else 0
         if self._subscriber.may_receive(body[2:at].decode()):
             if number:
-                self._sent.add(number)
+                self._expect(number, len(data) + FLIGHT_BYTES)
             self._publish(data)
         elif number:
             self.feed(encode_ack(Packet.PUBACK, number))
+
+    def _expect(self, number: int, size: int) -> None:
+        """An acknowledgement. What amqtt has given up is not looked for before it seems to be too much."""
+        self._unacknowledged_bytes += size - self._sent.pop(number, 0)
+        self._sent[number] = size
+        if self._unacknowledged_bytes > UNACKNOWLEDGED_BYTES_MAX and self._session is not None:
+            waited_for = self._session.inflight_out
+            self._sent = {sent: size for sent, size in self._sent.items() if sent in waited_for}
+            self._unacknowledged_bytes = sum(self._sent.values())
+            if self._unacknowledged_bytes > UNACKNOWLEDGED_BYTES_MAX:
+                self._subscriber.given_up("it does not acknowledge what it subscribed to")
 
     def _publish(self, data: bytes) -> None:
         self._subscriber.write(_with_properties(data) if self._version == V5 else data)
@@ -190,12 +210,12 @@ class Link(WriterAdapter):  # type: ignore[misc]
         return None
 
     async def close(self) -> None:
-        self._subscriber.given_up()
+        self._subscriber.given_up("its subscriptions could not be served")
 
     def _done(self, task: "asyncio.Task[None]") -> None:
         if not task.cancelled() and task.exception() is not None:
             _log.warning("amqtt gave a subscriber up: %r", task.exception())
-            self._subscriber.given_up()
+            self._subscriber.given_up("its subscriptions could not be served")
 
 
 def _with_properties(data: bytes) -> bytes:

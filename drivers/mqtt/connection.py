@@ -1,6 +1,7 @@
 """One client: packets in, records to the queue, acknowledgements out in order, and only after the fsync."""
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
@@ -21,6 +22,10 @@ from gateway.record import Record
 
 DISCONNECT_WITH_WILL = 0x04
 PINGRESP = b"\xd0\0"
+UNREAD_BYTES_MAX = 2 << 20
+"""Beside one packet, of what a subscriber was sent: one that doesn't read would fill the memory."""
+
+_log = logging.getLogger(__name__)
 
 
 class Connection(asyncio.Protocol):
@@ -565,8 +570,15 @@ class Connection(asyncio.Protocol):
             self._door.subscribers.tell(message)
 
     def _write_out(self, data: bytes) -> None:
-        if not self._transport.is_closing():
-            self._transport.write(data)
+        if self._transport.is_closing():
+            return
+        self._transport.write(data)
+        unread = self._transport.get_write_buffer_size()
+        if unread > UNREAD_BYTES_MAX + self._door.config.packet_bytes_max:
+            why = f"cut off: it does not read, {unread} bytes of what it subscribed to wait for it"
+            _log.warning("%s: subscriber %s: %s", self._door.name, self.client_id, why)
+            self._door.emit.device_failed(self.client_id, why)
+            self.abort()
 
-    def _given_up(self) -> None:
-        self.fail(Reason.SERVER_UNAVAILABLE, "its subscriptions could not be served")
+    def _given_up(self, why: str) -> None:
+        self.fail(Reason.SERVER_UNAVAILABLE, why)

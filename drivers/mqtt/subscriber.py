@@ -38,7 +38,7 @@ class Subscriber:
         lasting: bool,
         write: Callable[[bytes], None],
         writable: asyncio.Event,
-        given_up: Callable[[], None],
+        given_up: Callable[[str], None],
     ) -> None:
         self._door = door
         self.client_id = client_id

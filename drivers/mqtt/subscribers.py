@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from drivers.mqtt.retained import Retained
+from gateway.limits import RECORD_OVERHEAD_BYTES
 
 if TYPE_CHECKING:
     from amqtt.broker import Broker
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from drivers.mqtt.subscriber import Subscriber
 
 MESSAGES_MAX = 10_000
+MESSAGES_BYTES_MAX = 8 << 20
 """Messages that wait to be delivered; the newest are dropped beyond it: subscribers are served, Kafka is promised."""
 
 OFFLINE_MESSAGES_MAX = 1000
@@ -43,6 +45,10 @@ class Message:
         self.qos = qos
         self.retain = retain
 
+    @property
+    def bytes(self) -> int:
+        return len(self.payload) + len(self.topic) + RECORD_OVERHEAD_BYTES
+
 
 class Subscribers:
     def __init__(self, retained_max: int, session_expiry_s: float) -> None:
@@ -50,7 +56,8 @@ class Subscribers:
         self._expiry_s = int(session_expiry_s)
         self._broker: Broker | None = None
         self._starting: asyncio.Task[Broker] | None = None
-        self._messages: asyncio.Queue[Message] = asyncio.Queue(MESSAGES_MAX)
+        self._messages: asyncio.Queue[Message] = asyncio.Queue()
+        self._messages_bytes = 0
         self._delivery: asyncio.Task[None] | None = None
         self._links: set[Link] = set()
         self._dropping = False
@@ -109,14 +116,15 @@ class Subscribers:
             self.retained.keep(message)
         if not self.wanted:
             return
-        try:
-            self._messages.put_nowait(message)
-        except asyncio.QueueFull:
+        waiting = self._messages_bytes + message.bytes
+        if waiting > MESSAGES_BYTES_MAX or self._messages.qsize() >= MESSAGES_MAX:
             if not self._dropping:
                 _log.warning("subscribers are slower than publishers: messages to them are dropped")
             self._dropping = True
-        else:
-            self._dropping = False
+            return
+        self._dropping = False
+        self._messages_bytes = waiting
+        self._messages.put_nowait(message)
 
     async def stop(self) -> None:
         for link in list(self._links):
@@ -140,6 +148,7 @@ class Subscribers:
     async def _deliver(self, broker: "Broker") -> None:
         while True:
             message = await self._messages.get()
+            self._messages_bytes -= message.bytes
             await broker.internal_message_broadcast(
                 message.topic, message.payload, None if message.qos else 0
             )
