@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from amqtt.adapters import ReaderAdapter, WriterAdapter
 from amqtt.broker import Broker
 
+from drivers.mqtt.backlog import Backlog, Backlogs
 from drivers.mqtt.protocol import (
     V5,
     V311,
@@ -88,8 +89,10 @@ class _Reader(ReaderAdapter):  # type: ignore[misc]
 class Link(WriterAdapter):  # type: ignore[misc]
     """One client's way to and from amqtt; so many requests are `waiting` for an answer."""
 
-    def __init__(self, broker: Broker, subscriber: "Subscriber") -> None:
+    def __init__(self, broker: Broker, subscriber: "Subscriber", backlogs: Backlogs) -> None:
+        self.client_id, self.lasting = subscriber.client_id, subscriber.lasting
         self._broker = broker
+        self._backlogs = backlogs
         self._subscriber = subscriber
         self._version = subscriber.version
         self._session: Session | None = None
@@ -101,8 +104,8 @@ class Link(WriterAdapter):  # type: ignore[misc]
         self.waiting = 0
 
     def open(self) -> asyncio.Task[None]:
-        flags = USER_NAME | (0 if self._subscriber.lasting else CLEAN_SESSION)
-        body = text("MQTT") + bytes((V311, flags, 0, 0)) + text(self._subscriber.client_id) + text("client")
+        flags = USER_NAME | (0 if self.lasting else CLEAN_SESSION)
+        body = text("MQTT") + bytes((V311, flags, 0, 0)) + text(self.client_id) + text("client")
         self.feed(packet(Packet.CONNECT << 4, body))
         task = asyncio.create_task(self._broker.external_connected(self._reader, self, LISTENER))
         task.add_done_callback(self._done)
@@ -149,7 +152,9 @@ class Link(WriterAdapter):  # type: ignore[misc]
         """amqtt writes whole packets, one a call."""
         kind = data[0] >> 4
         if kind == Packet.CONNACK:
-            self._session, _ = self._broker.sessions[self._subscriber.client_id]
+            self._session, _ = self._broker.sessions[self.client_id]
+            if not isinstance(self._session.retained_messages, Backlog):
+                self._session.retained_messages = Backlog(self._backlogs)
         elif kind == Packet.SUBACK:
             self._subscribed(_body(data))
         elif kind == Packet.PUBLISH:

@@ -28,7 +28,7 @@ class MqttDriver:
     async def run(self, emit: Emit) -> None:
         config, context = self._config, self._context
         users = {*config.users, *([ANONYMOUS] if config.anonymous else [])}
-        subscribers = Subscribers(config.retained_max, config.session_expiry)
+        subscribers = Subscribers(config.retained_max, config.session_expiry, emit.count)
         door = Door(
             name=context.name,
             config=config,

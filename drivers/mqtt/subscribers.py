@@ -6,11 +6,12 @@ packets from and to MQTT 5 clients are translated here, without their properties
 """
 
 import asyncio
-import logging
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from drivers.mqtt.backlog import Backlogs
+from drivers.mqtt.losses import SESSIONS, SLOW, Losses
 from drivers.mqtt.retained import Retained
 from gateway.limits import RECORD_OVERHEAD_BYTES
 
@@ -24,7 +25,9 @@ MESSAGES_MAX = 10_000
 MESSAGES_BYTES_MAX = 8 << 20
 """Messages that wait to be delivered; the newest are dropped beyond it: subscribers are served, Kafka is promised."""
 
-OFFLINE_MESSAGES_MAX = 1000
+ABSENT_SESSIONS_MAX = 500
+"""Sessions that wait for their clients, of 35 KiB each and more; beyond it the one absent longest is forgotten."""
+
 SUBSCRIPTIONS_MAX = 10_000
 """Topic filters of all clients: each is matched with every message."""
 
@@ -32,8 +35,6 @@ LEVELS_MAX = 32
 """Of a topic filter, and of a topic that subscribers get to see: each level costs time at every match."""
 
 STOP_S = 1.0
-
-_log = logging.getLogger(__name__)
 
 
 class Message:
@@ -51,8 +52,11 @@ class Message:
 
 
 class Subscribers:
-    def __init__(self, retained_max: int, session_expiry_s: float) -> None:
-        self.retained = Retained(retained_max)
+    def __init__(self, retained_max: int, session_expiry_s: float, count: Callable[[str], None]) -> None:
+        self._losses = Losses(count)
+        self.retained = Retained(retained_max, self._losses)
+        self._backlogs = Backlogs(self._losses)
+        self._absent: dict[str, None] = {}
         self._expiry_s = int(session_expiry_s)
         self._broker: Broker | None = None
         self._starting: asyncio.Task[Broker] | None = None
@@ -60,13 +64,13 @@ class Subscribers:
         self._messages_bytes = 0
         self._delivery: asyncio.Task[None] | None = None
         self._links: set[Link] = set()
-        self._dropping = False
 
     def has_session(self, client_id: str) -> bool:
         return self._broker is not None and client_id in self._broker.sessions
 
     async def forget(self, client_id: str) -> None:
         """The client's session is over, and its subscriptions with it."""
+        self._absent.pop(client_id, None)
         if self._broker is not None and self.has_session(client_id):
             from drivers.mqtt.broker import forget
 
@@ -102,11 +106,28 @@ class Subscribers:
         if self._starting is None:
             self._starting = asyncio.create_task(self._start())
         broker = await asyncio.shield(self._starting)
-        link = Link(broker, subscriber)
+        await self._forget_absent(subscriber.client_id)
+        link = Link(broker, subscriber, self._backlogs)
         self._links.add(link)
         task = link.open()
-        task.add_done_callback(lambda _: self._links.discard(link))
+        task.add_done_callback(lambda _: self._left(link))
         return link
+
+    def _left(self, link: "Link") -> None:
+        self._links.discard(link)
+        self._absent.pop(link.client_id, None)
+        if link.lasting:
+            self._absent[link.client_id] = None
+
+    async def _forget_absent(self, comes: str) -> None:
+        """A client whose session is forgotten hears so when it comes back: Session Present is 0."""
+        present = {comes, *(link.client_id for link in self._links)}
+        for client_id in [*self._absent]:
+            if client_id in present or not self.has_session(client_id):
+                del self._absent[client_id]
+        while len(self._absent) > ABSENT_SESSIONS_MAX:
+            await self.forget(next(iter(self._absent)))
+            self._losses.add(SESSIONS)
 
     def tell(self, message: Message) -> None:
         """A message is on disk: deliver it to whoever subscribed."""
@@ -118,11 +139,8 @@ class Subscribers:
             return
         waiting = self._messages_bytes + message.bytes
         if waiting > MESSAGES_BYTES_MAX or self._messages.qsize() >= MESSAGES_MAX:
-            if not self._dropping:
-                _log.warning("subscribers are slower than publishers: messages to them are dropped")
-            self._dropping = True
+            self._losses.add(SLOW)
             return
-        self._dropping = False
         self._messages_bytes = waiting
         self._messages.put_nowait(message)
 
@@ -152,6 +170,3 @@ class Subscribers:
             await broker.internal_message_broadcast(
                 message.topic, message.payload, None if message.qos else 0
             )
-            for session, _ in broker.sessions.values():
-                while session.retained_messages.qsize() > OFFLINE_MESSAGES_MAX:
-                    session.retained_messages.get_nowait()

@@ -8,8 +8,11 @@ from typing import Any
 from drivers.mqtt import User
 from drivers.mqtt import protocol as mqtt
 from drivers.mqtt.access import hashed
+from drivers.mqtt.backlog import Backlogs
 from drivers.mqtt.broker import Link
+from drivers.mqtt.losses import RETAINED, Losses
 from drivers.mqtt.protocol import V5, V311, Packet
+from drivers.mqtt.retained import BYTES_MAX
 from drivers.mqtt.subscribers import LEVELS_MAX
 from gateway.testing.emit import FakeEmit
 from tests.mqtt.rig import (
@@ -50,8 +53,24 @@ async def test_another_s_subscription_shows_nobody_what_they_may_not_see(tmp_pat
         await admin.expect(ack(Packet.PUBACK), publish("secret/key", b"4711", 0))
         bob = await let_in(one.port, "bob", user="bob", password="b")
         await subscribed(bob, "b/x")
-        await admin.send(publish("b/x", b"for bob", 0))
+        await admin.send(publish("b/x", b"for bob", 1, 2))
         await bob.expect(publish("b/x", b"for bob", 0))
+
+
+async def test_retained_messages_take_bounded_memory_and_the_oldest_go() -> None:
+    emit = FakeEmit()
+    body = bytes(200_000)
+    kept = BYTES_MAX // (len(body) + 200)
+    async with front_door(emit) as port:
+        device = await let_in(port, "press")
+        for number in range(kept + 5):
+            await device.send(publish(f"{number:02}", body, retain=True))
+            await device.expect(ack(Packet.PUBACK))
+        client = await let_in(port, "dashboard")
+        await subscribed(client, "#")
+        await client.expect(*(publish(f"{number:02}", body, 0, retain=True) for number in range(5, kept + 5)))
+        assert emit.events[RETAINED] == 5
+        assert len(emit.records) == kept + 5
 
 
 class Forbidden:
@@ -69,7 +88,7 @@ class Forbidden:
 
 async def test_whatever_amqtt_sends_is_measured_by_the_client_s_own_rights() -> None:
     bob = Forbidden()
-    link = Link(None, bob)  # type: ignore[arg-type]
+    link = Link(None, bob, Backlogs(Losses(print)))  # type: ignore[arg-type]
     link.write(publish("secret/key", b"4711", 1, 5))
     link.write(publish("secret/key", b"4711", 0))
     link.write(publish("b/x", b"for bob", 1, 6))

@@ -5,11 +5,13 @@ import asyncio
 import pytest
 
 from drivers.mqtt import protocol as mqtt
+from drivers.mqtt.backlog import ALL_BYTES_MAX, BYTES_MAX
 from drivers.mqtt.broker import UNACKNOWLEDGED_BYTES_MAX
+from drivers.mqtt.losses import SESSIONS, SLOW, WAITING
 from drivers.mqtt.protocol import V311, Packet
-from drivers.mqtt.subscribers import MESSAGES_BYTES_MAX
+from drivers.mqtt.subscribers import ABSENT_SESSIONS_MAX, MESSAGES_BYTES_MAX
 from gateway.testing.emit import FakeEmit
-from tests.mqtt.rig import CONNACK, Client, ack, connect, front_door, publish, subscribe
+from tests.mqtt.rig import CONNACK, CONNACK_PRESENT, Client, ack, connect, front_door, publish, subscribe
 
 LARGE = bytes(200_000)
 KERNEL_BYTES = 40 << 20
@@ -73,3 +75,51 @@ async def test_messages_that_wait_for_subscribers_take_bounded_memory() -> None:
         await device.send(publish("a", b"end"))
         await client.expect(publish("a", b"end", 0))
         assert len(emit.records) == 2 * kept
+        assert emit.events[SLOW] == kept - 1
+
+
+async def absent(port: int, client_id: str) -> None:
+    """A lasting session that is subscribed to "a" and whose client has gone."""
+    client = await Client.open(port, connect(client_id, clean=False))
+    await client.expect(CONNACK)
+    await client.send(subscribe(1, "a", qos=1))
+    await client.expect(mqtt.encode_suback(V311, 1, b"\1"))
+    await client.send(b"\xe0\0")
+    await client.rest()
+
+
+@pytest.mark.parametrize("count", [1, 12], ids=["one session", "many sessions"])
+async def test_messages_for_absent_subscribers_take_bounded_memory(count: int) -> None:
+    """The oldest go, and are counted; what is left reaches a client that reads."""
+    emit = FakeEmit()
+    sent = 20
+    kept_each = BYTES_MAX // (len(LARGE) + 300)
+    kept = min(count * kept_each, ALL_BYTES_MAX // (len(LARGE) + 300))
+    async with front_door(emit) as port:
+        for number in range(count):
+            await absent(port, f"panel {number}")
+        await published(port, "a", sent)
+        await emit.until(lambda: emit.events[WAITING] >= count * sent - kept)
+        assert emit.events[WAITING] == count * sent - kept
+        if count == 1:
+            client = await Client.open(port, connect("panel 0", clean=False))
+            await client.expect(CONNACK_PRESENT)
+            last = (publish("a", LARGE, 1, number, retain=True) for number in range(1, kept_each + 1))
+            await client.expect(*last)
+            await client.send(*(ack(Packet.PUBACK, number) for number in range(1, kept_each + 1)))
+            await published(port, "a", 1)
+            await client.expect(publish("a", LARGE, 1, kept_each + 1))
+
+
+async def test_there_are_so_many_absent_sessions_and_the_one_absent_longest_is_forgotten() -> None:
+    """It hears that it has no session when it comes back. The others' are there."""
+    emit = FakeEmit()
+    async with front_door(emit) as port:
+        for number in range(ABSENT_SESSIONS_MAX + 5):
+            await absent(port, f"panel {number}")
+        await subscriber(port, "dashboard", "a")
+        assert emit.events[SESSIONS] > 0
+        first = await Client.open(port, connect("panel 0", clean=False))
+        await first.expect(CONNACK)
+        last = await Client.open(port, connect(f"panel {ABSENT_SESSIONS_MAX}", clean=False))
+        await last.expect(CONNACK_PRESENT)
