@@ -12,6 +12,7 @@ from drivers.mqtt import protocol as mqtt
 from drivers.mqtt.access import Rights
 from drivers.mqtt.batch import DUP, RETAINED, WILL, Batch, headers_of, refused_acks
 from drivers.mqtt.door import Door
+from drivers.mqtt.passwords import Busy
 from drivers.mqtt.protocol import V5, Connect, Malformed, Packet, Property, Publish, Reason, Will
 from drivers.mqtt.sessions import ANONYMOUS, CLIENT_ID_BYTES_MAX, packet_id
 from drivers.mqtt.subscriber import Subscriber
@@ -249,7 +250,11 @@ class Connection(asyncio.Protocol):
         if not client_id and (connect.clean or version == V5):
             client_id = f"auto-{id(self):x}-{door.clock.boottime_ms():x}"
             properties[Property.ASSIGNED_CLIENT_ID] = client_id
-        rights = await door.access.rights(client_id, connect.user, connect.password)
+        try:
+            rights = await door.access.rights(client_id, connect.user, connect.password, self._peer())
+        except Busy:
+            await self._refuse(connect, client_id, Reason.SERVER_UNAVAILABLE)
+            return
         if Property.AUTHENTICATION_METHOD in connect.properties:
             reason = Reason.BAD_AUTHENTICATION_METHOD
         elif not client_id or len(client_id.encode()) > CLIENT_ID_BYTES_MAX:

@@ -82,8 +82,9 @@ class Client:
         self._writer = writer
 
     @classmethod
-    async def open(cls, port: int, *packets: bytes) -> Self:
-        client = cls(*await asyncio.open_connection("127.0.0.1", port))
+    async def open(cls, port: int, *packets: bytes, address: str = "127.0.0.1") -> Self:
+        """`address` is the client's own."""
+        client = cls(*await asyncio.open_connection("127.0.0.1", port, local_addr=(address, 0)))
         _opened.append(client)
         await client.send(*packets)
         return client

@@ -11,7 +11,7 @@ import pytest
 import drivers.mqtt
 from drivers.mqtt import User
 from drivers.mqtt import protocol as mqtt
-from drivers.mqtt.access import hashed
+from drivers.mqtt.passwords import hashed
 from drivers.mqtt.protocol import V5, V311, Packet, Property, Reason
 from gateway.errors import QueueFull
 from gateway.record import Record

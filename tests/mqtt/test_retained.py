@@ -7,10 +7,10 @@ from typing import Any
 
 from drivers.mqtt import User
 from drivers.mqtt import protocol as mqtt
-from drivers.mqtt.access import hashed
 from drivers.mqtt.backlog import Backlogs
 from drivers.mqtt.broker import Link
 from drivers.mqtt.losses import RETAINED, Losses
+from drivers.mqtt.passwords import hashed
 from drivers.mqtt.protocol import V5, V311, Packet
 from drivers.mqtt.retained import BYTES_MAX
 from drivers.mqtt.subscribers import LEVELS_MAX

@@ -7,7 +7,7 @@ import pytest
 
 from drivers.mqtt import User
 from drivers.mqtt import protocol as mqtt
-from drivers.mqtt.access import hashed
+from drivers.mqtt.passwords import hashed
 from drivers.mqtt.protocol import V5, V311, Packet, Property
 from tests.mqtt.rig import CONNACK, CONNACK_PRESENT, Client, ack, connect, gateway, publish, subscribe
 
