@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import secrets
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
@@ -10,7 +11,7 @@ from typing import cast
 
 from drivers.mqtt import protocol as mqtt
 from drivers.mqtt.access import Rights
-from drivers.mqtt.batch import DUP, RETAINED, WILL, Batch, headers_of, refused_acks
+from drivers.mqtt.batch import DUP, RETAINED, Batch, headers_of, refused_acks, will_record
 from drivers.mqtt.door import Door
 from drivers.mqtt.passwords import Busy
 from drivers.mqtt.protocol import V5, Connect, Malformed, Packet, Property, Publish, Reason, Will
@@ -245,33 +246,19 @@ class Connection(asyncio.Protocol):
     async def _admit(self, connect: Connect) -> None:
         door, version = self._door, connect.version
         properties: mqtt.Properties = {}
-        client_id, reason = connect.client_id, Reason.SUCCESS
+        client_id = connect.client_id
         user = ANONYMOUS if connect.user is None else connect.user
         if not client_id and (connect.clean or version == V5):
-            client_id = f"auto-{id(self):x}-{door.clock.boottime_ms():x}"
+            client_id = f"auto-{secrets.token_hex(8)}"
             properties[Property.ASSIGNED_CLIENT_ID] = client_id
         try:
-            rights = await door.access.rights(client_id, connect.user, connect.password, self._peer())
-        except Busy:
-            await self._refuse(connect, client_id, Reason.SERVER_UNAVAILABLE)
-            return
-        if Property.AUTHENTICATION_METHOD in connect.properties:
-            reason = Reason.BAD_AUTHENTICATION_METHOD
-        elif not client_id or len(client_id.encode()) > CLIENT_ID_BYTES_MAX:
-            reason = Reason.CLIENT_ID_NOT_VALID
-        elif rights is None:
-            reason = Reason.NOT_AUTHORIZED if connect.user is None else Reason.BAD_CREDENTIALS
-        elif connect.will is not None and rights.channel(connect.will.topic) is None:
-            reason = Reason.NOT_AUTHORIZED
-        elif door.sessions.is_another_s(client_id, user, door.clock.monotonic()):
-            reason = Reason.CLIENT_ID_NOT_VALID
-        if reason or rights is None:
-            await self._refuse(connect, client_id, reason)
-            return
-        try:
+            rights = await self._rights_of(connect, client_id, user)
             await self._take_session(connect, client_id, user)
-        except Refused:
-            await self._refuse(connect, client_id, Reason.SERVER_UNAVAILABLE)
+        except Malformed as error:
+            self._refuse(connect, client_id, error.reason, str(error))
+            return
+        except Refused as refused:
+            self._refuse(connect, client_id, Reason.SERVER_UNAVAILABLE, str(refused))
             return
         present = door.sessions.present(client_id, door.subscribers.has_session(client_id))
         if version == V5:
@@ -291,8 +278,9 @@ class Connection(asyncio.Protocol):
         self._transport.write(
             mqtt.encode_connack(version, present and not connect.clean, Reason.SUCCESS, properties)
         )
+        given_up = partial(self.fail, Reason.SERVER_UNAVAILABLE)
         self._subscriber = Subscriber(
-            door, client_id, version, rights, self.lasting, self._write_out, self._writable, self._given_up
+            door, client_id, version, rights, self.lasting, self._write_out, self._writable, given_up
         )
         if self.lasting and door.subscribers.has_session(client_id):
             await self._subscriber.attach()
@@ -301,9 +289,36 @@ class Connection(asyncio.Protocol):
         if self._rest:
             self.data_received(b"")
 
-    async def _refuse(self, connect: Connect, client_id: str, reason: Reason) -> None:
-        self._door.emit.device_failed(client_id or self._peer(), f"not let in: {reason.name.lower()}")
-        self._transport.write(mqtt.encode_connack(connect.version, False, reason, {}))
+    async def _rights_of(self, connect: Connect, client_id: str, user: str) -> Rights:
+        """Raises Malformed for a client that is not let in."""
+        door = self._door
+        if Property.AUTHENTICATION_METHOD in connect.properties:
+            raise Malformed("enhanced authentication", Reason.BAD_AUTHENTICATION_METHOD)
+        if not client_id or len(client_id.encode()) > CLIENT_ID_BYTES_MAX:
+            raise Malformed("no client id, or one too long", Reason.CLIENT_ID_NOT_VALID)
+        try:
+            rights = await door.access.rights(client_id, connect.user, connect.password, self._peer())
+        except Busy:
+            raise Malformed("too many passwords to look at", Reason.SERVER_UNAVAILABLE) from None
+        if rights is None and connect.user is None:
+            raise Malformed("no user name", Reason.NOT_AUTHORIZED)
+        if rights is None:
+            raise Malformed("wrong user name or password", Reason.BAD_CREDENTIALS)
+        try:
+            allowed = connect.will is None or rights.channel(connect.will.topic) is not None
+        except Malformed as error:
+            raise Malformed(f"its will: {error}", Reason.TOPIC_NAME_INVALID) from error
+        if not allowed:
+            raise Malformed("may not publish where its will goes", Reason.NOT_AUTHORIZED)
+        if door.sessions.is_another_s(client_id, user, door.clock.monotonic()):
+            raise Malformed("another user's client id", Reason.CLIENT_ID_NOT_VALID)
+        return rights
+
+    def _refuse(self, connect: Connect, client_id: str, reason: Reason, why: str) -> None:
+        """Shown at the address: a client may claim any id. 3.1.1 has no code for a will's topic."""
+        self._door.emit.device_failed(self._peer(), f"{client_id!r} not let in: {why}")
+        if connect.version == V5 or reason is not Reason.TOPIC_NAME_INVALID:
+            self._transport.write(mqtt.encode_connack(connect.version, False, reason, {}))
         self._close()
 
     async def _take_session(self, connect: Connect, client_id: str, user: str) -> None:
@@ -557,10 +572,7 @@ class Connection(asyncio.Protocol):
         channel = self._rights.channel(will.topic)
         if channel is None:
             return
-        headers = (*headers_of(will.properties), WILL, *((RETAINED,) if will.retain else ()))
-        content_type = str(will.properties.get(Property.CONTENT_TYPE, ""))
-        now_ms = self._door.clock.wall_ms()
-        record = Record(channel, self.client_id, will.payload, now_ms, content_type, headers)
+        record = will_record(will, channel, self.client_id, self._door.clock.wall_ms())
         try:
             stored = self._door.emit([record], waits=False)
         except Refused as refused:
@@ -584,6 +596,3 @@ class Connection(asyncio.Protocol):
             _log.warning("%s: subscriber %s: %s", self._door.name, self.client_id, why)
             self._door.emit.device_failed(self.client_id, why)
             self.abort()
-
-    def _given_up(self, why: str) -> None:
-        self.fail(Reason.SERVER_UNAVAILABLE, why)
