@@ -102,14 +102,11 @@ class Link(WriterAdapter):  # type: ignore[misc]
         self._sent: dict[int, int] = {}
         self._unacknowledged_bytes = 0
         self.waiting = 0
-
-    def open(self) -> asyncio.Task[None]:
         flags = USER_NAME | (0 if self.lasting else CLEAN_SESSION)
         body = text("MQTT") + bytes((V311, flags, 0, 0)) + text(self.client_id) + text("client")
         self.feed(packet(Packet.CONNECT << 4, body))
-        task = asyncio.create_task(self._broker.external_connected(self._reader, self, LISTENER))
-        task.add_done_callback(self._done)
-        return task
+        self.gone = asyncio.create_task(broker.external_connected(self._reader, self, LISTENER))
+        self.gone.add_done_callback(self._done)
 
     @property
     def unread_bytes(self) -> int:

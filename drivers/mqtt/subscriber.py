@@ -10,6 +10,7 @@ from drivers.mqtt.door import Door
 from drivers.mqtt.protocol import V5, Malformed, Reason
 from drivers.mqtt.subscribers import LEVELS_MAX
 from gateway.errors import Refused
+from gateway.limits import NAME_BYTES_MAX
 
 if TYPE_CHECKING:
     from drivers.mqtt.broker import Link
@@ -114,6 +115,7 @@ class Subscriber:
         return (
             not topic.startswith("$share/")
             and topic.count("/") < LEVELS_MAX
+            and len(topic.encode()) <= NAME_BYTES_MAX
             and self._rights.may_subscribe(topic)
         )
 

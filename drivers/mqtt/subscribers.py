@@ -63,7 +63,7 @@ class Subscribers:
         self._messages: asyncio.Queue[Message] = asyncio.Queue()
         self._messages_bytes = 0
         self._delivery: asyncio.Task[None] | None = None
-        self._links: set[Link] = set()
+        self._links: dict[str, Link] = {}
 
     def has_session(self, client_id: str) -> bool:
         return self._broker is not None and client_id in self._broker.sessions
@@ -107,23 +107,26 @@ class Subscribers:
             self._starting = asyncio.create_task(self._start())
         broker = await asyncio.shield(self._starting)
         await self._forget_absent(subscriber.client_id)
-        link = Link(broker, subscriber, self._backlogs)
-        self._links.add(link)
-        task = link.open()
-        task.add_done_callback(lambda _: self._left(link))
+        before = self._links.get(subscriber.client_id)
+        if before is not None:  # amqtt would take the session, which both have, for one whose client has gone
+            before.end()
+            await asyncio.wait([before.gone], timeout=STOP_S)
+        link = self._links[subscriber.client_id] = Link(broker, subscriber, self._backlogs)
+        link.gone.add_done_callback(lambda _: self._left(link))
         return link
 
     def _left(self, link: "Link") -> None:
-        self._links.discard(link)
+        if self._links.get(link.client_id) is not link:
+            return
+        del self._links[link.client_id]
         self._absent.pop(link.client_id, None)
         if link.lasting:
             self._absent[link.client_id] = None
 
     async def _forget_absent(self, comes: str) -> None:
         """A client whose session is forgotten hears so when it comes back: Session Present is 0."""
-        present = {comes, *(link.client_id for link in self._links)}
         for client_id in [*self._absent]:
-            if client_id in present or not self.has_session(client_id):
+            if client_id == comes or client_id in self._links or not self.has_session(client_id):
                 del self._absent[client_id]
         while len(self._absent) > ABSENT_SESSIONS_MAX:
             await self.forget(next(iter(self._absent)))
@@ -145,7 +148,7 @@ class Subscribers:
         self._messages.put_nowait(message)
 
     async def stop(self) -> None:
-        for link in list(self._links):
+        for link in list(self._links.values()):
             link.end()
         for task in (self._delivery, self._starting):
             if task is not None:

@@ -8,7 +8,7 @@ from typing import Any
 from drivers.mqtt import User
 from drivers.mqtt import protocol as mqtt
 from drivers.mqtt.backlog import Backlogs
-from drivers.mqtt.broker import Link
+from drivers.mqtt.broker import Link, start
 from drivers.mqtt.losses import RETAINED, Losses
 from drivers.mqtt.passwords import hashed
 from drivers.mqtt.protocol import V5, V311, Packet
@@ -88,12 +88,16 @@ class Forbidden:
 
 async def test_whatever_amqtt_sends_is_measured_by_the_client_s_own_rights() -> None:
     bob = Forbidden()
-    link = Link(None, bob, Backlogs(Losses(print)))  # type: ignore[arg-type]
+    amqtt = await start(60)
+    link = Link(amqtt, bob, Backlogs(Losses(print)))  # type: ignore[arg-type]
+    asked = link.unread_bytes
     link.write(publish("secret/key", b"4711", 1, 5))
     link.write(publish("secret/key", b"4711", 0))
     link.write(publish("b/x", b"for bob", 1, 6))
     assert bob.written == [publish("b/x", b"for bob", 1, 6)]
-    assert link.unread_bytes == len(ack(Packet.PUBACK, 5))  # else amqtt would wait for it
+    assert link.unread_bytes - asked == len(ack(Packet.PUBACK, 5))  # else amqtt would wait for it
+    link.end()
+    await amqtt.shutdown()
 
 
 async def test_a_new_subscription_brings_what_was_retained_with_the_lower_qos() -> None:

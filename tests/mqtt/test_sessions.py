@@ -140,6 +140,21 @@ async def test_a_session_that_goes_on_has_its_subscriptions(tmp_path: Path) -> N
         await again.expect(publish("old", b"1", 0, v5=True))
 
 
+async def test_a_subscriber_that_takes_its_own_older_connection_over_goes_on_getting_messages() -> None:
+    """A client that lost its network comes back before the gateway has noticed."""
+    async with front_door(FakeEmit()) as port:
+        old = await Client.open(port, connect("dashboard", version=V5, properties=LASTING))
+        await old.packet()
+        await subscribe(old, "a")
+        for _ in range(3):
+            new = await Client.open(port, connect("dashboard", version=V5, clean=False, properties=LASTING))
+            assert (await new.packet())[2:3] == b"\1"
+            await new.send(b"\xc0\0")
+            await new.expect(b"\xd0\0")
+            await published(port, "a")
+            await new.expect(publish("a", b"1", 0, v5=True))
+
+
 async def let_in(port: int, client_id: str) -> Client:
     """As soon as there is a place among the connections."""
     async with asyncio.timeout(WITHIN_S):
