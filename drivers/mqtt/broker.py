@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from amqtt.adapters import ReaderAdapter, WriterAdapter
@@ -97,7 +98,7 @@ class Link(WriterAdapter):  # type: ignore[misc]
         self._version = subscriber.version
         self._session: Session | None = None
         self._reader = _Reader()
-        self._asked: dict[int, tuple[Subscribe, list[bool]]] = {}
+        self._asked: deque[tuple[Subscribe, list[bool]]] = deque()
         self._unsubscribed: dict[int, int] = {}
         self._sent: dict[int, int] = {}
         self._unacknowledged_bytes = 0
@@ -123,7 +124,7 @@ class Link(WriterAdapter):  # type: ignore[misc]
 
     def subscribe(self, asked: Subscribe, allowed: list[bool]) -> None:
         self.waiting += 1
-        self._asked[asked.packet_id] = asked, allowed
+        self._asked.append((asked, allowed))
         kept = [one for one, may in zip(asked.filters, allowed, strict=True) if may]
         body = b"".join(text(topic) + bytes((min(qos, SUBSCRIBER_QOS_MAX),)) for topic, qos in kept)
         self.feed(packet(Packet.SUBSCRIBE << 4 | 2, asked.packet_id.to_bytes(2, "big") + body))
@@ -167,7 +168,7 @@ class Link(WriterAdapter):  # type: ignore[misc]
 
     def _subscribed(self, suback: bytes) -> None:
         self.waiting -= 1
-        asked, allowed = self._asked.pop(int.from_bytes(suback[:2], "big"))
+        asked, allowed = self._asked.popleft()  # amqtt answers in order; their packet ids may be the same
         granted = iter(suback[2:])
         codes = bytes(next(granted, REFUSED) if may else REFUSED for may in allowed)
         self._subscriber.write(encode_suback(self._version, asked.packet_id, codes))

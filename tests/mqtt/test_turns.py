@@ -9,6 +9,7 @@ from drivers.mqtt import protocol as mqtt
 from drivers.mqtt.protocol import V5, Packet, Reason
 from drivers.mqtt.subscriber import FILTERS_MAX, REQUESTS_MAX
 from drivers.mqtt.subscribers import SUBSCRIPTIONS_MAX
+from gateway.limits import NAME_BYTES_MAX
 from gateway.testing.emit import FakeEmit
 from tests.mqtt.rig import CONNACK, Client, ack, connect, front_door, publish, subscribe
 
@@ -95,6 +96,23 @@ async def test_a_client_that_subscribes_faster_than_can_be_served_is_closed() ->
         with suppress(ConnectionError):
             await client.send(request * 2 * REQUESTS_MAX)
         assert (await client.rest()).endswith(mqtt.encode_disconnect(Reason.QUOTA_EXCEEDED))
+
+
+async def test_requests_with_the_same_packet_id_have_an_answer_each() -> None:
+    async with front_door(FakeEmit()) as port:
+        client = await Client.open(port, connect("mad"))
+        await client.expect(CONNACK)
+        await client.send(subscribe(1, "x"), subscribe(1, "y", "z"), subscribe(1, "$share/a/x", "z"))
+        answers = mqtt.encode_suback(mqtt.V311, 1, bytes(1)), mqtt.encode_suback(mqtt.V311, 1, bytes(2))
+        await client.expect(*answers, mqtt.encode_suback(mqtt.V311, 1, b"\x80\0"))
+
+
+async def test_a_filter_as_long_as_no_topic_can_be_is_refused() -> None:
+    async with front_door(FakeEmit()) as port:
+        client = await Client.open(port, connect("greedy"))
+        await client.expect(CONNACK)
+        await client.send(subscribe(1, "x" * NAME_BYTES_MAX, "x" * (NAME_BYTES_MAX + 1)))
+        await client.expect(mqtt.encode_suback(mqtt.V311, 1, b"\0\x80"))
 
 
 async def test_acknowledgements_of_what_nobody_sent_are_passed_over(caplog: pytest.LogCaptureFixture) -> None:
