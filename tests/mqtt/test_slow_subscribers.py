@@ -78,6 +78,28 @@ async def test_messages_that_wait_for_subscribers_take_bounded_memory() -> None:
         assert emit.events[SLOW] == kept - 1
 
 
+async def test_what_waits_is_counted_until_it_is_on_its_way() -> None:
+    """amqtt takes a few messages at a time: what it has taken nobody counts."""
+    emit = FakeEmit()
+    count = MESSAGES_BYTES_MAX // (len(LARGE) + 200)
+    async with front_door(emit, in_flight_bytes_max=64 << 20) as port:
+        await subscriber(port, "dashboard", "a")
+        device = await Client.open(port, connect("press"))
+        await device.expect(CONNACK)
+        emit.hold()
+        for number in range(1, 2 * count):
+            await device.send(publish("a", LARGE, 1, number))
+        await emit.until(lambda: sum(len(call.records) for call in emit.held) == 2 * count - 1)
+        emit.release(len(emit.held) // 2)
+        for _ in range(
+            3
+        ):  # turns of the loop: the first half is told, and goes to amqtt as far as it takes it
+            await asyncio.sleep(0)
+        emit.release()
+        await device.expect(*(ack(Packet.PUBACK, number) for number in range(1, 2 * count)))
+        assert emit.events[SLOW] > 0
+
+
 async def absent(port: int, client_id: str) -> None:
     """A lasting session that is subscribed to "a" and whose client has gone."""
     client = await Client.open(port, connect(client_id, clean=False))
