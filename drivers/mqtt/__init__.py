@@ -83,7 +83,9 @@ class Config:
         example='"7 d"',
     )
     retained_max: int = setting(
-        1000, minimum=0, doc="Retained messages kept in memory for subscribers; the oldest go first."
+        1000,
+        minimum=0,
+        doc="Retained messages kept in memory for subscribers, of 8 MiB at most; the oldest go first.",
     )
 
 

@@ -1,7 +1,5 @@
 """Who may connect, publish and subscribe."""
 
-import asyncio
-import hashlib
 import hmac
 import secrets
 from collections.abc import Mapping, Sequence
@@ -9,36 +7,15 @@ from typing import cast
 from weakref import WeakSet
 
 from drivers.mqtt import Config, User
+from drivers.mqtt.passwords import Passwords
 from drivers.mqtt.protocol import Malformed, decode_text
 from gateway.limits import NAME_BYTES_MAX
 from gateway.pattern import Pattern
 
-SCRYPT_COST = 1 << 14
-SCRYPT_MEMORY_MAX = 64 << 20
 ADMITTED_MAX = 1000
 TOPICS_BYTES_MAX = 8 << 20
 TOPIC_BYTES = 256
 """What a remembered topic takes beside its name, twice: as it came and as text."""
-
-
-def hashed(password: str) -> str:
-    """What [drivers.NAME.users.USER] takes as password: scrypt:N:r:p:salt:hash (RFC 7914), hexadecimal."""
-    salt = secrets.token_bytes(16)
-    return (
-        f"scrypt:{SCRYPT_COST}:8:1:{salt.hex()}:{_scrypt(password.encode(), SCRYPT_COST, 8, 1, salt).hex()}"
-    )
-
-
-def _scrypt(password: bytes, cost: int, block: int, parallel: int, salt: bytes) -> bytes:
-    return hashlib.scrypt(
-        password, salt=salt, n=cost, r=block, p=parallel, maxmem=SCRYPT_MEMORY_MAX, dklen=32
-    )
-
-
-def _is_password(password: bytes, stored: str) -> bool:
-    _, cost, block, parallel, salt, digest = stored.split(":")
-    found = _scrypt(password, int(cost), int(block), int(parallel), bytes.fromhex(salt))
-    return hmac.compare_digest(found, bytes.fromhex(digest))
 
 
 class Topics:
@@ -113,7 +90,7 @@ def covers(allowed: str, asked: str) -> bool:
 
 
 class Access:
-    """scrypt is slow on purpose: it runs beside the loop, one at a time, and who was let in is remembered."""
+    """Who was let in is remembered: a password takes long to look at."""
 
     def __init__(self, config: Config) -> None:
         self._users: Mapping[str, User] = config.users
@@ -121,10 +98,12 @@ class Access:
         self._anonymous = Rights(["#"], ["#"], self._topics) if config.anonymous else None
         self._pepper = secrets.token_bytes(32)
         self._admitted: dict[bytes, None] = {}
-        self._turn = asyncio.Lock()
+        self._passwords = Passwords()
 
-    async def rights(self, client_id: str, user: str | None, password: bytes | None) -> Rights | None:
-        """None: not let in."""
+    async def rights(
+        self, client_id: str, user: str | None, password: bytes | None, address: str
+    ) -> Rights | None:
+        """None: not let in. Raises Busy."""
         if user is None:
             return self._anonymous
         settings = self._users.get(user)
@@ -133,10 +112,8 @@ class Access:
         shown = f"{len(user)}:{user}{settings.password}".encode() + password
         ticket = hmac.digest(self._pepper, shown, "sha256")
         if ticket not in self._admitted:
-            async with self._turn:
-                loop = asyncio.get_running_loop()
-                if not await loop.run_in_executor(None, _is_password, password, settings.password):
-                    return None
+            if not await self._passwords.is_right(password, settings.password, address):
+                return None
             if len(self._admitted) >= ADMITTED_MAX:
                 self._admitted.clear()
             self._admitted[ticket] = None

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from drivers.mqtt import protocol as mqtt
-from drivers.mqtt.protocol import Property, Reason
+from drivers.mqtt.protocol import Property, Reason, Will
 from drivers.mqtt.subscribers import Message
 from gateway.driver import Mark, MarkKey
 from gateway.record import Record
@@ -52,3 +52,9 @@ def headers_of(properties: mqtt.Properties) -> Sequence[tuple[str, bytes]]:
         if not name.startswith("tg.") and len(name) + len(value) <= HEADER_BYTES_MAX
     ]
     return fit[:USER_HEADERS_MAX]
+
+
+def will_record(will: Will, channel: str, device: str, now_ms: int) -> Record:
+    headers = (*headers_of(will.properties), WILL, *((RETAINED,) if will.retain else ()))
+    content_type = str(will.properties.get(Property.CONTENT_TYPE, ""))
+    return Record(channel, device, will.payload, now_ms, content_type, headers)

@@ -2,12 +2,13 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
-from typing import Any
+from collections import deque
+from typing import TYPE_CHECKING, Any
 
 from amqtt.adapters import ReaderAdapter, WriterAdapter
 from amqtt.broker import Broker
 
+from drivers.mqtt.backlog import Backlog, Backlogs
 from drivers.mqtt.protocol import (
     V5,
     V311,
@@ -20,13 +21,28 @@ from drivers.mqtt.protocol import (
     text,
 )
 
+if TYPE_CHECKING:
+    from amqtt.session import Session
+
+    from drivers.mqtt.subscriber import Subscriber
+    from drivers.mqtt.subscribers import Message
+
 LISTENER = "front-door"
 REFUSED = 0x80
 CLEAN_SESSION = 2
+BROADCASTS_MAX = 10
+"""Messages that amqtt has taken and not passed on: ours wait with us, where they are counted."""
+
+UNACKNOWLEDGED_BYTES_MAX = 4 << 20
+FLIGHT_BYTES = 1024
+"""What amqtt keeps of a QoS 1 message until it is acknowledged or given up, beside the message."""
+
 SUBSCRIBER_QOS_MAX = 1
 """amqtt sends at the subscription's QoS or at one that we name to all: with two levels, min(both) can be had so."""
 
 USER_NAME = 0x80
+QOS, RETAIN = 0x06, 0x01
+"""Bits of a PUBLISH."""
 
 _log = logging.getLogger(__name__)
 
@@ -40,6 +56,7 @@ async def start(session_expiry_s: int) -> Broker:
             "plugins": {"amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": False}},
         }
     )
+    broker._broadcast_queue = asyncio.Queue(BROADCASTS_MAX)  # noqa: SLF001
     await broker.start()
     return broker
 
@@ -71,25 +88,26 @@ class _Reader(ReaderAdapter):  # type: ignore[misc]
 
 
 class Link(WriterAdapter):  # type: ignore[misc]
-    """One client's way to and from amqtt. `write_out` writes to its socket; so many requests are `waiting` for an answer."""
+    """One client's way to and from amqtt; so many requests are `waiting` for an answer."""
 
-    def __init__(self, version: int, write_out: Callable[[bytes], None], ended: Callable[[], None]) -> None:
-        self._version = version
-        self._write_out = write_out
-        self._ended = ended
+    def __init__(self, broker: Broker, subscriber: "Subscriber", backlogs: Backlogs) -> None:
+        self.client_id, self.lasting = subscriber.client_id, subscriber.lasting
+        self._broker = broker
+        self._backlogs = backlogs
+        self._subscriber = subscriber
+        self._version = subscriber.version
+        self._session: Session | None = None
         self._reader = _Reader()
-        self._refused: dict[int, list[bool]] = {}
+        self._asked: deque[tuple[Subscribe, list[bool]]] = deque()
         self._unsubscribed: dict[int, int] = {}
-        self._sent: set[int] = set()
+        self._sent: dict[int, int] = {}
+        self._unacknowledged_bytes = 0
         self.waiting = 0
-
-    def open(self, broker: Broker, client_id: str, clean: bool) -> asyncio.Task[None]:
-        flags = USER_NAME | (CLEAN_SESSION if clean else 0)
-        body = text("MQTT") + bytes((V311, flags, 0, 0)) + text(client_id) + text("client")
+        flags = USER_NAME | (0 if self.lasting else CLEAN_SESSION)
+        body = text("MQTT") + bytes((V311, flags, 0, 0)) + text(self.client_id) + text("client")
         self.feed(packet(Packet.CONNECT << 4, body))
-        task = asyncio.create_task(broker.external_connected(self._reader, self, LISTENER))
-        task.add_done_callback(self._done)
-        return task
+        self.gone = asyncio.create_task(broker.external_connected(self._reader, self, LISTENER))
+        self.gone.add_done_callback(self._done)
 
     @property
     def unread_bytes(self) -> int:
@@ -101,12 +119,12 @@ class Link(WriterAdapter):  # type: ignore[misc]
     def acknowledged(self, number: int) -> None:
         """amqtt is told of its own messages only: the others would cost it 60 us and a line in the log, each."""
         if number in self._sent:
-            self._sent.discard(number)
+            self._unacknowledged_bytes -= self._sent.pop(number)
             self.feed(encode_ack(Packet.PUBACK, number))
 
     def subscribe(self, asked: Subscribe, allowed: list[bool]) -> None:
         self.waiting += 1
-        self._refused[asked.packet_id] = allowed
+        self._asked.append((asked, allowed))
         kept = [one for one, may in zip(asked.filters, allowed, strict=True) if may]
         body = b"".join(text(topic) + bytes((min(qos, SUBSCRIBER_QOS_MAX),)) for topic, qos in kept)
         self.feed(packet(Packet.SUBSCRIBE << 4 | 2, asked.packet_id.to_bytes(2, "big") + body))
@@ -117,6 +135,14 @@ class Link(WriterAdapter):  # type: ignore[misc]
         body = b"".join(text(topic) for topic in asked.filters)
         self.feed(packet(Packet.UNSUBSCRIBE << 4 | 2, asked.packet_id.to_bytes(2, "big") + body))
 
+    def retained(self, message: "Message", qos: int) -> None:
+        """Send a retained message. amqtt names its packet id and is not told of it: as with its own nobody would send it
+        again."""
+        qos = min(qos, message.qos)
+        number = self._session.next_packet_id.to_bytes(2, "big") if qos and self._session else b""
+        body = text(message.topic) + number + message.payload
+        self._publish(packet(Packet.PUBLISH << 4 | qos << 1 | RETAIN, body))
+
     def end(self) -> None:
         self._reader.stream.feed_eof()
 
@@ -124,27 +150,58 @@ class Link(WriterAdapter):  # type: ignore[misc]
         """amqtt writes whole packets, one a call."""
         kind = data[0] >> 4
         if kind == Packet.CONNACK:
-            return
-        if kind in (Packet.SUBACK, Packet.UNSUBACK):
-            self.waiting -= 1
-        if kind == Packet.SUBACK:
-            body = _body(data)
-            granted = iter(body[2:])
-            allowed = self._refused.pop(int.from_bytes(body[:2], "big"), [])
-            codes = bytes(next(granted, REFUSED) if may else REFUSED for may in allowed)
-            data = encode_suback(self._version, int.from_bytes(body[:2], "big"), codes)
-        elif self._version == V5 and kind == Packet.UNSUBACK:
-            number = int.from_bytes(data[2:4], "big")
-            body = data[2:4] + b"\0" + bytes(self._unsubscribed.pop(number, 1))
-            data = packet(Packet.UNSUBACK << 4, body)
+            self._session, _ = self._broker.sessions[self.client_id]
+            if not isinstance(self._session.retained_messages, Backlog):
+                self._session.retained_messages = Backlog(self._backlogs)
+        elif kind == Packet.SUBACK:
+            self._subscribed(_body(data))
         elif kind == Packet.PUBLISH:
-            if data[0] & 6:
-                body = _body(data)
-                at = 2 + int.from_bytes(body[:2], "big")
-                self._sent.add(int.from_bytes(body[at : at + 2], "big"))
-            if self._version == V5:
-                data = _with_properties(data)
-        self._write_out(data)
+            self._deliver(data)
+        else:
+            if kind == Packet.UNSUBACK:
+                self.waiting -= 1
+                number = int.from_bytes(data[2:4], "big")
+                codes = bytes(self._unsubscribed.pop(number, 1))
+                if self._version == V5:
+                    data = packet(Packet.UNSUBACK << 4, data[2:4] + b"\0" + codes)
+            self._subscriber.write(data)
+
+    def _subscribed(self, suback: bytes) -> None:
+        self.waiting -= 1
+        asked, allowed = self._asked.popleft()  # amqtt answers in order; their packet ids may be the same
+        granted = iter(suback[2:])
+        codes = bytes(next(granted, REFUSED) if may else REFUSED for may in allowed)
+        self._subscriber.write(encode_suback(self._version, asked.packet_id, codes))
+        topics = [topic for topic, _ in asked.filters]
+        self._subscriber.granted(
+            (topic, qos) for topic, qos in zip(topics, codes, strict=True) if qos != REFUSED
+        )
+
+    def _deliver(self, data: bytes) -> None:
+        """What the client may not receive is dropped here, whatever amqtt makes of its subscriptions."""
+        body = _body(data)
+        at = 2 + int.from_bytes(body[:2], "big")
+        number = int.from_bytes(body[at : at + 2], "big") if data[0] & QOS else 0
+        if self._subscriber.may_receive(body[2:at].decode()):
+            if number:
+                self._expect(number, len(data) + FLIGHT_BYTES)
+            self._publish(data)
+        elif number:
+            self.feed(encode_ack(Packet.PUBACK, number))
+
+    def _expect(self, number: int, size: int) -> None:
+        """An acknowledgement. What amqtt has given up is not looked for before it seems to be too much."""
+        self._unacknowledged_bytes += size - self._sent.pop(number, 0)
+        self._sent[number] = size
+        if self._unacknowledged_bytes > UNACKNOWLEDGED_BYTES_MAX and self._session is not None:
+            waited_for = self._session.inflight_out
+            self._sent = {sent: size for sent, size in self._sent.items() if sent in waited_for}
+            self._unacknowledged_bytes = sum(self._sent.values())
+            if self._unacknowledged_bytes > UNACKNOWLEDGED_BYTES_MAX:
+                self._subscriber.given_up("it does not acknowledge what it subscribed to")
+
+    def _publish(self, data: bytes) -> None:
+        self._subscriber.write(_with_properties(data) if self._version == V5 else data)
 
     async def drain(self) -> None:
         """The front door closes clients that don't read."""
@@ -156,18 +213,18 @@ class Link(WriterAdapter):  # type: ignore[misc]
         return None
 
     async def close(self) -> None:
-        self._ended()
+        self._subscriber.given_up("its subscriptions could not be served")
 
     def _done(self, task: "asyncio.Task[None]") -> None:
         if not task.cancelled() and task.exception() is not None:
             _log.warning("amqtt gave a subscriber up: %r", task.exception())
-            self._ended()
+            self._subscriber.given_up("its subscriptions could not be served")
 
 
 def _with_properties(data: bytes) -> bytes:
     """A PUBLISH of MQTT 3.1.1 as one of 5.0: an empty property length before the payload."""
     body = _body(data)
-    head = 2 + int.from_bytes(body[:2], "big") + (2 if data[0] & 6 else 0)
+    head = 2 + int.from_bytes(body[:2], "big") + (2 if data[0] & QOS else 0)
     return packet(data[0], body[:head] + b"\0" + body[head:])
 
 

@@ -1,6 +1,8 @@
 """One client: packets in, records to the queue, acknowledgements out in order, and only after the fsync."""
 
 import asyncio
+import logging
+import secrets
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
@@ -9,10 +11,11 @@ from typing import cast
 
 from drivers.mqtt import protocol as mqtt
 from drivers.mqtt.access import Rights
-from drivers.mqtt.batch import DUP, RETAINED, WILL, Batch, headers_of, refused_acks
+from drivers.mqtt.batch import DUP, RETAINED, Batch, headers_of, refused_acks, will_record
 from drivers.mqtt.door import Door
+from drivers.mqtt.passwords import Busy
 from drivers.mqtt.protocol import V5, Connect, Malformed, Packet, Property, Publish, Reason, Will
-from drivers.mqtt.sessions import CLIENT_ID_BYTES_MAX, packet_id
+from drivers.mqtt.sessions import ANONYMOUS, CLIENT_ID_BYTES_MAX, packet_id
 from drivers.mqtt.subscriber import Subscriber
 from drivers.mqtt.subscribers import Message
 from gateway.errors import Refused
@@ -21,6 +24,10 @@ from gateway.record import Record
 
 DISCONNECT_WITH_WILL = 0x04
 PINGRESP = b"\xd0\0"
+UNREAD_BYTES_MAX = 2 << 20
+"""Beside one packet, of what a subscriber was sent: one that doesn't read would fill the memory."""
+
+_log = logging.getLogger(__name__)
 
 
 class Connection(asyncio.Protocol):
@@ -38,14 +45,17 @@ class Connection(asyncio.Protocol):
         self._subscriber: Subscriber | None = None
         self._expiry_s = 0.0
         self._unfinished: set[int] = set()
+        self._before: set[int] = set()
         self._batches: deque[Batch] = deque()
         self._waiting_bytes = 0
         self._ending = False
         self._pings = 0
         self._farewell = b""
-        self._silent_reads = False
+        self._writable = asyncio.Event()
+        self._writable.set()
         self._waits_for_turn = False
         self.client_id = ""
+        self.user = ANONYMOUS
         self.keep_alive_s = 0.0
         self.heard = True
         self.heard_at = self.began_at = door.clock.monotonic()
@@ -131,11 +141,11 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """A client that doesn't read its acknowledgements isn't read either."""
-        self._silent_reads = True
+        self._writable.clear()
         self._transport.pause_reading()
 
     def resume_writing(self) -> None:
-        self._silent_reads = False
+        self._writable.set()
         self._resume_reading()
 
     def fail(self, reason: Reason, message: str) -> None:
@@ -237,38 +247,25 @@ class Connection(asyncio.Protocol):
     async def _admit(self, connect: Connect) -> None:
         door, version = self._door, connect.version
         properties: mqtt.Properties = {}
-        client_id, reason = connect.client_id, Reason.SUCCESS
+        client_id = connect.client_id
+        user = ANONYMOUS if connect.user is None else connect.user
         if not client_id and (connect.clean or version == V5):
-            client_id = f"auto-{id(self):x}-{door.clock.boottime_ms():x}"
+            client_id = f"auto-{secrets.token_hex(8)}"
             properties[Property.ASSIGNED_CLIENT_ID] = client_id
-        rights = await door.access.rights(client_id, connect.user, connect.password)
-        if Property.AUTHENTICATION_METHOD in connect.properties:
-            reason = Reason.BAD_AUTHENTICATION_METHOD
-        elif not client_id or len(client_id.encode()) > CLIENT_ID_BYTES_MAX:
-            reason = Reason.CLIENT_ID_NOT_VALID
-        elif rights is None:
-            reason = Reason.NOT_AUTHORIZED if connect.user is None else Reason.BAD_CREDENTIALS
-        elif connect.will is not None and rights.channel(connect.will.topic) is None:
-            reason = Reason.NOT_AUTHORIZED
-        if reason or rights is None:
-            await self._refuse(connect, client_id, reason)
-            return
         try:
-            await self._take_session(connect, client_id)
-        except Refused:
-            await self._refuse(connect, client_id, Reason.SERVER_UNAVAILABLE)
+            rights = await self._rights_of(connect, client_id, user)
+            await self._take_session(connect, client_id, user)
+        except Malformed as error:
+            self._refuse(connect, client_id, error.reason, str(error))
+            return
+        except Refused as refused:
+            self._refuse(connect, client_id, Reason.SERVER_UNAVAILABLE, str(refused))
             return
         present = door.sessions.present(client_id, door.subscribers.has_session(client_id))
+        if not present:  # the client may have forgotten them, too: without DUP they mean new messages
+            self._before = self._unfinished.copy()
         if version == V5:
-            properties |= {
-                Property.RECEIVE_MAXIMUM: door.config.qos2_in_flight_max,
-                Property.MAXIMUM_PACKET_SIZE: door.config.packet_bytes_max,
-                Property.SUBSCRIPTION_IDS_AVAILABLE: 0,
-                Property.SHARED_SUBSCRIPTIONS_AVAILABLE: 0,
-                Property.SESSION_EXPIRY: min(
-                    connect.properties.get(Property.SESSION_EXPIRY, 0), int(door.config.session_expiry)
-                ),
-            }
+            properties |= door.offered(int(self._expiry_s))
         if self._ending:
             return
         self._will = connect.will
@@ -276,8 +273,9 @@ class Connection(asyncio.Protocol):
         self._transport.write(
             mqtt.encode_connack(version, present and not connect.clean, Reason.SUCCESS, properties)
         )
+        given_up = partial(self.fail, Reason.SERVER_UNAVAILABLE)
         self._subscriber = Subscriber(
-            door, client_id, version, rights, self.lasting, self._write_out, self._given_up
+            door, client_id, version, rights, self.lasting, self._write_out, self._writable, given_up
         )
         if self.lasting and door.subscribers.has_session(client_id):
             await self._subscriber.attach()
@@ -286,12 +284,39 @@ class Connection(asyncio.Protocol):
         if self._rest:
             self.data_received(b"")
 
-    async def _refuse(self, connect: Connect, client_id: str, reason: Reason) -> None:
-        self._door.emit.device_failed(client_id or self._peer(), f"not let in: {reason.name.lower()}")
-        self._transport.write(mqtt.encode_connack(connect.version, False, reason, {}))
+    async def _rights_of(self, connect: Connect, client_id: str, user: str) -> Rights:
+        """Raises Malformed for a client that is not let in."""
+        door = self._door
+        if Property.AUTHENTICATION_METHOD in connect.properties:
+            raise Malformed("enhanced authentication", Reason.BAD_AUTHENTICATION_METHOD)
+        if not client_id or len(client_id.encode()) > CLIENT_ID_BYTES_MAX:
+            raise Malformed("no client id, or one too long", Reason.CLIENT_ID_NOT_VALID)
+        try:
+            rights = await door.access.rights(client_id, connect.user, connect.password, self._peer())
+        except Busy:
+            raise Malformed("too many passwords to look at", Reason.SERVER_UNAVAILABLE) from None
+        if rights is None and connect.user is None:
+            raise Malformed("no user name", Reason.NOT_AUTHORIZED)
+        if rights is None:
+            raise Malformed("wrong user name or password", Reason.BAD_CREDENTIALS)
+        try:
+            allowed = connect.will is None or rights.channel(connect.will.topic) is not None
+        except Malformed as error:
+            raise Malformed(f"its will: {error}", Reason.TOPIC_NAME_INVALID) from error
+        if not allowed:
+            raise Malformed("may not publish where its will goes", Reason.NOT_AUTHORIZED)
+        if door.sessions.is_another_s(client_id, user, door.clock.monotonic()):
+            raise Malformed("another user's client id", Reason.CLIENT_ID_NOT_VALID)
+        return rights
+
+    def _refuse(self, connect: Connect, client_id: str, reason: Reason, why: str) -> None:
+        """Shown at the address: a client may claim any id. 3.1.1 has no code for a will's topic."""
+        self._door.emit.device_failed(self._peer(), f"{client_id!r} not let in: {why}")
+        if connect.version == V5 or reason is not Reason.TOPIC_NAME_INVALID:
+            self._transport.write(mqtt.encode_connack(connect.version, False, reason, {}))
         self._close()
 
-    async def _take_session(self, connect: Connect, client_id: str) -> None:
+    async def _take_session(self, connect: Connect, client_id: str, user: str) -> None:
         """What an older connection has under way is stored, or not, before CONNACK: until then nobody knows what a
         packet id means. A clean session's marks are gone from the disk by then. Raises Refused."""
         door = self._door
@@ -300,7 +325,7 @@ class Connection(asyncio.Protocol):
         if before is not None:
             before.take_over()
         sessions.connected[client_id] = self
-        self.client_id = client_id
+        self.client_id, self.user = client_id, user
         most = door.config.session_expiry
         if connect.version == V5:
             self._expiry_s = min(connect.properties.get(Property.SESSION_EXPIRY, 0), most)
@@ -310,8 +335,11 @@ class Connection(asyncio.Protocol):
         await sessions.settled(client_id)
         if connect.clean or sessions.ended(client_id, door.clock.monotonic()):
             await sessions.clear(client_id)
+        if not sessions.has_subscriptions(
+            client_id
+        ):  # nor may it find those of a connection that has just gone
             await door.subscribers.forget(client_id)
-        self._unfinished = sessions.resume(client_id)
+        self._unfinished = sessions.resume(client_id, user)
 
     # Packets of a client that was let in
 
@@ -357,10 +385,11 @@ class Connection(asyncio.Protocol):
         if channel is None:
             return self._forbid(message, batch)
         if qos == 2:
-            if number in self._unfinished:
+            if number in self._unfinished and (dup or number not in self._before):
+                self._before.discard(number)
                 batch.acks += mqtt.encode_ack(Packet.PUBREC, number)
                 return batch
-            if len(self._unfinished) >= self._door.config.qos2_in_flight_max:
+            if len(self._unfinished) - len(self._before) >= self._door.config.qos2_in_flight_max:
                 raise Malformed(
                     f"more than {self._door.config.qos2_in_flight_max} unfinished QoS 2 messages",
                     Reason.RECEIVE_MAXIMUM_EXCEEDED,
@@ -372,6 +401,7 @@ class Connection(asyncio.Protocol):
                 if self._ending:
                     return batch
             self._unfinished.add(number)
+            self._before.discard(number)
             batch.remember.append(self._door.sessions.mark(self.client_id, number, self._expiry_s))
             batch.acks += mqtt.encode_ack(Packet.PUBREC, number)
             batch.promised += 1
@@ -409,6 +439,7 @@ class Connection(asyncio.Protocol):
             known = number in self._unfinished
             if known:
                 self._unfinished.discard(number)
+                self._before.discard(number)
                 batch.forget.append(self._door.sessions.mark_key(self.client_id, number))
             unknown = Reason.PACKET_ID_NOT_FOUND if self._version == V5 else None
             batch.acks += mqtt.encode_ack(Packet.PUBCOMP, number, None if known else unknown)
@@ -528,7 +559,7 @@ class Connection(asyncio.Protocol):
             self._resume_reading()
 
     def _resume_reading(self) -> None:
-        waits = self._ending or self._silent_reads or self._waits_for_turn
+        waits = self._ending or not self._writable.is_set() or self._waits_for_turn
         if not (waits or self._transport.is_closing()):
             self._transport.resume_reading()
 
@@ -539,10 +570,7 @@ class Connection(asyncio.Protocol):
         channel = self._rights.channel(will.topic)
         if channel is None:
             return
-        headers = (*headers_of(will.properties), WILL, *((RETAINED,) if will.retain else ()))
-        content_type = str(will.properties.get(Property.CONTENT_TYPE, ""))
-        now_ms = self._door.clock.wall_ms()
-        record = Record(channel, self.client_id, will.payload, now_ms, content_type, headers)
+        record = will_record(will, channel, self.client_id, self._door.clock.wall_ms())
         try:
             stored = self._door.emit([record], waits=False)
         except Refused as refused:
@@ -557,8 +585,12 @@ class Connection(asyncio.Protocol):
             self._door.subscribers.tell(message)
 
     def _write_out(self, data: bytes) -> None:
-        if not self._transport.is_closing():
-            self._transport.write(data)
-
-    def _given_up(self) -> None:
-        self.fail(Reason.SERVER_UNAVAILABLE, "its subscriptions could not be served")
+        if self._transport.is_closing():
+            return
+        self._transport.write(data)
+        unread = self._transport.get_write_buffer_size()
+        if unread > UNREAD_BYTES_MAX + self._door.config.packet_bytes_max:
+            why = f"cut off: it does not read, {unread} bytes of what it subscribed to wait for it"
+            _log.warning("%s: subscriber %s: %s", self._door.name, self.client_id, why)
+            self._door.emit.device_failed(self.client_id, why)
+            self.abort()

@@ -9,7 +9,7 @@ from drivers.mqtt.connection import Connection
 from drivers.mqtt.door import Door
 from drivers.mqtt.protocol import Reason
 from drivers.mqtt.room import Room
-from drivers.mqtt.sessions import Sessions
+from drivers.mqtt.sessions import ANONYMOUS, Sessions
 from drivers.mqtt.subscribers import Subscribers
 from gateway.driver import Context, Emit, cannot_listen
 from gateway.errors import DeviceError
@@ -27,14 +27,15 @@ class MqttDriver:
 
     async def run(self, emit: Emit) -> None:
         config, context = self._config, self._context
-        subscribers = Subscribers(config.retained_max, config.session_expiry)
+        users = {*config.users, *([ANONYMOUS] if config.anonymous else [])}
+        subscribers = Subscribers(config.retained_max, config.session_expiry, emit.count)
         door = Door(
             name=context.name,
             config=config,
             clock=context.clock,
             emit=emit,
             access=Access(config),
-            sessions=Sessions(context.name, emit, config.session_expiry, context.clock.monotonic()),
+            sessions=Sessions(context.name, emit, config.session_expiry, context.clock.monotonic(), users),
             subscribers=subscribers,
             room=Room(),
         )

@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from drivers.mqtt.connection import Connection
 
 CLIENT_ID_BYTES_MAX = 256
+ANONYMOUS = "\0"
+"""A user of its own; nobody else can be called so (MQTT 1.5.4)."""
 
 
 def packet_id(mark: Mark | MarkKey) -> int:
@@ -20,11 +22,12 @@ def packet_id(mark: Mark | MarkKey) -> int:
 
 
 class Sessions:
-    """Marks: scope mqtt/<driver>/qos2, key client id, NUL, packet id, value the session's expiry in seconds; scope
-    mqtt/<driver>/subscribers, key client id. `now` is monotonic seconds: sessions of the process before end as if
-    their clients had been lost now."""
+    """Marks: scope mqtt/<driver>/qos2, key client id, NUL, packet id, value the session's expiry in seconds, NUL, user;
+    scope mqtt/<driver>/subscribers, key client id, value user. `now` is monotonic seconds: sessions of the process
+    before end as if their clients had been lost now. Those of users that are not among `users` any more are for whoever
+    comes first: a device that was anonymous and has a name now goes on where it was."""
 
-    def __init__(self, driver: str, emit: Emit, lifetime_s: float, now: float) -> None:
+    def __init__(self, driver: str, emit: Emit, lifetime_s: float, now: float, users: Container[str]) -> None:
         self.connected: dict[str, Connection] = {}
         self._emit = emit
         self._qos2 = f"mqtt/{driver}/qos2"
@@ -33,15 +36,31 @@ class Sessions:
         self._unfinished: dict[str, set[int]] = {}
         self._under_way: dict[str, dict[asyncio.Future[None], list[int]]] = {}
         self._ends: dict[str, float] = {}
-        for key, expiry_s in emit.recall(self._qos2).items():
+        self._users: dict[str, str] = {}
+        recalled: dict[str, str] = {}
+        for key, value in emit.recall(self._qos2).items():
             client, _, number = key.rpartition(b"\0")
+            expiry_s, _, user = value.partition(b"\0")
+            recalled[client.decode()] = user.decode()
             self._unfinished.setdefault(client.decode(), set()).add(int(number))
             self._ends[client.decode()] = now + int(expiry_s)
+        for key, user in emit.recall(self._subscribers).items():
+            recalled[key.decode()] = user.decode()
+            self._ends.setdefault(key.decode(), now + lifetime_s)
         self._had_subscriptions = {key.decode() for key in emit.recall(self._subscribers)}
+        self._users.update((client, user) for client, user in recalled.items() if user in users)
 
-    def resume(self, client_id: str) -> set[int]:
+    def is_another_s(self, client_id: str, user: str, now: float) -> bool:
+        """Whether a connection or a session of another user has this client id."""
+        connection = self.connected.get(client_id)
+        if connection is not None:
+            return connection.user != user
+        return not self.ended(client_id, now) and self._users.get(client_id, user) != user
+
+    def resume(self, client_id: str, user: str) -> set[int]:
         """Packet ids whose message is stored, or on its way, and not released by the client yet. To be changed."""
         self._ends.pop(client_id, None)
+        self._users[client_id] = user
         return self._unfinished.setdefault(client_id, set())
 
     def changing(
@@ -63,7 +82,8 @@ class Sessions:
             await asyncio.wait(under_way)
 
     def mark(self, client_id: str, packet_id: int, expiry_s: float) -> Mark:
-        return Mark(self._qos2, self._key(client_id, packet_id), b"%d" % expiry_s, self._lifetime_s)
+        value = b"%d\0%s" % (expiry_s, self._users[client_id].encode())
+        return Mark(self._qos2, self._key(client_id, packet_id), value, self._lifetime_s)
 
     def mark_key(self, client_id: str, packet_id: int) -> MarkKey:
         return MarkKey(self._qos2, self._key(client_id, packet_id))
@@ -91,9 +111,13 @@ class Sessions:
         """A lasting session has subscriptions now, which don't outlive this process: the next one must know. Raises
         Refused."""
         if client_id not in self._had_subscriptions:
-            mark = Mark(self._subscribers, client_id.encode(), b"", self._lifetime_s)
+            user = self._users[client_id].encode()
+            mark = Mark(self._subscribers, client_id.encode(), user, self._lifetime_s)
             self._emit((), remember=(mark,), waits=False)
             self._had_subscriptions.add(client_id)
+
+    def has_subscriptions(self, client_id: str) -> bool:
+        return client_id in self._had_subscriptions
 
     def present(self, client_id: str, subscriptions_kept: bool) -> bool:
         """Session Present: false if anything of the client's session was lost."""
@@ -108,12 +132,14 @@ class Sessions:
         known = self._unfinished.get(client_id) or client_id in self._under_way
         if not known and client_id not in self._had_subscriptions:
             self._unfinished.pop(client_id, None)
+            self._users.pop(client_id, None)
             return
         self._ends[client_id] = ends_at
         if len(self._ends) > MARKS_PER_SCOPE_MAX:
             oldest = next(iter(self._ends))
             del self._ends[oldest]
             self._unfinished.pop(oldest, None)
+            self._users.pop(oldest, None)
 
     def ended(self, client_id: str, now: float) -> bool:
         """Whether a client that comes back does so too late for its session."""

@@ -11,7 +11,7 @@ from gateway.errors import CommandError
 
 def password() -> None:
     """Hash a password for a user of an mqtt driver; asked for twice, or one line of a pipe."""
-    from drivers.mqtt.access import hashed
+    from drivers.mqtt.passwords import hashed
 
     if sys.stdin.isatty():
         entered = getpass.getpass("Password: ")

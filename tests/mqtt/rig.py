@@ -58,6 +58,11 @@ def publish(
     return mqtt.packet(0x30 | qos << 1 | (8 if dup else 0) | (1 if retain else 0), head + body)
 
 
+def subscribe(number: int, *topics: str, qos: int = 0) -> bytes:
+    filters = b"".join(mqtt.text(topic) + bytes((qos,)) for topic in topics)
+    return mqtt.packet(0x82, number.to_bytes(2, "big") + filters)
+
+
 def ack(kind: Packet, number: int = 1) -> bytes:
     return mqtt.encode_ack(kind, number)
 
@@ -77,8 +82,9 @@ class Client:
         self._writer = writer
 
     @classmethod
-    async def open(cls, port: int, *packets: bytes) -> Self:
-        client = cls(*await asyncio.open_connection("127.0.0.1", port))
+    async def open(cls, port: int, *packets: bytes, address: str = "127.0.0.1") -> Self:
+        """`address` is the client's own."""
+        client = cls(*await asyncio.open_connection("127.0.0.1", port, local_addr=(address, 0)))
         _opened.append(client)
         await client.send(*packets)
         return client
@@ -129,7 +135,7 @@ class Gateway:
 
     def __init__(self, folder: Path, **settings: Any) -> None:
         self._folder = folder
-        self._settings = settings
+        self.settings = settings
         self.port = free_ports(1)[0]
         self._lives = 0
         self._disk = threading.Event()
@@ -140,7 +146,7 @@ class Gateway:
         quick: dict[str, Any] = {"min_free_bytes": 0, "commit_interval": 0.001} | queue
         self.queue = await Queue.open(self.folder / "queue.db", QueueSettings(**quick), clock)
         chosen: dict[str, Any] = {"listen": Address("127.0.0.1", self.port), "anonymous": True}
-        config = Config(**(chosen | self._settings))
+        config = Config(**(chosen | self.settings))
         self.emit = QueueEmit("floor", self.queue, Router([], "all"), Tap(), Metrics(), clock)
         self._driver = asyncio.create_task(MqttDriver(config, Context("floor", clock)).run(self.emit))
         await listening(self.port, self._driver)

@@ -11,7 +11,7 @@ import pytest
 import drivers.mqtt
 from drivers.mqtt import User
 from drivers.mqtt import protocol as mqtt
-from drivers.mqtt.access import hashed
+from drivers.mqtt.passwords import hashed
 from drivers.mqtt.protocol import V5, V311, Packet, Property, Reason
 from gateway.errors import QueueFull
 from gateway.record import Record
@@ -330,6 +330,24 @@ async def test_who_is_let_in_and_where_they_may_publish(tmp_path: Path) -> None:
         await client.send(publish("by/m8", b"3", 1, 3, v5=True), publish("by/m7", b"4", 1, 4, v5=True))
         await client.expect(b"\x40\x03\0\x03\x87", ack(PUBACK, 4))
         assert await one.bodies() == [b"1", b"2", b"4"]
+
+
+@pytest.mark.parametrize(("version", "answer"), [(V311, b""), (V5, b"\x20\x03\0\x90\0")])
+async def test_a_will_that_can_not_be_published_is_refused_at_once(version: int, answer: bytes) -> None:
+    """3.1.1 has no code for it."""
+    async with front_door(FakeEmit(), connect_timeout=60) as port:
+        client = await Client.open(port, connect("press", version=version, will=("state/+", "gone", False)))
+        assert await client.rest() == answer
+
+
+async def test_who_is_not_let_in_shows_at_its_address_and_not_at_the_device_it_claims_to_be() -> None:
+    emit = FakeEmit()
+    async with front_door(emit) as port:
+        for number in range(10):
+            stranger = connect(f"press {number}", user="nobody", password="guess")
+            await (await Client.open(port, stranger)).rest()
+        assert {device for device, _ in emit.failures} == {"127.0.0.1"}
+        assert "'press 9' not let in: wrong user name or password" in emit.failures[-1]
 
 
 async def test_mqtt5_says_what_it_offers_and_takes_content_types(tmp_path: Path) -> None:

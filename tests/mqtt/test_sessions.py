@@ -2,11 +2,12 @@
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from drivers.mqtt import protocol as mqtt
-from drivers.mqtt.protocol import V5, Packet, Property, Reason
+from drivers.mqtt.protocol import V5, V311, Packet, Property, Reason
 from gateway.errors import QueueFull
 from gateway.testing.emit import FakeEmit
 from tests.mqtt.rig import CONNACK, WITHIN_S, Client, ack, connect, front_door, gateway, publish
@@ -103,6 +104,29 @@ async def test_a_lasting_session_does_not_subscribe_while_the_disk_fails() -> No
         await subscribe(again, "a")
 
 
+@pytest.mark.parametrize("version", [V311, V5])
+async def test_after_a_restart_took_the_subscriptions_a_packet_id_may_mean_a_new_message(
+    version: int, tmp_path: Path
+) -> None:
+    """Session Present is 0: one client sends again what it had begun, and says DUP; another has forgotten it."""
+    v5 = version == V5
+    lasting: dict[str, Any] = {"clean": False, "version": version, "properties": LASTING}
+    async with gateway(tmp_path, qos2_in_flight_max=3) as one:
+        client = await Client.open(one.port, connect("press", **lasting))
+        await client.packet()
+        await client.send(mqtt.packet(0x82, b"\0\1" + b"\0" * v5 + mqtt.text("x") + b"\0"))
+        await client.packet()
+        await client.send(publish("a", b"1", 2, 7, v5=v5), publish("a", b"2", 2, 8, v5=v5))
+        await client.expect(ack(Packet.PUBREC, 7), ack(Packet.PUBREC, 8))
+        await one.kill_and_restart()
+        client = await Client.open(one.port, connect("press", **lasting))
+        assert (await client.packet())[2:3] == ENDED
+        await client.send(publish("a", b"1", 2, 7, dup=True, v5=v5), publish("a", b"new", 2, 8, v5=v5))
+        await client.send(publish("a", b"new", 2, 8, dup=True, v5=v5), publish("a", b"newer", 2, 9, v5=v5))
+        await client.expect(*(ack(Packet.PUBREC, number) for number in (7, 8, 8, 9)))
+        assert await one.bodies() == [b"1", b"2", b"new", b"newer"]
+
+
 async def test_a_session_that_goes_on_has_its_subscriptions(tmp_path: Path) -> None:
     async with gateway(tmp_path) as one:
         client = await Client.open(one.port, connect("dashboard", version=V5, properties=LASTING))
@@ -114,6 +138,21 @@ async def test_a_session_that_goes_on_has_its_subscriptions(tmp_path: Path) -> N
         assert (await again.packet())[2:3] == b"\1"
         await published(one.port, "old")
         await again.expect(publish("old", b"1", 0, v5=True))
+
+
+async def test_a_subscriber_that_takes_its_own_older_connection_over_goes_on_getting_messages() -> None:
+    """A client that lost its network comes back before the gateway has noticed."""
+    async with front_door(FakeEmit()) as port:
+        old = await Client.open(port, connect("dashboard", version=V5, properties=LASTING))
+        await old.packet()
+        await subscribe(old, "a")
+        for _ in range(3):
+            new = await Client.open(port, connect("dashboard", version=V5, clean=False, properties=LASTING))
+            assert (await new.packet())[2:3] == b"\1"
+            await new.send(b"\xc0\0")
+            await new.expect(b"\xd0\0")
+            await published(port, "a")
+            await new.expect(publish("a", b"1", 0, v5=True))
 
 
 async def let_in(port: int, client_id: str) -> Client:

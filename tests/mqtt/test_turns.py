@@ -7,10 +7,11 @@ import pytest
 
 from drivers.mqtt import protocol as mqtt
 from drivers.mqtt.protocol import V5, Packet, Reason
-from drivers.mqtt.subscriber import REQUESTS_MAX
+from drivers.mqtt.subscriber import FILTERS_MAX, REQUESTS_MAX
 from drivers.mqtt.subscribers import SUBSCRIPTIONS_MAX
+from gateway.limits import NAME_BYTES_MAX
 from gateway.testing.emit import FakeEmit
-from tests.mqtt.rig import CONNACK, Client, ack, connect, front_door, publish
+from tests.mqtt.rig import CONNACK, Client, ack, connect, front_door, publish, subscribe
 
 COUNT = 25_000
 """Messages of 9 bytes that one read of a socket brings."""
@@ -54,26 +55,34 @@ async def test_a_client_that_goes_after_many_tiny_messages_loses_none() -> None:
         assert len(await emit.stored(COUNT)) == COUNT
 
 
-def subscribe(number: int, *topics: str) -> bytes:
-    filters = b"".join(mqtt.text(topic) + b"\0" for topic in topics)
-    return mqtt.packet(0x82, number.to_bytes(2, "big") + filters)
-
-
 @pytest.mark.slow
 async def test_subscriptions_are_refused_when_there_are_too_many() -> None:
-    part = 1000
+    async with front_door(FakeEmit()) as port:
+        for name in range(SUBSCRIPTIONS_MAX // FILTERS_MAX):
+            client = await Client.open(port, connect(f"dashboard {name}"))
+            await client.expect(CONNACK)
+            await client.send(subscribe(1, *(f"{name}/{one}" for one in range(FILTERS_MAX))))
+            await client.expect(mqtt.encode_suback(mqtt.V311, 1, bytes(FILTERS_MAX)))
+        late = await Client.open(port, connect("late"))
+        await late.expect(CONNACK)
+        await late.send(subscribe(1, "more"))
+        await late.expect(mqtt.encode_suback(mqtt.V311, 1, b"\x80"))
+        await client.send(mqtt.packet(0xA2, b"\0\3" + mqtt.text(f"{name}/5")))
+        await client.expect(b"\xb0\x02\0\3")
+        await late.send(subscribe(2, "more"))
+        await late.expect(mqtt.encode_suback(mqtt.V311, 2, b"\0"))
+
+
+async def test_one_client_has_its_share_of_the_subscriptions() -> None:
     async with front_door(FakeEmit()) as port:
         client = await Client.open(port, connect("greedy"))
         await client.expect(CONNACK)
-        for number in range(SUBSCRIPTIONS_MAX // part):
-            await client.send(subscribe(number + 1, *(f"{number}/{one}" for one in range(part))))
-            await client.expect(mqtt.encode_suback(mqtt.V311, number + 1, bytes(part)))
-        await client.send(subscribe(20, "more"))
-        await client.expect(mqtt.encode_suback(mqtt.V311, 20, b"\x80"))
-        await client.send(mqtt.packet(0xA2, b"\0\3" + mqtt.text("1/5")))
-        await client.expect(b"\xb0\x02\0\3")
-        await client.send(subscribe(21, "more"))
-        await client.expect(mqtt.encode_suback(mqtt.V311, 21, b"\0"))
+        await client.send(subscribe(1, *(f"a/{one}" for one in range(FILTERS_MAX))))
+        await client.expect(mqtt.encode_suback(mqtt.V311, 1, bytes(FILTERS_MAX)))
+        await client.send(subscribe(2, "more"))
+        await client.expect(mqtt.encode_suback(mqtt.V311, 2, b"\x80"))
+        await client.send(subscribe(3, "a/1"))
+        await client.expect(mqtt.encode_suback(mqtt.V311, 3, b"\0"))
 
 
 async def test_a_client_that_subscribes_faster_than_can_be_served_is_closed() -> None:
@@ -87,6 +96,23 @@ async def test_a_client_that_subscribes_faster_than_can_be_served_is_closed() ->
         with suppress(ConnectionError):
             await client.send(request * 2 * REQUESTS_MAX)
         assert (await client.rest()).endswith(mqtt.encode_disconnect(Reason.QUOTA_EXCEEDED))
+
+
+async def test_requests_with_the_same_packet_id_have_an_answer_each() -> None:
+    async with front_door(FakeEmit()) as port:
+        client = await Client.open(port, connect("mad"))
+        await client.expect(CONNACK)
+        await client.send(subscribe(1, "x"), subscribe(1, "y", "z"), subscribe(1, "$share/a/x", "z"))
+        answers = mqtt.encode_suback(mqtt.V311, 1, bytes(1)), mqtt.encode_suback(mqtt.V311, 1, bytes(2))
+        await client.expect(*answers, mqtt.encode_suback(mqtt.V311, 1, b"\x80\0"))
+
+
+async def test_a_filter_as_long_as_no_topic_can_be_is_refused() -> None:
+    async with front_door(FakeEmit()) as port:
+        client = await Client.open(port, connect("greedy"))
+        await client.expect(CONNACK)
+        await client.send(subscribe(1, "x" * NAME_BYTES_MAX, "x" * (NAME_BYTES_MAX + 1)))
+        await client.expect(mqtt.encode_suback(mqtt.V311, 1, b"\0\x80"))
 
 
 async def test_acknowledgements_of_what_nobody_sent_are_passed_over(caplog: pytest.LogCaptureFixture) -> None:

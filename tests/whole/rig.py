@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from drivers.mqtt.access import hashed
+from drivers.mqtt.passwords import hashed
 from gateway.control.client import Client
 from gateway.errors import CommandError
 from gateway.runtime.status import Status
