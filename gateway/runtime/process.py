@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from gateway.clock import SystemClock
-from gateway.config import Config, load
+from gateway.config import Config, keep_secrets, load
 from gateway.errors import ConfigError, StorageError, StorageFailing, StorageUnwritable
 from gateway.runtime.logs import configure
 from gateway.runtime.notify import Notify, watchdog_interval_s
-from gateway.runtime.runtime import Runtime
+from gateway.runtime.owner import become, owner_of
+from gateway.runtime.runtime import QUEUE_FILE, Runtime
 
 EXIT_OK = 0
 EXIT_DISK = 74
@@ -44,9 +45,15 @@ _log = logging.getLogger(__name__)
 
 
 def run(path: Path, config: Config, attach: Attach) -> int:
-    """Until SIGTERM or SIGINT; SIGHUP reads `path` again. Returns the exit code."""
+    """Until SIGTERM or SIGINT; SIGHUP reads `path` again. Returns the exit code. Raises StorageError if this is root and
+    may not become the queue's owner."""
     configure(config.log)
     os.umask(os.umask(NOT_FOR_OTHERS) | NOT_FOR_OTHERS)
+    owner = owner_of(config.gateway.data_dir / QUEUE_FILE)
+    if owner is not None:
+        keep_secrets(config)
+        become(owner)
+        _log.warning("started by root, runs as user %d, whose %s is", owner.uid, config.gateway.data_dir)
     return asyncio.run(_run(path, config, attach))
 
 
