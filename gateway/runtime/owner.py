@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gateway.errors import StorageError
+from gateway.queue import lock_path
 
 
 class Owner(NamedTuple):
@@ -19,7 +20,7 @@ class Owner(NamedTuple):
 def owner_of(queue: Path) -> Owner | None:
     """Whom root has to become: the user of the lock, which is made once and stays, or of the folder before there is one.
     None for root's own queue, for one that is not there yet, and for whoever isn't root."""
-    lock = queue.with_suffix(".lock")
+    lock = lock_path(queue)
     try:
         found = lock.lstat() if os.path.lexists(lock) else queue.parent.stat()
     except OSError:

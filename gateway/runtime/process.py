@@ -36,7 +36,10 @@ GC_ALLOCATIONS = 50_000
 time under load, and every look at all that lives takes milliseconds."""
 
 START_AGAIN_S = 60.0
-"""systemd lets the start take so much longer, each time that it is told that the disk still takes no writes."""
+"""systemd lets the start take so much longer, each time that it is told that the queue is being opened, or can't be yet."""
+
+OPENING_S_MAX = 6 * 3600.0
+"""To save a damaged queue takes as long as its card does. SQLite tells no progress: what takes longer than this hangs."""
 
 Attach = Callable[[Runtime, Config], AbstractAsyncContextManager[None]]
 """What is served beside the runtime while a configuration is in force: gateway.control."""
@@ -74,7 +77,8 @@ async def _start(config: Config, notify: Notify, signals: "_Signals") -> Runtime
     told = False
     while True:
         try:
-            return await Runtime.start(config, SystemClock())
+            async with _opening(notify):
+                return await Runtime.start(config, SystemClock())
         except StorageUnwritable as error:
             if not told:
                 _log.critical("the queue can't be opened: %s; devices are refused until it can", error)
@@ -84,6 +88,26 @@ async def _start(config: Config, notify: Notify, signals: "_Signals") -> Runtime
             async with asyncio.timeout(STATUS_INTERVAL_S):
                 if await signals.next() != signal.SIGHUP:
                     return None
+
+
+@asynccontextmanager
+async def _opening(notify: Notify) -> AsyncIterator[None]:
+    """Keeps systemd from ending a salvage that takes its time: the next start would begin it anew, and end like this one."""
+
+    async def tell() -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(OPENING_S_MAX):
+                while True:
+                    notify(
+                        f"EXTEND_TIMEOUT_USEC={START_AGAIN_S * 1e6:.0f}", "STATUS=the queue is being opened"
+                    )
+                    await asyncio.sleep(STATUS_INTERVAL_S)
+
+    task = asyncio.create_task(tell(), name="opening")
+    try:
+        yield
+    finally:
+        task.cancel()
 
 
 async def _serve(path: Path, runtime: Runtime, attach: Attach, notify: Notify, signals: "_Signals") -> int:

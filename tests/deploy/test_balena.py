@@ -47,6 +47,7 @@ async def test_a_gateway_that_runs_is_healthy(tmp_path: Path) -> None:
     fleet.write_text(FLEET)
     environment = {
         "PATH": f"{Path(sys.executable).parent}:{os.defpath}",
+        "PYTHONPATH": str(ROOT),
         "TIDEGATE_CONFIG": str(rendered),
         "TIDEGATE_FLEET_CONFIG": str(fleet),
         "BALENA_DEVICE_UUID": "b0a4d",

@@ -1,0 +1,50 @@
+"""A queue that takes long to open: systemd is told so, and whoever asks is."""
+
+import asyncio
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Run, start
+
+WITHIN_S = 60.0
+
+
+@contextmanager
+def systemd(folder: Path) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified:
+        notified.bind(str(folder / "notify"))
+        notified.setblocking(False)
+        yield notified
+
+
+async def told(notified: socket.socket) -> list[str]:
+    async with asyncio.timeout(WITHIN_S):
+        return (await asyncio.get_running_loop().sock_recv(notified, 4096)).decode().splitlines()
+
+
+@pytest.mark.slow
+async def test_systemd_gives_it_time_and_its_health_is_good(site: Path, tidegate: Run) -> None:
+    """A pipe takes the place of the note that damage was seen: to read it takes as long as nobody writes."""
+    note = site / "data/queue.damaged"
+    os.mkfifo(note)
+    with systemd(site) as notified:
+        gateway = await start(site, "run", NOTIFY_SOCKET=str(site / "notify"))
+        for _ in range(2):
+            assert await told(notified) == [
+                "EXTEND_TIMEOUT_USEC=60000000",
+                "STATUS=the queue is being opened",
+            ]
+        alive = await tidegate("status", "--alive")
+        assert (alive.code, alive.out.startswith("a gateway is opening its queue")) == (0, True)
+        await asyncio.to_thread(note.write_text, "seen in use")
+        while "READY=1" not in await told(notified):
+            pass
+        assert await tidegate("status", "--alive") == (0, "gateway plant-7 runs\n", "")
+        gateway.terminate()
+        await gateway.communicate()
+    assert (await tidegate("status", "--alive")).code == 69
