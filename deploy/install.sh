@@ -1,6 +1,8 @@
 #!/bin/sh
 # Installs tidegate as a systemd service on Raspberry Pi OS and other Debians (bookworm or newer).
 set -eu
+# The gateway's user must be able to enter what is made here, whatever root's umask is; what is private is made so below.
+umask 022
 
 usage() {
     cat <<'USAGE'
