@@ -3,6 +3,7 @@
 import asyncio
 import os
 import socket
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Run, start
+from tests.queue.full_disk import needs_root, small_disk
 
 WITHIN_S = 60.0
 
@@ -48,3 +50,15 @@ async def test_systemd_gives_it_time_and_its_health_is_good(site: Path, tidegate
         gateway.terminate()
         await gateway.communicate()
     assert (await tidegate("status", "--alive")).code == 69
+
+
+@needs_root
+async def test_a_disk_that_only_the_unit_closes_is_told_as_that_too(site: Path) -> None:
+    (site / "data").rmdir()
+    with small_disk(site / "data", 16) as disk, systemd(site) as notified:
+        await asyncio.to_thread(subprocess.run, ["mount", "-o", "remount,ro", disk], check=True)
+        gateway = await start(site, "run", NOTIFY_SOCKET=str(site / "notify"))
+        while "the unit doesn't let it write there (ReadWritePaths=)" not in (await told(notified))[1]:
+            pass
+        gateway.terminate()
+        await gateway.communicate()
