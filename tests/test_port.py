@@ -157,7 +157,7 @@ async def test_what_the_unit_does_not_allow_is_told_with_the_line_that_would(lin
                 "-c",
                 'echo $$ >"$1"; shift; exec "$@"',
                 "-",
-                group / "cgroup.procs",
+                str(group / "cgroup.procs"),
                 sys.executable,
                 "-c",
                 program,

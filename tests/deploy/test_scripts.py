@@ -83,3 +83,34 @@ def test_the_kafka_scripts_say_what_is_missing(script: str, arguments: list[str]
     code, output = run(f"kafka/{script}", *arguments)
     assert code != 0
     assert complaint in output
+
+
+SYSTEMCTL = """#!/bin/sh
+echo "$*" >>"$0.asked"
+case $* in *ActiveState*) echo "$ACTIVE" ;; *SubState*) echo "$SUB" ;; *StatusText*) echo "$STATUS" ;; esac
+"""
+
+
+@pytest.mark.parametrize(
+    ("active", "sub", "status", "code"),
+    [
+        ("active", "running", "0 drivers; 0 records wait; Kafka down", 0),
+        ("activating", "auto-restart", "", 1),
+        ("activating", "start", "devices are refused: the queue has format 2, this tidegate knows 1", 1),
+    ],
+)
+def test_an_upgrade_that_waits_for_somebody_has_not_started(
+    active: str, sub: str, status: str, code: int, tmp_path: Path
+) -> None:
+    """Else `upgrade` would wait too, and never go back."""
+    lines = (ROOT / "deploy/install.sh").read_text().partition("\nstarts() {")[2].partition("\n}\n")[0]
+    systemctl = tmp_path / "systemctl"
+    systemctl.write_text(SYSTEMCTL)
+    systemctl.chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:{os.defpath}", "ACTIVE": active, "SUB": sub, "STATUS": status}
+    done = subprocess.run(
+        ["sh", "-c", f"starts() {{{lines}\n}}\nstarts"], env=environment, check=False, timeout=20
+    )
+    assert done.returncode == code
+    asked = Path(f"{systemctl}.asked").read_text()
+    assert asked.startswith("stop tidegate.service\nstart --no-block tidegate.service\n")
