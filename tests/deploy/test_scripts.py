@@ -70,12 +70,17 @@ def test_the_installer_says_what_is_wrong(arguments: list[str], complaint: str, 
         (
             "acls.sh",
             ["--bootstrap-server", "k:9092", "--principal", "User:a", "t"],
-            "--gateway ID or --fleet is needed",
+            "--gateway ID, --fleet or --auditor is needed",
         ),
         (
             "acls.sh",
             ["--bootstrap-server", "k:9092", "--principal", "User:a", "--fleet", "--gateway", "g", "t"],
-            "--gateway and --fleet exclude each other",
+            "--gateway, --fleet and --auditor exclude each other",
+        ),
+        (
+            "acls.sh",
+            ["--bootstrap-server", "k:9092", "--principal", "User:a", "--auditor", "--fleet", "t"],
+            "--gateway, --fleet and --auditor exclude each other",
         ),
     ],
 )
@@ -83,6 +88,29 @@ def test_the_kafka_scripts_say_what_is_missing(script: str, arguments: list[str]
     code, output = run(f"kafka/{script}", *arguments)
     assert code != 0
     assert complaint in output
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "tool"),
+    [
+        ("topics.sh", [], "kafka-topics.sh"),
+        ("acls.sh", ["--principal", "User:a", "--fleet", "data"], "kafka-acls.sh"),
+        ("acls.sh", ["--principal", "User:a", "--auditor", "data"], "kafka-acls.sh"),
+    ],
+)
+def test_the_topics_may_have_other_names(
+    script: str, arguments: list[str], tool: str, tmp_path: Path
+) -> None:
+    (tmp_path / tool).write_text('#!/bin/sh\necho "$@"\n')
+    (tmp_path / tool).chmod(0o755)
+    names = ["--positions-topic", "p", "--ledger-topic", "l"]
+    path = f"{tmp_path}:{os.defpath}"
+    code, output = run(f"kafka/{script}", "--bootstrap-server", "k:9092", *names, *arguments, path=path)
+    assert code == 0, output
+    assert "--topic p" in output
+    assert "--topic l" in output
+    assert "tidegate-positions" not in output
+    assert "tidegate-ledger" not in output
 
 
 SYSTEMCTL = """#!/bin/sh
