@@ -54,7 +54,7 @@ def test_the_template_loads_and_satisfies_the_schema(tmp_path: Path, types: list
 
 
 def test_no_sample_lets_in_whoever_knows_the_sample(tmp_path: Path) -> None:
-    """It is set up as it is on boards that stay so: a token that hashes to nothing but zeros nobody knows."""
+    """Boards keep what `init` wrote. Nobody knows a token whose hash is nothing but zeros."""
     path = tmp_path / "tidegate.toml"
     path.write_text(template(["http"]))
     [driver] = load(path).drivers.values()
