@@ -1,6 +1,8 @@
 #!/bin/sh
 # Installs tidegate as a systemd service on Raspberry Pi OS and other Debians (bookworm or newer).
 set -eu
+# The gateway's user must be able to enter what is made here, whatever root's umask is; what is private is made so below.
+umask 022
 
 usage() {
     cat <<'USAGE'
@@ -174,17 +176,31 @@ current_release() {
     if [ -L "$program/bin" ]; then dirname "$(readlink -f "$program/bin")"; fi
 }
 
+# `systemctl restart` would wait as long as a gateway does for somebody who mends what keeps it from starting.
+starts() {
+    systemctl stop tidegate.service && systemctl start --no-block tidegate.service || return 1
+    while sleep 1; do
+        case $(systemctl show -P ActiveState tidegate.service)/$(systemctl show -P SubState tidegate.service) in
+            active/*) return 0 ;;
+            failed/* | inactive/* | */auto-restart) return 1 ;;
+        esac
+        case $(systemctl show -P StatusText tidegate.service) in
+            "devices are refused: "*) return 1 ;;
+        esac
+    done
+}
+
 start_or_roll_back() {
     systemd_runs || return 0
     systemctl daemon-reload
     systemctl enable -q tidegate.service
-    if systemctl restart tidegate.service; then return 0; fi
+    if starts; then return 0; fi
     if [ -z "$old" ]; then
         die "tidegate does not start: journalctl -u tidegate"
     fi
     switch_to "$old"
     systemctl daemon-reload
-    systemctl restart tidegate.service || true
+    systemctl restart --no-block tidegate.service || true
     rm -rf "$fresh"
     die "the new version does not start; the old one is back: journalctl -u tidegate"
 }

@@ -29,6 +29,7 @@ BAUD_RATE_TOLERANCE = 0.02
 """A receiver that samples in the middle of ten bits bears about twice that, both ends together."""
 
 DEV = Path("/dev")
+DEVICE_GROUPS = Path("/proc/devices")
 USB = r"usb:([0-9a-fA-F]{4}):([0-9a-fA-F]{4})(?::(.+))?"
 TCGETS2, TCSETS2 = 0x802C542A, 0x402C542B
 TERMIOS2 = struct.Struct("=I36xI")
@@ -259,6 +260,8 @@ def _reason(path: str, error: OSError) -> str:
             return "in use by another program"
         case errno.EACCES:
             return f"no permission; {_permit(path)}"
+        case errno.EPERM:
+            return f"closed to this service; {_admit(path)}"
         case None:
             return "is not a serial port"
         case number:
@@ -282,6 +285,25 @@ def _permit(path: str) -> str:
         f'by a udev rule with GROUP="dialout", MODE="0660", or until it is plugged in again: chgrp dialout {path} && '
         f"chmod 660 {path}"
     )
+
+
+def _admit(path: str) -> str:
+    return (
+        f"its unit needs DeviceAllow=char-{_device_group(path)} rw (systemctl edit tidegate, then restart it), a container this port "
+        "among its devices"
+    )
+
+
+def _device_group(path: str) -> str:
+    """As /proc/devices has it, where systemd looks the name up."""
+    real = Path(path).resolve()
+    try:
+        major = os.major(real.stat().st_rdev)
+    except OSError:
+        return "NAME"
+    characters = DEVICE_GROUPS.read_text().partition("Block devices")[0]
+    names = re.findall(rf"^ *{major} (.+)$", characters, re.MULTILINE)
+    return max(names, key=lambda name: (real.name.startswith(name), len(name)), default="NAME")
 
 
 def _configure(fd: int) -> int:

@@ -52,6 +52,11 @@ class Secret:
         began, as long as it lives. Raises OSError or LookupError."""
         return self._reveal()
 
+    def keep(self) -> None:
+        """As it is now, for a process that may not read it again. Raises OSError, LookupError or UnicodeDecodeError."""
+        secret = self._reveal()
+        self._reveal = lambda: secret
+
     def __repr__(self) -> str:
         return "***"
 

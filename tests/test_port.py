@@ -7,6 +7,7 @@ import pty
 import select
 import struct
 import subprocess
+import sys
 import termios
 import tty
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from gateway.port import WRITE_BYTES_MAX, FoundPort, Port, PortSettings, path_of
 from gateway.testing.conformance import settled
 
 NOBODY = 65534
+DEVICES = Path("/sys/fs/cgroup/devices")
 
 
 class Line:
@@ -139,6 +141,34 @@ async def test_without_permission_the_error_says_what_helps(
         line.open()
     assert str(raised.value).startswith(f"port {line.path}: no permission; {told}")
     assert ("usermod" in str(raised.value)) == (mode == 0o660)
+
+
+@pytest.mark.skipif(not os.access(DEVICES / "devices.allow", os.W_OK), reason="no cgroup of devices here")
+async def test_what_the_unit_does_not_allow_is_told_with_the_line_that_would(line: Line) -> None:
+    group = DEVICES / f"tidegate-{os.getpid()}"
+    group.mkdir()
+    try:
+        (group / "devices.deny").write_text(f"c {os.major(os.stat(line.path).st_rdev)}:* rwm")
+        program = f"from gateway.port import *; Port.open(PortSettings(port={line.path!r}), print, print)"
+        done = await asyncio.to_thread(
+            subprocess.run,
+            [
+                "sh",
+                "-c",
+                'echo $$ >"$1"; shift; exec "$@"',
+                "-",
+                str(group / "cgroup.procs"),
+                sys.executable,
+                "-c",
+                program,
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    finally:
+        group.rmdir()
+    assert f"port {line.path}: closed to this service; its unit needs DeviceAllow=char-pts rw" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,9 @@ def commands() -> list[tuple[str, set[str]]]:
 )
 def test_the_command_exists(command: str, options: set[str]) -> None:
     words = [str(TIDEGATE), *command.split(), "--help"]
-    done = subprocess.run(words, capture_output=True, text=True, check=False, env={"COLUMNS": "200"})
+    done = subprocess.run(
+        words, capture_output=True, text=True, check=False, env=os.environ | {"COLUMNS": "200"}
+    )
     assert done.returncode == 0, done.stderr
     for option in options:
         assert option in done.stdout

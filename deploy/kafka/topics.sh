@@ -8,6 +8,8 @@ usage: topics.sh --bootstrap-server HOST:PORT [options] [TOPIC[:PARTITIONS] ...]
 
 Creates tidegate-positions, tidegate-ledger and the data topics named; PARTITIONS is 6 if left out.
 
+  --positions-topic NAME  as kafka.positions_topic, if that is set
+  --ledger-topic NAME     as kafka.ledger_topic, if that is set
   --command-config FILE   client properties for a secured cluster
   --replication N         copies of each partition (default 3)
   --retention-ms MS       how long data topics keep records (default 7 days)
@@ -23,15 +25,19 @@ die() {
 
 server=
 config=
+positions=tidegate-positions
+ledger=tidegate-ledger
 replication=3
 retention=604800000
 while [ $# -gt 0 ]; do
     case $1 in
-        --bootstrap-server | --command-config | --replication | --retention-ms)
+        --bootstrap-server | --command-config | --replication | --retention-ms | --positions-topic | --ledger-topic)
             [ $# -ge 2 ] && [ -n "$2" ] || die "$1 needs a value"
             case $1 in
                 --bootstrap-server) server=$2 ;;
                 --command-config) config=$2 ;;
+                --positions-topic) positions=$2 ;;
+                --ledger-topic) ledger=$2 ;;
                 --replication) replication=$2 ;;
                 --retention-ms) retention=$2 ;;
             esac
@@ -70,12 +76,12 @@ create() {
 
 # Gateways read this topic back when they connect, so it stays short: small segments, compacted early. The broker's
 # clock stamps the records (LogAppendTime), because gateways learn from it what time it is.
-create tidegate-positions 50 \
+create "$positions" 50 \
     --config cleanup.policy=compact --config message.timestamp.type=LogAppendTime \
-    --config segment.bytes=16777216 --config segment.ms=86400000 --config min.cleanable.dirty.ratio=0.1
+    --config segment.bytes=4194304 --config segment.ms=3600000 --config min.cleanable.dirty.ratio=0.1
 
 # What gateways say about their own records; an audit reads it, so it is kept as long as it can be asked for.
-create tidegate-ledger 10 --config retention.ms=-1 --config segment.bytes=67108864
+create "$ledger" 6 --config retention.ms=-1 --config segment.bytes=67108864
 
 for topic in "$@"; do
     count=${topic#*:}

@@ -27,7 +27,7 @@ EXIT_CODES = """\
 Exit codes: 0 done; 1 something is not as it should be (status --verify, check --kafka, audit, doctor,
 modbus); 2 no such command or option;
 64 to 78 as in sysexits.h: 64 usage, 65 bad data, 66 no such input, 69 no gateway runs, 73 can't write a file or standard output,
-74 the queue can't be used (its disk failed, or another gateway has it), 75 try again later, 77 not permitted,
+74 the queue can't be used (its disk failed, another gateway has it, or it is another user's), 75 try again later, 77 not permitted,
 78 mistakes in the configuration; 130 and 141 as a shell says it: ended by Ctrl-C, or nobody reads on."""
 
 app = typer.Typer(
@@ -58,7 +58,10 @@ def _global(
 
 @app.command("run")
 def _run(config: Configuration = None) -> None:
-    """Run the gateway until SIGTERM; SIGHUP reads the configuration again."""
+    """Run the gateway until SIGTERM; SIGHUP reads the configuration again.
+
+    Under systemd it doesn't end with 74 or 78 for what only an operator can mend, but waits.
+    """
     arguments = ["run", *(["--config", str(config)] if config is not None else [])]
     raise typer.Exit(run.command(arguments))
 

@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from gateway.cli.location import RULE, configuration_path, configured
@@ -14,4 +15,4 @@ def command(arguments: Sequence[str]) -> int:
     parser.add_argument("run")
     parser.add_argument("-c", "--config", type=Path, help=f"Configuration. {RULE}")
     given = parser.parse_args(arguments).config
-    return run(configuration_path(given), configured(given), attached)
+    return run(configuration_path(given), partial(configured, given), attached)

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Annotated, Any
 
 import typer
@@ -14,11 +15,13 @@ from gateway.cli.options import Configuration, Json, reached
 from gateway.cli.queue import lanes
 from gateway.cli.terminal import output, table
 from gateway.config import Config
+from gateway.control.client import Client
 from gateway.control.local import LocalQueue
 from gateway.control.wire import to_json
 from gateway.errors import CommandError
 from gateway.printable import printable
-from gateway.queue import UNREAD, Lost, Story
+from gateway.queue import UNREAD, Lost, Story, in_use
+from gateway.runtime.runtime import QUEUE_FILE
 from gateway.runtime.status import DriverStatus, Status, Verification
 from gateway.sync import LinkState
 
@@ -43,9 +46,19 @@ def status(
     devices: Annotated[
         bool, typer.Option("--devices", help="Every device, not only the latest to fail.")
     ] = False,
+    alive: Annotated[
+        bool,
+        typer.Option(
+            "--alive",
+            help="Only say whether a gateway runs or is starting; opens no queue. Exit code 69 if not.",
+        ),
+    ] = False,
 ) -> None:
     """Show drivers, devices, queue, Kafka link, wear and what a power cut may cost."""
     client = reached(config)
+    if alive:
+        typer.echo(_alive(client))
+        return
     if isinstance(client, Config):
         if verify:
             raise CommandError("no gateway runs; only a running one can be verified", os.EX_UNAVAILABLE)
@@ -59,6 +72,16 @@ def status(
         show(output(), found, verification, every_device=devices)
     if verification is not None and not verification.holds:
         raise typer.Exit(BROKEN)
+
+
+def _alive(client: Client | Config) -> str:
+    if isinstance(client, Client):
+        return f"gateway {client.status().gateway_id} runs"
+    folder = client.gateway.data_dir
+    with suppress(OSError):
+        if in_use(folder / QUEUE_FILE):
+            return "a gateway is opening its queue; after damage that takes its time"
+    raise CommandError(f"no gateway runs with data_dir {folder}", os.EX_UNAVAILABLE)
 
 
 def _verified(verification: Verification | None) -> dict[str, Any]:

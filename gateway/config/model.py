@@ -10,7 +10,7 @@ from gateway.config.drivers import DriverConfig
 from gateway.config.kinds import INVALID, PORT_MAX
 from gateway.config.listeners import clashes
 from gateway.config.report import Place, Report
-from gateway.config.secrets import unreadable
+from gateway.config.secrets import keep, unreadable
 from gateway.config.source import Source
 from gateway.config.tables import TableKind
 from gateway.errors import ConfigError
@@ -99,6 +99,12 @@ def gateway_section(path: Path) -> GatewaySettings | None:
 def unreadable_secrets(config: Config) -> list[tuple[str, str]]:
     """Secrets that can't be read here and now, as (path, why)."""
     return [problem for path, settings in _parts(config) for problem in unreadable(settings, path)]
+
+
+def keep_secrets(config: Config) -> None:
+    """Read them now: the process is about to become a user who may not."""
+    for _, settings in _parts(config):
+        keep(settings)
 
 
 def unusable_certificates(config: Config) -> list[tuple[str, str]]:

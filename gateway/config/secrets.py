@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -125,3 +126,11 @@ def unreadable(settings: Any, path: str) -> Iterator[tuple[str, str]]:
                     yield where, f"the secret from {secret.source} is empty"
             except (LookupError, OSError, UnicodeDecodeError) as error:
                 yield where, str(error)
+
+
+def keep(settings: Any) -> None:
+    """Every secret that can be read here and now; of others it is told where they are needed."""
+    for _, secret in nested("", settings):
+        if isinstance(secret, Secret):
+            with suppress(LookupError, OSError, UnicodeDecodeError):
+                secret.keep()

@@ -15,6 +15,7 @@ from gateway.control.transfer import BadTransfer, Imported, export_frames, impor
 from gateway.control.wire import StoredRecord
 from gateway.errors import CommandError, Refused, StorageError, StorageUnwritable
 from gateway.queue import Buried, Queue
+from gateway.runtime.owner import acting_as, owner_of
 from gateway.runtime.runtime import QUEUE_FILE
 from gateway.sync import Answer, adopt, note_board
 
@@ -35,6 +36,7 @@ class LocalQueue:
             raise CommandError(f"{folder}: no gateway runs here, and there is no queue either", os.EX_NOINPUT)
         self._gateway_id = config.gateway.id
         self._own_topics = config.kafka.own_topics
+        self._owner = owner_of(path)
         self._runner = asyncio.Runner()
         ledger = Shape(config.kafka.ledger_topic, config.gateway.id.encode(), ())
         try:
@@ -89,8 +91,10 @@ class LocalQueue:
         self._run(adopt(self._queue, self._gateway_id, answer))
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        """As the queue's owner; what commands read and write beside it is for the user who called."""
         try:
-            return self._runner.run(work)
+            with acting_as(self._owner):
+                return self._runner.run(work)
         except StorageUnwritable as error:
             raise CommandError(f"{error}; {WAITS}", os.EX_TEMPFAIL) from error
         except (Refused, StorageError) as error:

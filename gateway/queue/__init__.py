@@ -39,6 +39,7 @@ the oldest goes first.
 from gateway.codec import Entry, Shape
 from gateway.queue.census import Count
 from gateway.queue.ledger import statement
+from gateway.queue.lock import in_use, lock_path
 from gateway.queue.origin import Former, Origin, Run, Salvaged
 from gateway.queue.past import Past
 from gateway.queue.queue import Queue
@@ -74,6 +75,8 @@ __all__ = [
     "Story",
     "are_numbers",
     "by_queue",
+    "in_use",
+    "lock_path",
     "numbered",
     "statement",
 ]

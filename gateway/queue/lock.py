@@ -12,6 +12,10 @@ NOTE_BYTES = 128
 OPEN = "open"
 
 
+def lock_path(queue: Path) -> Path:
+    return queue.with_suffix(".lock")
+
+
 class Note(NamedTuple):
     """Which queue it is. `is_open`: its log holds something, until it is closed."""
 
@@ -55,3 +59,15 @@ class FileLock:
 
     def release(self) -> None:
         os.close(self._descriptor)
+
+
+def in_use(queue: Path) -> bool:
+    """Whether a process has its lock, also one that is still opening it. Makes nothing. Raises OSError."""
+    descriptor = os.open(lock_path(queue), os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False

@@ -18,7 +18,7 @@ from gateway.limits import EMIT_RECORDS_MAX, RECORD_BYTES_MAX, RECORD_OVERHEAD_B
 from gateway.queue.arrivals import Arrivals
 from gateway.queue.census import Census, Count
 from gateway.queue.ledger import statement
-from gateway.queue.lock import FileLock, Note
+from gateway.queue.lock import FileLock, Note, lock_path
 from gateway.queue.marks import Marks
 from gateway.queue.origin import Origin, Run
 from gateway.queue.past import Past
@@ -64,7 +64,7 @@ class Queue:
     """See the package's docstring. Made by `open`; used from one event loop."""
 
     def __init__(self, path: Path, settings: QueueSettings, clock: Clock, ledger: Shape) -> None:
-        self._lock = FileLock(path.with_suffix(".lock"))
+        self._lock = FileLock(lock_path(path))
         self._path = path
         self._settings = settings
         self._clock = clock

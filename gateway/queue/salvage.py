@@ -16,12 +16,13 @@ from pathlib import Path
 import apsw
 
 from gateway.codec import Shape
-from gateway.errors import QueueFull, StorageFailing, StorageUnwritable
+from gateway.errors import QueueFull, StorageError, StorageFailing, StorageUnwritable
 from gateway.queue.damaged import NO_DAMAGE, Damaged
 from gateway.queue.ledger import of_queue
 from gateway.queue.lock import Note
 from gateway.queue.log import HEADER_BYTES, has_header
 from gateway.queue.origin import Origin, Salvaged
+from gateway.queue.permission import closed
 from gateway.queue.quarantine import UNFINISHED, Quarantine, damage, size
 from gateway.queue.salvaged import by_queue, carried
 from gateway.queue.schema import IN_WAL_MODE, LANES, sync_directory, unusable
@@ -67,7 +68,12 @@ def _translated(path: Path) -> Iterator[None]:
         raise StorageUnwritable(f"{path}: {error}") from error
     except OSError as error:
         raise unusable(path, error) from error
-    except NO_DAMAGE as error:
+    except (StorageFailing, *NO_DAMAGE) as error:
+        reason = closed(path)
+        if reason is not None:
+            raise StorageError(reason) from error
+        if isinstance(error, StorageFailing):
+            raise
         raise StorageFailing(f"the queue's disk failed: {error}") from error
 
 

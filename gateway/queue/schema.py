@@ -7,6 +7,7 @@ from pathlib import Path
 import apsw
 
 from gateway.errors import StorageError, StorageUnwritable
+from gateway.queue.permission import not_permitted
 
 FORMAT = 1
 LANES = ("main", "ledger")
@@ -99,8 +100,15 @@ def format_of(connection: apsw.Connection) -> int:
 
 
 def unusable(path: Path, error: OSError) -> StorageError:
+    if error.errno == errno.EACCES:
+        return StorageError(not_permitted(Path(error.filename or path)))
     unwritable = error.errno in (errno.EROFS, errno.ENOSPC, errno.EDQUOT)
-    return (StorageUnwritable if unwritable else StorageError)(f"{path}: {error.strerror}")
+    reason = f"{path}: {error.strerror}"
+    if error.errno == errno.EROFS and "NOTIFY_SOCKET" in os.environ:
+        reason += (
+            ", or the unit doesn't let it write there (ReadWritePaths=)"  # ProtectSystem= looks the same
+        )
+    return (StorageUnwritable if unwritable else StorageError)(reason)
 
 
 def make_directory(directory: Path) -> None:

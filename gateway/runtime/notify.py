@@ -17,6 +17,10 @@ class Notify:
         self._sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
         self._sender.setblocking(False)
 
+    @property
+    def is_heard(self) -> bool:
+        return bool(self._address)
+
     def __call__(self, *assignments: str) -> None:
         if not self._address:
             return

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from gateway.clock import SystemClock
-from gateway.config import Config, load
-from gateway.errors import ConfigError, StorageError, StorageFailing, StorageUnwritable
+from gateway.config import Config, LogSettings, keep_secrets, load
+from gateway.errors import CommandError, ConfigError, StorageError, StorageFailing, StorageUnwritable
 from gateway.runtime.logs import configure
 from gateway.runtime.notify import Notify, watchdog_interval_s
-from gateway.runtime.runtime import Runtime
+from gateway.runtime.owner import become, owner_of
+from gateway.runtime.runtime import QUEUE_FILE, Runtime
 
 EXIT_OK = 0
 EXIT_DISK = 74
@@ -35,7 +36,10 @@ GC_ALLOCATIONS = 50_000
 time under load, and every look at all that lives takes milliseconds."""
 
 START_AGAIN_S = 60.0
-"""systemd lets the start take so much longer, each time that it is told that the disk still takes no writes."""
+"""systemd lets the start take so much longer, each time that it is told that the queue is being opened, or can't be yet."""
+
+OPENING_S_MAX = 6 * 3600.0
+"""To save a damaged queue takes as long as its card does. SQLite tells no progress: what takes longer than this hangs."""
 
 Attach = Callable[[Runtime, Config], AbstractAsyncContextManager[None]]
 """What is served beside the runtime while a configuration is in force: gateway.control."""
@@ -43,40 +47,81 @@ Attach = Callable[[Runtime, Config], AbstractAsyncContextManager[None]]
 _log = logging.getLogger(__name__)
 
 
-def run(path: Path, config: Config, attach: Attach) -> int:
-    """Until SIGTERM or SIGINT; SIGHUP reads `path` again. Returns the exit code."""
-    configure(config.log)
+def run(path: Path, read: Callable[[], Config], attach: Attach) -> int:
+    """Until SIGTERM or SIGINT; SIGHUP reads `path` again. Returns the exit code. `read` gives the configuration to begin with;
+    what it raises, ConfigError or CommandError, is raised here unless systemd started us."""
+    configure(LogSettings())
     os.umask(os.umask(NOT_FOR_OTHERS) | NOT_FOR_OTHERS)
-    return asyncio.run(_run(path, config, attach))
+    return asyncio.run(_run(path, read, attach))
 
 
-async def _run(path: Path, config: Config, attach: Attach) -> int:
+async def _run(path: Path, read: Callable[[], Config], attach: Attach) -> int:
     signals = _Signals()
     with closing(Notify()) as notify:
         try:
-            runtime = await _start(config, notify, signals)
+            runtime = await _start(read, notify, signals)
         except (StorageError, StorageFailing) as error:
             _log.critical("the queue can't be opened: %s", error)
             return EXIT_DISK
         return EXIT_OK if runtime is None else await _serve(path, runtime, attach, notify, signals)
 
 
-async def _start(config: Config, notify: Notify, signals: "_Signals") -> Runtime | None:
-    """None if told to end meanwhile. On a disk that takes no writes a process that ends would be started again and again:
-    it waits instead, with no file open, so that the disk can be mended and mounted anew."""
-    told = False
+async def _start(read: Callable[[], Config], notify: Notify, signals: "_Signals") -> Runtime | None:
+    """None if told to end meanwhile. What only an operator can mend is waited for, with no file open, so that a disk can be
+    mounted anew: systemd would start a process that ends again and again, for years, and fill the journal with it. At a
+    terminal only a disk that takes no writes is waited for."""
+    told = None
     while True:
         try:
-            return await Runtime.start(config, SystemClock())
-        except StorageUnwritable as error:
-            if not told:
-                _log.critical("the queue can't be opened: %s; devices are refused until it can", error)
-            told = True
-            notify(f"EXTEND_TIMEOUT_USEC={START_AGAIN_S * 1e6:.0f}", f"STATUS=devices are refused: {error}")
+            config = read()
+            configure(config.log)
+            _become_owner(config)
+            async with _opening(notify):
+                return await Runtime.start(config, SystemClock())
+        except (ConfigError, CommandError, StorageError) as error:
+            if not notify.is_heard and not isinstance(error, StorageUnwritable):
+                raise
+            # The numbers in what is said of a disk change all the time.
+            reason = type(error) if isinstance(error, StorageError) else str(error)
+            if reason != told:
+                what = "queue can't be opened" if isinstance(error, StorageError) else "gateway can't start"
+                _log.critical("the %s: %s; devices are refused until it can", what, error)
+            told = reason
+            [first, *_] = str(error).splitlines()
+            notify(f"EXTEND_TIMEOUT_USEC={START_AGAIN_S * 1e6:.0f}", f"STATUS=devices are refused: {first}")
         with suppress(TimeoutError):
             async with asyncio.timeout(STATUS_INTERVAL_S):
                 if await signals.next() != signal.SIGHUP:
                     return None
+
+
+def _become_owner(config: Config) -> None:
+    """Of the queue, if this is root and it is another user's. Raises StorageError."""
+    owner = owner_of(config.gateway.data_dir / QUEUE_FILE)
+    if owner is not None:
+        keep_secrets(config)
+        become(owner)
+        _log.warning("started by root, runs as user %d, whose %s is", owner.uid, config.gateway.data_dir)
+
+
+@asynccontextmanager
+async def _opening(notify: Notify) -> AsyncIterator[None]:
+    """Keeps systemd from ending a salvage that takes its time: the next start would begin it anew, and end like this one."""
+
+    async def tell() -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(OPENING_S_MAX):
+                while True:
+                    notify(
+                        f"EXTEND_TIMEOUT_USEC={START_AGAIN_S * 1e6:.0f}", "STATUS=the queue is being opened"
+                    )
+                    await asyncio.sleep(STATUS_INTERVAL_S)
+
+    task = asyncio.create_task(tell(), name="opening")
+    try:
+        yield
+    finally:
+        task.cancel()
 
 
 async def _serve(path: Path, runtime: Runtime, attach: Attach, notify: Notify, signals: "_Signals") -> int:

@@ -53,6 +53,15 @@ def test_the_template_loads_and_satisfies_the_schema(tmp_path: Path, types: list
     assert list(violations(schema(), tomllib.loads(path.read_text()))) == []
 
 
+def test_no_sample_lets_in_whoever_knows_the_sample(tmp_path: Path) -> None:
+    """Boards keep what `init` wrote. Nobody knows a token whose hash is nothing but zeros."""
+    path = tmp_path / "tidegate.toml"
+    path.write_text(template(["http"]))
+    [driver] = load(path).drivers.values()
+    assert not driver.settings.anonymous
+    assert {token.sha256 for token in driver.settings.tokens.values()} == {"0" * 64}
+
+
 @pytest.mark.parametrize("types", [[], TYPES], ids=str)
 def test_every_line_shown_in_the_template_is_right_when_taken_into_use(
     tmp_path: Path, types: list[str]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.config import Config, describe, load, template, unreadable_secrets
+from gateway.config import Config, describe, keep_secrets, load, template, unreadable_secrets
 
 TEXT = """
 gateway.id = "plant-7"
@@ -45,6 +45,15 @@ def test_from_a_file_beside_the_configuration_each_time_anew(tmp_path: Path) -> 
         (tmp_path / "password").write_text(f"{password}\n")
         assert revealed(config) == password
     assert unreadable_secrets(config) == []
+
+
+def test_what_the_process_may_not_read_later_is_kept(tmp_path: Path) -> None:
+    config = configured(tmp_path, '{ file = "password" }')
+    keep_secrets(config)
+    (tmp_path / "password").write_text("one")
+    keep_secrets(config)
+    (tmp_path / "password").unlink()
+    assert revealed(config) == "one"
 
 
 def test_from_systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,6 +47,7 @@ async def test_a_gateway_that_runs_is_healthy(tmp_path: Path) -> None:
     fleet.write_text(FLEET)
     environment = {
         "PATH": f"{Path(sys.executable).parent}:{os.defpath}",
+        "PYTHONPATH": str(ROOT),
         "TIDEGATE_CONFIG": str(rendered),
         "TIDEGATE_FLEET_CONFIG": str(fleet),
         "BALENA_DEVICE_UUID": "b0a4d",
@@ -69,3 +70,13 @@ async def healthy(environment: dict[str, str]) -> bool:
     path = Path(environment["PATH"].partition(":")[0], program)
     process = await asyncio.create_subprocess_exec(path, *arguments, env=environment, cwd="/")
     return await process.wait() == 0
+
+
+def test_the_image_can_be_built_with_each_lock_and_always_has_the_same_user() -> None:
+    text = (BALENA / "Dockerfile").read_text()
+    default = re.search(r"^ARG LOCK=(.*)$", text, re.MULTILINE)
+    assert default is not None
+    named = set(re.findall(r"requirements[a-z-]*\.lock", text + (BALENA / "docker-compose.yml").read_text()))
+    assert default[1] in named
+    assert named == {path.name for path in ROOT.glob("requirements*.lock")}
+    assert re.search(r"useradd .*--uid [0-9]+ ", text)

@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
@@ -47,8 +48,11 @@ def root() -> Iterator[Path]:
 
 
 def install(root: Path, action: str, *more: str) -> None:
+    """With the umask of a root who keeps everything to himself."""
     script = unit.ROOT / "deploy" / "install.sh"
-    subprocess.run(["sh", str(script), action, "--root", str(root), *more], check=True, timeout=200)
+    subprocess.run(
+        ["sh", str(script), action, "--root", str(root), *more], check=True, timeout=200, umask=0o077
+    )
 
 
 def test_the_wheel_runs_as_the_unit_says(root: Path, tmp_path: Path) -> None:
@@ -59,6 +63,12 @@ def test_the_wheel_runs_as_the_unit_says(root: Path, tmp_path: Path) -> None:
     [wheel] = tmp_path.glob("*.whl")
     install(root, "install", "--wheel", str(wheel))
     assert "tidegate.toml" in os.listdir(root / "etc/tidegate")
+    for private, mode in {
+        "etc/tidegate": 0o750,
+        "etc/tidegate/credentials": 0o700,
+        "var/lib/tidegate": 0o750,
+    }.items():
+        assert stat.S_IMODE((root / private).stat().st_mode) == mode
     [port] = free_ports(1)
     data = root / "var/lib/tidegate"
     config = root / "etc/tidegate/tidegate.toml"

@@ -11,8 +11,11 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka.admin import ConfigResource, ResourceType
 
+from gateway.audit import audit
+from gateway.errors import SinkUnavailable
 from gateway.settings import Secret
 from gateway.sync.kafka.probe import probe
+from gateway.sync.kafka.topics import own_topics
 from gateway.sync.settings import KafkaSettings, SaslSettings
 from gateway.testing.kafka import KafkaBroker, kafka_jars
 from tests.deploy.unit import ROOT
@@ -37,13 +40,14 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaBroker]:
     with KafkaBroker(
         directory,
         listeners=("sasl_plaintext",),
-        users={"plant-7": "secret", "admin": "secret"},
+        users={"plant-7": "secret", "auditor": "secret", "admin": "secret"},
         authorize=True,
         settings={"super.users": "User:ANONYMOUS;User:admin"},
     ) as broker:
         path = with_tools(directory)
         run("topics.sh", broker, path, "--replication", "1", "telemetry:3", "alarms")
         run("acls.sh", broker, path, "--principal", "User:plant-7", "--gateway", "plant-7", "telemetry")
+        run("acls.sh", broker, path, "--principal", "User:auditor", "--auditor", "telemetry")
         yield broker
 
 
@@ -111,15 +115,13 @@ def config(broker: KafkaBroker, topic: str) -> dict[str, str]:
     return {name: entry.value for name, entry in entries.items()}
 
 
-def test_the_positions_topic_is_as_gateways_need_it(broker: KafkaBroker) -> None:
+def test_the_script_makes_the_gateways_own_topics_as_they_do_themselves(broker: KafkaBroker) -> None:
     topics = broker.admin.list_topics(timeout=10).topics
-    assert len(topics["tidegate-positions"].partitions) == 50
-    settings = config(broker, "tidegate-positions")
-    assert settings["cleanup.policy"] == "compact"
-    assert settings["message.timestamp.type"] == "LogAppendTime"
+    for wanted in own_topics(KafkaSettings(bootstrap_servers=[broker.bootstrap])):
+        assert len(topics[wanted.name].partitions) == wanted.partitions
+        assert wanted.config.items() <= config(broker, wanted.name).items()
     assert len(topics["telemetry"].partitions) == 3
     assert len(topics["alarms"].partitions) == 6
-    assert config(broker, "tidegate-ledger")["retention.ms"] == "-1"
 
 
 def test_a_gateway_may_deliver(broker: KafkaBroker) -> None:
@@ -138,17 +140,31 @@ def test_and_nothing_else(broker: KafkaBroker, transactional_id: str, topic: str
         deliver(broker, transactional_id, topic)
 
 
+def login(broker: KafkaBroker, user: str) -> KafkaSettings:
+    secret = Secret(lambda: "secret", "test")
+    return KafkaSettings(
+        bootstrap_servers=[broker.address("sasl_plaintext")],
+        sasl=SaslSettings(mechanism="PLAIN", user=user, password=secret),
+    )
+
+
+async def test_an_auditor_may_read_all_that_an_audit_needs(broker: KafkaBroker) -> None:
+    """And a gateway may not: of the ledger it writes nothing is for it to read."""
+    topics = ("telemetry", "tidegate-positions", "tidegate-ledger")
+    await asyncio.to_thread(deliver, broker, "tidegate.plant-7", *topics)
+    report = await audit(login(broker, "auditor"), ["telemetry"])
+    assert [problem for problem in report.problems if problem.startswith("topic ")] == []
+    with pytest.raises(SinkUnavailable, match=r"(?i)authoriz"):
+        await audit(login(broker, "plant-7"), ["telemetry"])
+
+
 async def test_the_commands_that_check_prints_put_right_what_is_lacking(
     broker: KafkaBroker, tmp_path: Path
 ) -> None:
     """As they are, in a folder with an administrator's properties: the right to see a topic, then the topic."""
     (tmp_path / "admin.properties").write_text(ADMIN)
     path = await asyncio.to_thread(with_tools, tmp_path)
-    secret = Secret(lambda: "secret", "test")
-    settings = KafkaSettings(
-        bootstrap_servers=[broker.address("sasl_plaintext")],
-        sasl=SaslSettings(mechanism="PLAIN", user="plant-7", password=secret),
-    )
+    settings = login(broker, "plant-7")
     for lacking in ("topic new: not authorised", "topic new is missing: its records would wait"):
         found = [one async for one in probe(settings, "plant-7", ["new"]) if not one.good]
         assert [one.text for one in found] == [lacking]

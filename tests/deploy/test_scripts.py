@@ -70,12 +70,17 @@ def test_the_installer_says_what_is_wrong(arguments: list[str], complaint: str, 
         (
             "acls.sh",
             ["--bootstrap-server", "k:9092", "--principal", "User:a", "t"],
-            "--gateway ID or --fleet is needed",
+            "--gateway ID, --fleet or --auditor is needed",
         ),
         (
             "acls.sh",
             ["--bootstrap-server", "k:9092", "--principal", "User:a", "--fleet", "--gateway", "g", "t"],
-            "--gateway and --fleet exclude each other",
+            "--gateway, --fleet and --auditor exclude each other",
+        ),
+        (
+            "acls.sh",
+            ["--bootstrap-server", "k:9092", "--principal", "User:a", "--auditor", "--fleet", "t"],
+            "--gateway, --fleet and --auditor exclude each other",
         ),
     ],
 )
@@ -83,3 +88,57 @@ def test_the_kafka_scripts_say_what_is_missing(script: str, arguments: list[str]
     code, output = run(f"kafka/{script}", *arguments)
     assert code != 0
     assert complaint in output
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "tool"),
+    [
+        ("topics.sh", [], "kafka-topics.sh"),
+        ("acls.sh", ["--principal", "User:a", "--fleet", "data"], "kafka-acls.sh"),
+        ("acls.sh", ["--principal", "User:a", "--auditor", "data"], "kafka-acls.sh"),
+    ],
+)
+def test_the_topics_may_have_other_names(
+    script: str, arguments: list[str], tool: str, tmp_path: Path
+) -> None:
+    (tmp_path / tool).write_text('#!/bin/sh\necho "$@"\n')
+    (tmp_path / tool).chmod(0o755)
+    names = ["--positions-topic", "p", "--ledger-topic", "l"]
+    path = f"{tmp_path}:{os.defpath}"
+    code, output = run(f"kafka/{script}", "--bootstrap-server", "k:9092", *names, *arguments, path=path)
+    assert code == 0, output
+    assert "--topic p" in output
+    assert "--topic l" in output
+    assert "tidegate-positions" not in output
+    assert "tidegate-ledger" not in output
+
+
+SYSTEMCTL = """#!/bin/sh
+echo "$*" >>"$0.asked"
+case $* in *ActiveState*) echo "$ACTIVE" ;; *SubState*) echo "$SUB" ;; *StatusText*) echo "$STATUS" ;; esac
+"""
+
+
+@pytest.mark.parametrize(
+    ("active", "sub", "status", "code"),
+    [
+        ("active", "running", "0 drivers; 0 records wait; Kafka down", 0),
+        ("activating", "auto-restart", "", 1),
+        ("activating", "start", "devices are refused: the queue has format 2, this tidegate knows 1", 1),
+    ],
+)
+def test_an_upgrade_that_waits_for_somebody_has_not_started(
+    active: str, sub: str, status: str, code: int, tmp_path: Path
+) -> None:
+    """Else `upgrade` would wait too, and never go back."""
+    lines = (ROOT / "deploy/install.sh").read_text().partition("\nstarts() {")[2].partition("\n}\n")[0]
+    systemctl = tmp_path / "systemctl"
+    systemctl.write_text(SYSTEMCTL)
+    systemctl.chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:{os.defpath}", "ACTIVE": active, "SUB": sub, "STATUS": status}
+    done = subprocess.run(
+        ["sh", "-c", f"starts() {{{lines}\n}}\nstarts"], env=environment, check=False, timeout=20
+    )
+    assert done.returncode == code
+    asked = Path(f"{systemctl}.asked").read_text()
+    assert asked.startswith("stop tidegate.service\nstart --no-block tidegate.service\n")

@@ -49,7 +49,13 @@ def test_commands_in_a_shell_look_for_secrets_where_the_unit_does() -> None:
 def test_serial_ports_are_open_to_it() -> None:
     settings = unit.settings()
     assert settings["SupplementaryGroups"] == ["dialout"]
-    assert {"char-ttyUSB rw", "char-ttyACM rw", "char-ttyAMA rw", "char-ttyS rw"} == set(
-        settings["DeviceAllow"]
-    )
+    names = ("ttyUSB", "ttyACM", "ttyAMA", "ttyS", "ttySC", "ttyMAX", "ttyXRUSB")
+    assert settings["DeviceAllow"] == [f"char-{name} rw" for name in names]
     assert "PrivateDevices" not in settings
+
+
+def test_modules_that_name_ports_are_there_before_the_names_are_looked_up() -> None:
+    settings = unit.settings()
+    wanted = set(settings["Wants"][0].split())
+    assert {f"modprobe@{name}.service" for name in ("usbserial", "cdc_acm", "sc16is7xx", "max310x")} == wanted
+    assert wanted <= set(" ".join(settings["After"]).split())
