@@ -45,7 +45,7 @@ check: setup
 	$(BIN)/ruff check -q
 	$(BIN)/mypy
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/lint-imports --no-logo
-	MODEL_EXAMPLES=$${MODEL_EXAMPLES:-5} $(BIN)/pytest -q -n 2 -m "not kafka and not slow"
+	MODEL_EXAMPLES=$${MODEL_EXAMPLES:-5} $(BIN)/pytest -q -n 3 -m "not kafka and not slow"
 
 fix: setup
 	$(BIN)/ruff check -q --fix
