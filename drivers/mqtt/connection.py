@@ -45,7 +45,7 @@ class Connection(asyncio.Protocol):
         self._subscriber: Subscriber | None = None
         self._expiry_s = 0.0
         self._unfinished: set[int] = set()
-        self._before: set[int] = set()
+        self._disowned: set[int] = set()
         self._batches: deque[Batch] = deque()
         self._waiting_bytes = 0
         self._ending = False
@@ -262,8 +262,7 @@ class Connection(asyncio.Protocol):
             self._refuse(connect, client_id, Reason.SERVER_UNAVAILABLE, str(refused))
             return
         present = door.sessions.present(client_id, door.subscribers.has_session(client_id))
-        if not present:  # the client may have forgotten them, too: without DUP they mean new messages
-            self._before = self._unfinished.copy()
+        self._disowned = door.sessions.disowned(client_id, present)
         if version == V5:
             properties |= door.offered(int(self._expiry_s))
         if self._ending:
@@ -385,11 +384,11 @@ class Connection(asyncio.Protocol):
         if channel is None:
             return self._forbid(message, batch)
         if qos == 2:
-            if number in self._unfinished and (dup or number not in self._before):
-                self._before.discard(number)
+            if number in self._unfinished and (dup or number not in self._disowned):
+                self._disowned.discard(number)
                 batch.acks += mqtt.encode_ack(Packet.PUBREC, number)
                 return batch
-            if len(self._unfinished) - len(self._before) >= self._door.config.qos2_in_flight_max:
+            if len(self._unfinished) - len(self._disowned) >= self._door.config.qos2_in_flight_max:
                 raise Malformed(
                     f"more than {self._door.config.qos2_in_flight_max} unfinished QoS 2 messages",
                     Reason.RECEIVE_MAXIMUM_EXCEEDED,
@@ -401,7 +400,7 @@ class Connection(asyncio.Protocol):
                 if self._ending:
                     return batch
             self._unfinished.add(number)
-            self._before.discard(number)
+            self._disowned.discard(number)
             batch.remember.append(self._door.sessions.mark(self.client_id, number, self._expiry_s))
             batch.acks += mqtt.encode_ack(Packet.PUBREC, number)
             batch.promised += 1
@@ -439,7 +438,7 @@ class Connection(asyncio.Protocol):
             known = number in self._unfinished
             if known:
                 self._unfinished.discard(number)
-                self._before.discard(number)
+                self._disowned.discard(number)
                 batch.forget.append(self._door.sessions.mark_key(self.client_id, number))
             unknown = Reason.PACKET_ID_NOT_FOUND if self._version == V5 else None
             batch.acks += mqtt.encode_ack(Packet.PUBCOMP, number, None if known else unknown)

@@ -34,6 +34,7 @@ class Sessions:
         self._subscribers = f"mqtt/{driver}/subscribers"
         self._lifetime_s = int(lifetime_s)
         self._unfinished: dict[str, set[int]] = {}
+        self._disowned: dict[str, set[int]] = {}
         self._under_way: dict[str, dict[asyncio.Future[None], list[int]]] = {}
         self._ends: dict[str, float] = {}
         self._users: dict[str, str] = {}
@@ -62,6 +63,14 @@ class Sessions:
         self._ends.pop(client_id, None)
         self._users[client_id] = user
         return self._unfinished.setdefault(client_id, set())
+
+    def disowned(self, client_id: str, present: bool) -> set[int]:
+        """Of those the ones that the client may have forgotten, because a CONNACK denied its session: until they are used
+        again, over later connections too, they mean new messages without DUP. To be changed."""
+        numbers = self._disowned.setdefault(client_id, set())
+        if not present:
+            numbers |= self._unfinished[client_id]
+        return numbers
 
     def changing(
         self, client_id: str, marks: Iterable[Mark | MarkKey], stored: "asyncio.Future[None]"
@@ -104,7 +113,7 @@ class Sessions:
 
     def _cleared(self, client_id: str, gone: "asyncio.Future[None]") -> None:
         if not gone.cancelled() and gone.exception() is None:
-            self._unfinished.pop(client_id, None)
+            self._forget(client_id)
             self._had_subscriptions.discard(client_id)
 
     def subscribed(self, client_id: str) -> None:
@@ -131,15 +140,19 @@ class Sessions:
         self._ends.pop(client_id, None)
         known = self._unfinished.get(client_id) or client_id in self._under_way
         if not known and client_id not in self._had_subscriptions:
-            self._unfinished.pop(client_id, None)
+            self._forget(client_id)
             self._users.pop(client_id, None)
             return
         self._ends[client_id] = ends_at
         if len(self._ends) > MARKS_PER_SCOPE_MAX:
             oldest = next(iter(self._ends))
             del self._ends[oldest]
-            self._unfinished.pop(oldest, None)
+            self._forget(oldest)
             self._users.pop(oldest, None)
+
+    def _forget(self, client_id: str) -> None:
+        self._unfinished.pop(client_id, None)
+        self._disowned.pop(client_id, None)
 
     def ended(self, client_id: str, now: float) -> bool:
         """Whether a client that comes back does so too late for its session."""

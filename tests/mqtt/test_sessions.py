@@ -127,6 +127,34 @@ async def test_after_a_restart_took_the_subscriptions_a_packet_id_may_mean_a_new
         assert await one.bodies() == [b"1", b"2", b"new", b"newer"]
 
 
+@pytest.mark.parametrize("version", [V311, V5])
+async def test_a_packet_id_that_a_client_forgot_means_a_new_message_on_a_later_connection_too(
+    version: int, tmp_path: Path
+) -> None:
+    """It subscribed anew before its link broke: Session Present is 1 then, and says nothing of the time before."""
+    v5 = version == V5
+    lasting: dict[str, Any] = {"clean": False, "version": version, "properties": LASTING}
+    subscription = mqtt.packet(0x82, b"\0\1" + b"\0" * v5 + mqtt.text("x") + b"\0")
+    async with gateway(tmp_path) as one:
+        client = await Client.open(one.port, connect("press", **lasting))
+        await client.packet()
+        await client.send(subscription, publish("a", b"old", 2, 7, v5=v5))
+        await client.packet()
+        await client.expect(ack(Packet.PUBREC, 7))
+        await one.kill_and_restart()
+        for present in (ENDED, b"\1"):
+            client = await Client.open(one.port, connect("press", **lasting))
+            assert (await client.packet())[2:3] == present
+            await client.send(subscription)
+            await client.packet()
+            client.cut()
+        client = await Client.open(one.port, connect("press", **lasting))
+        await client.packet()
+        await client.send(publish("a", b"new", 2, 7, v5=v5), publish("a", b"new", 2, 7, dup=True, v5=v5))
+        await client.expect(ack(Packet.PUBREC, 7), ack(Packet.PUBREC, 7))
+        assert await one.bodies() == [b"old", b"new"]
+
+
 async def test_a_session_that_goes_on_has_its_subscriptions(tmp_path: Path) -> None:
     async with gateway(tmp_path) as one:
         client = await Client.open(one.port, connect("dashboard", version=V5, properties=LASTING))
