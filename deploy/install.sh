@@ -179,10 +179,16 @@ current_release() {
 # `systemctl restart` would wait as long as a gateway does for somebody who mends what keeps it from starting.
 starts() {
     systemctl stop tidegate.service && systemctl start --no-block tidegate.service || return 1
+    queued=0
     while sleep 1; do
         case $(systemctl show -P ActiveState tidegate.service)/$(systemctl show -P SubState tidegate.service) in
             active/*) return 0 ;;
-            failed/* | inactive/* | */auto-restart) return 1 ;;
+            failed/* | */auto-restart) return 1 ;;
+            inactive/*) # its turn comes after that of other units, and its status is still that of before
+                queued=$((queued + 1))
+                [ "$queued" -lt 90 ] || return 1
+                continue
+                ;;
         esac
         case $(systemctl show -P StatusText tidegate.service) in
             "devices are refused: "*) return 1 ;;

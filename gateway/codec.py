@@ -59,16 +59,16 @@ def encode(entries: Sequence[Entry]) -> bytes:
     return bytes((VERSION,)) + zlib.crc32(body).to_bytes(4, "big") + body
 
 
-def decode(data: object, inflated_bytes_max: int | None = None) -> list[Entry]:
-    """Raises DecodeError, also for what are no bytes: a flipped bit makes anything of a column. A limit is for what others
-    made; the queue's own segments are as large as their headers make them."""
+def decode(data: object, room: memoryview | None = None) -> list[Entry]:
+    """Raises DecodeError, also for what are no bytes: a flipped bit makes anything of a column. What others made is inflated
+    into a `room` and no larger; the queue's own segments are as large as their headers make them."""
     if not isinstance(data, bytes) or len(data) < 5 or data[0] != VERSION:
         raise DecodeError(f"not a segment of version {VERSION}")
     body = memoryview(data)[5:]
     if zlib.crc32(body) != int.from_bytes(data[1:5], "big"):
         raise DecodeError("checksum of a segment does not match")
     try:
-        packed = zstd.decompress(body) if inflated_bytes_max is None else _bounded(body, inflated_bytes_max)
+        packed = zstd.decompress(body) if room is None else room[: zstd.decompress_into(body, room)]
         rows, which, times, values = msgpack.unpackb(packed, use_list=False)
         shapes = [_shape(*row) for row in rows]
         # A negative index would name a shape from the end, and a time may be what can't be added.
@@ -80,17 +80,9 @@ def decode(data: object, inflated_bytes_max: int | None = None) -> list[Entry]:
             time_ms += step
             entries.append(Entry(shapes[index], time_ms, value))
     except (DecompressionError, msgpack.UnpackException, ValueError, TypeError, IndexError) as error:
-        larger = (
-            "" if inflated_bytes_max is None else f", or inflates to more than {inflated_bytes_max} bytes"
-        )
+        larger = "" if room is None else f", or inflates to more than {len(room)} bytes"
         raise DecodeError(f"a segment with a good checksum is none{larger}: {error}") from error
     return entries
-
-
-def _bounded(body: memoryview, bytes_max: int) -> memoryview:
-    """Raises DecompressionError."""
-    room = bytearray(bytes_max)
-    return memoryview(room)[: zstd.decompress_into(body, room)]
 
 
 def _shape(topic: object, key: object, headers: object) -> Shape:

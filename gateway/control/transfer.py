@@ -7,6 +7,7 @@ An import is named by its file (a hash of what it holds) and goes by parts, each
 how many of the file's records are in: an interrupted import goes on where it stopped, and a file is imported once.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence, Set
 from typing import NamedTuple
 
@@ -107,12 +108,12 @@ def read_origin(content: Sequence[object]) -> Origin:
     return Origin(*map(str, content))
 
 
-def read_segment(content: Sequence[object], inflated_bytes_max: int | None = None) -> Segment:
+def read_segment(content: Sequence[object], room: memoryview | None = None) -> Segment:
     """Raises BadTransfer."""
     match content:
         case [str() as lane, int() as first, str() as run, bytes() as body]:
             try:
-                entries = decode(body, inflated_bytes_max)
+                entries = decode(body, room)
             except DecodeError as error:
                 raise BadTransfer(str(error)) from error
             return Segment.of(lane, first, run, entries)
@@ -140,11 +141,12 @@ async def import_part(
     frames = read_frames([transfer])
     origin = read_origin(next(frames, []))
     incoming: list[StoredRecord] = []
-    room = PART_INFLATED_BYTES_MAX
+    room = memoryview(bytearray(PART_INFLATED_BYTES_MAX))
     for content in frames:
         segment = read_segment(content, room)
-        room = max(0, room - sum(map(size, segment.entries)))
+        room = room[sum(map(size, segment.entries)) :]
         incoming += records(segment)
+        await asyncio.sleep(0)
     for record in incoming:
         _check(record, reserved)
     key = file.encode()

@@ -115,7 +115,12 @@ def test_the_topics_may_have_other_names(
 
 SYSTEMCTL = """#!/bin/sh
 echo "$*" >>"$0.asked"
-case $* in *ActiveState*) echo "$ACTIVE" ;; *SubState*) echo "$SUB" ;; *StatusText*) echo "$STATUS" ;; esac
+queued() { [ "$(grep -c "$1" "$0.asked")" -le 2 ]; }
+case $* in
+*ActiveState*) if queued ActiveState; then echo inactive; else echo "$ACTIVE"; fi ;;
+*SubState*) if queued SubState; then echo dead; else echo "$SUB"; fi ;;
+*StatusText*) if queued ActiveState; then echo "devices are refused: before"; else echo "$STATUS"; fi ;;
+esac
 """
 
 
