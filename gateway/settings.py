@@ -40,12 +40,30 @@ class Address(NamedTuple):
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
+class Form(NamedTuple):
+    """`pattern` must match the whole string; `words` are what people read instead of it."""
+
+    pattern: str
+    words: str
+
+    def fits(self, text: str) -> bool:
+        return re.fullmatch(self.pattern, text) is not None
+
+
+TOPIC = Form(
+    r"[A-Za-z0-9._-]{1,249}",
+    "the name of a Kafka topic: up to 249 letters, digits, dots, underscores and hyphens",
+)
+NAME = Form(r"[A-Za-z0-9._-]{1,64}", "a name of up to 64 letters, digits, dots, underscores and hyphens")
+
+
 class Secret:
     """A secret that prints as ***; written as a table: {env = "NAME"}, {file = "path"} or {credential = "name"}."""
 
-    def __init__(self, reveal: Callable[[], str], source: str) -> None:
+    def __init__(self, reveal: Callable[[], str], source: str, form: Form | None = None) -> None:
         self._reveal = reveal
         self.source = source
+        self.form = form
 
     def reveal(self) -> str:
         """The secret, read now: a file that was replaced is seen. A variable and a credential stay as they were when the process
@@ -67,23 +85,6 @@ class Secret:
         return hash(self.source)
 
 
-class Form(NamedTuple):
-    """`pattern` must match the whole string; `words` are what people read instead of it."""
-
-    pattern: str
-    words: str
-
-    def fits(self, text: str) -> bool:
-        return re.fullmatch(self.pattern, text) is not None
-
-
-TOPIC = Form(
-    r"[A-Za-z0-9._-]{1,249}",
-    "the name of a Kafka topic: up to 249 letters, digits, dots, underscores and hyphens",
-)
-NAME = Form(r"[A-Za-z0-9._-]{1,64}", "a name of up to 64 letters, digits, dots, underscores and hyphens")
-
-
 def setting(
     default: Any = dataclasses.MISSING,
     *,
@@ -96,7 +97,7 @@ def setting(
     transport: Literal["TCP", "UDP"] = "TCP",
     dual_stack: bool = True,
 ) -> Any:
-    """A field of a settings dataclass. `form` is of a string, or of each in an array; `example` is TOML text; `transport` is of an address
+    """A field of a settings dataclass. `form` is of a string, also a secret one, or of each in an array; `example` is TOML text; `transport` is of an address
     to listen on, and `dual_stack` whether `[::]` takes IPv4 too."""
     metadata = {
         "doc": doc,

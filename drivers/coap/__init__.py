@@ -13,6 +13,7 @@ from gateway.settings import Address, Duration, Form, Secret, Size, setting
 
 RESOURCES_MAX = 1000
 HEX = Form("([0-9a-fA-F]{2})*", "hexadecimal digits, two of each byte")
+SECRET_BYTES_MIN = 16
 ID_BYTES_MAX = 7
 """With AES-CCM-16-64-128 (RFC 8613, 3.3)."""
 
@@ -22,7 +23,12 @@ OSCORE_LIBRARIES = ("cbor2", "cryptography", "filelock")
 @dataclass(frozen=True, kw_only=True)
 class Oscore:
     secret: Secret = setting(
-        doc="Master secret, hexadecimal, at least 16 bytes.", example='{ env = "PRESS_SECRET" }'
+        doc=f"Master secret, hexadecimal, at least {SECRET_BYTES_MIN} bytes.",
+        form=Form(
+            rf"\s*([0-9a-fA-F]{{2}}\s*){{{SECRET_BYTES_MIN},}}",
+            f"hexadecimal digits, two of each of at least {SECRET_BYTES_MIN} bytes",
+        ),
+        example='{ env = "PRESS_SECRET" }',
     )
     salt: str = setting("", doc="Master salt, hexadecimal.", form=HEX)
     sender_id: str = setting(doc="Id that the gateway sends with, hexadecimal.", form=HEX, example='"01"')

@@ -37,7 +37,7 @@ from aiocoap.oscore import (
     verify_start,
 )
 
-from drivers.coap import Oscore, protocol
+from drivers.coap import SECRET_BYTES_MIN, Oscore, protocol
 from drivers.coap.protocol import Problem
 from gateway.clock import Clock
 from gateway.driver import Emit, Mark
@@ -48,7 +48,6 @@ SHORT_RESERVED = 40
 """Each start spends as many: ten seconds of the clock, where there are four numbers a second."""
 
 RETRY_S = 10
-SECRET_BYTES_MIN = 16
 GROUP_FLAG = 0x20
 WINDOW_BITS = 64
 MARK_LIFETIME_S = 3650 * 86400

@@ -11,7 +11,7 @@ from typing import Any
 from gateway.config.kinds import INVALID, PathKind, sort_of
 from gateway.config.nested import nested
 from gateway.config.report import Place, did_you_mean
-from gateway.settings import Secret
+from gateway.settings import Form, Secret
 
 INSTALLED, INSTALLED_PREFIX = Path("/etc/tidegate/credentials"), "tidegate_"
 """What deploy/systemd/tidegate.service loads, and how systemd names it then. A shell gets nothing from systemd."""
@@ -53,6 +53,7 @@ def _from_credential(name: str) -> str:
 
 @dataclass(frozen=True)
 class SecretKind:
+    form: Form | None = None
     words: str = f"a secret: {_SHAPES}"
 
     def read(self, value: object, place: Place) -> Any:
@@ -97,7 +98,7 @@ class SecretKind:
                     )
                     return INVALID
                 reveal = partial(_from_credential, where)
-        return Secret(reveal, f"{way}:{where}")
+        return Secret(reveal, f"{way}:{where}", self.form)
 
     def plain(self, value: Any) -> Any:
         return repr(value)
@@ -118,12 +119,15 @@ class SecretKind:
 
 
 def unreadable(settings: Any, path: str) -> Iterator[tuple[str, str]]:
-    """Secrets that can't be read here and now, as (path, why)."""
+    """Secrets that can't be read here and now, or are not what they should be, as (path, why)."""
     for where, secret in nested(path, settings):
         if isinstance(secret, Secret):
             try:
-                if not secret.reveal():
+                text = secret.reveal()
+                if not text:
                     yield where, f"the secret from {secret.source} is empty"
+                elif secret.form is not None and not secret.form.fits(text):
+                    yield where, f"the secret from {secret.source} must be {secret.form.words}"
             except (LookupError, OSError, UnicodeDecodeError) as error:
                 yield where, str(error)
 

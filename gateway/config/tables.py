@@ -222,7 +222,7 @@ def kind_of(annotation: Any, metadata: Mapping[str, Any]) -> Kind:
         Output: PathKind(written=True),
         NameOrPath: NameOrPathKind(),
         Address: AddressKind(bounds),
-        Secret: SecretKind(),
+        Secret: SecretKind(metadata["form"]),
         Duration: QuantityKind(DURATION, False, bounds),
         Size: QuantityKind(SIZE, True, bounds),
         Rate: QuantityKind(RATE, True, bounds),

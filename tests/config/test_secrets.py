@@ -56,6 +56,23 @@ def test_what_the_process_may_not_read_later_is_kept(tmp_path: Path) -> None:
     assert revealed(config) == "one"
 
 
+@pytest.mark.parametrize("secret", ["0102", "press", "01" * 15, "0" * 33])
+def test_one_that_is_not_what_it_should_be_is_told_without_showing_it(secret: str, tmp_path: Path) -> None:
+    oscore = '{ secret = { file = "secret" }, sender_id = "01", recipient_id = "02", channels = ["a"] }'
+    context = f'[drivers.field]\ntype = "coap"\nlisten = "127.0.0.1:5683"\noscore.pump = {oscore}\n'
+    path = tmp_path / "tidegate.toml"
+    path.write_text(TEXT % '{ env = "HOME" }' + context)
+    config = load(path)
+    (tmp_path / "secret").write_text(secret)
+    [(where, why)] = unreadable_secrets(config)
+    assert where == "drivers.field.oscore.pump.secret"
+    assert why == (
+        f"the secret from file:{tmp_path}/secret must be hexadecimal digits, two of each of at least 16 bytes"
+    )
+    (tmp_path / "secret").write_text("01" * 16)
+    assert unreadable_secrets(config) == []
+
+
 def test_from_systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = configured(tmp_path, '{ credential = "kafka" }')
     monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
