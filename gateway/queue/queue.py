@@ -233,7 +233,8 @@ class Queue:
     async def _read(self, lane: str, after: int, max_records: int, max_bytes: int) -> list[Segment]:
         self._reading += 1
         try:
-            rows, damaged = await self._call(self._store.read, lane, after, max_records, max_bytes)
+            through = self._lanes[lane].next_seq - 1
+            rows, damaged = await self._call(self._store.read, lane, after, max_records, max_bytes, through)
             while damaged:
                 for gap in damaged:
                     self._lose(gap)
@@ -242,7 +243,9 @@ class Queue:
                 if rows:
                     break
                 # Nothing good is not the end: the next one may be.
-                rows, damaged = await self._call(self._store.read, lane, after, max_records, max_bytes)
+                rows, damaged = await self._call(
+                    self._store.read, lane, after, max_records, max_bytes, through
+                )
         finally:
             self._reading -= 1
         return [

@@ -324,12 +324,16 @@ class Store:
         outcome.ample = outcome.disk_free_bytes >= self.floor_bytes or free >= self._reserve.size
 
     def read(
-        self, lane: str, after: int, records_max: int, bytes_max: int
+        self, lane: str, after: int, records_max: int, bytes_max: int, through: int | None = None
     ) -> tuple[list[tuple[Stored, list[Entry]]], list[Gap]]:
-        """Segments decoded; a damaged one is deleted, remembered as a gap and returned as one."""
+        """Segments decoded; a damaged one is deleted, remembered as a gap and returned as one. With `through`, the last
+        number that was given, one that is missing for no reason is StorageDamaged."""
         good, damaged = [], []
         with _translated():
-            for row in self._segments.read(lane, after, records_max, bytes_max):
+            rows = self._segments.read(lane, after, records_max, bytes_max)
+            if through is not None:
+                self._check_holes(lane, after, through, rows)
+            for row in rows:
                 try:
                     good.append((row, row.entries()))
                 except DecodeError as error:
@@ -338,6 +342,20 @@ class Store:
         if damaged:
             self._give_up(damaged)
         return good, damaged
+
+    def _check_holes(self, lane: str, after: int, through: int, rows: Sequence[Stored]) -> None:
+        """One bit of a way in the tree leads past records that are there. Raises apsw.CorruptError."""
+        holes, expected = [], after + 1
+        for row in rows:
+            if row.first > expected:
+                holes.append((expected, row.first - 1))
+            expected = max(expected, row.last + 1)
+        if not rows and expected <= through:
+            holes.append((expected, through))
+        if holes:
+            position = lanes.load(self._db)[lane].position
+            behind = [(max(first, position + 1), last) for first, last in holes if last > position]
+            self._gaps.check(lane, behind)
 
     @_reserved
     def _give_up(self, damaged: Sequence[Gap]) -> None:

@@ -28,8 +28,15 @@ TIMES = 12
 SEED = 2
 IMAGES = 400
 CASES = 2400
-FOUND = ("saved:flip:57356:7", "saved:flip:57360:4", "first:flip:45060:1")
-"""The first two lead to a copy of a row that is still there, until the next commit writes over it; the third takes two segments from a page."""
+FOUND = (
+    "saved:flip:57356:7",
+    "saved:flip:57360:4",
+    "first:flip:45060:1",
+    "first:flip:20466:4",
+    "saved:flip:20479:3",
+)
+"""The first two lead to a copy of a row that is still there, until the next commit writes over it; the third takes two segments from a page;
+the others lead past segments that are there."""
 
 
 @pytest.mark.slow

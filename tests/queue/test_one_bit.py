@@ -64,6 +64,28 @@ async def test_one_wrong_way_in_the_tree_takes_nothing_away(tmp_path: Path) -> N
     await queue.close()
 
 
+@pytest.mark.parametrize("bit", range(6))
+async def test_no_record_is_passed_over_because_a_way_leads_past_it(tmp_path: Path, bit: int) -> None:
+    """Whatever number a search begins with, the record behind it is found, or the damage is."""
+    values = await tall(tmp_path)
+    database = tmp_path / "queue.db"
+    content = database.read_bytes()
+    table = root(database, "segment")
+    [cell] = struct.unpack_from(">H", content, table + 12 + 2 * 3)
+    flip_bit(database, table + cell + 4 + 8, 1 << bit)
+    queue = await started(tmp_path)
+    try:
+        for after, value in enumerate(values):
+            [found] = await queue.peek("main", after, 1, 1)
+            assert [entry.value for entry in found.entries] == [value]
+    except StorageFailing:
+        await queue.close()
+        queue = await started(tmp_path)
+        assert story(queue).main.lost == ()
+    assert [value for _, value in await drain(queue)] == values
+    await queue.close()
+
+
 @pytest.mark.parametrize("table", ["meta", "mark", "dead", "lane", "run"])
 async def test_rows_that_vanish_are_missed(tmp_path: Path, table: str) -> None:
     database = await closed(tmp_path)
