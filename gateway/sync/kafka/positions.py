@@ -1,13 +1,11 @@
 """Reading the positions topic, so that another gateway's open transaction doesn't hide our own newest record."""
 
-import asyncio
-import contextlib
 from collections.abc import Sequence
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer, TopicPartition, errors
+from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from gateway.sync.kafka.producer import CLOSE_TIMEOUT_S, TaskOwner
+from gateway.sync.kafka.producer import TaskOwner, close
 from gateway.sync.sink import PositionRecord
 
 
@@ -66,6 +64,5 @@ class Reader:
         await self._close()
 
     async def _close(self) -> None:
-        with contextlib.suppress(TimeoutError, OSError, errors.KafkaError):
-            await asyncio.wait_for(self._consumer.stop(), CLOSE_TIMEOUT_S)
+        await close(self._consumer.stop())
         await self._owner.cancel()

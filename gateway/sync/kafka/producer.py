@@ -1,7 +1,6 @@
 """An aiokafka producer that can be let go of at any moment, and that tells when an answer never came."""
 
 import asyncio
-import contextlib
 from collections.abc import Coroutine
 from contextvars import ContextVar
 from typing import Any
@@ -34,6 +33,20 @@ def look(ended: "asyncio.Future[Any]") -> None:
     """asyncio complains of an exception that nobody looked at."""
     if not ended.cancelled():
         ended.exception()
+
+
+async def close(work: Coroutine[Any, Any, Any]) -> None:
+    """In a task of its own, for aiokafka's closing swallows that it is cancelled, as wait_for may: a sync that is to end
+    would go on."""
+    closing = asyncio.create_task(work)
+    closing.add_done_callback(look)
+    try:
+        await asyncio.wait([closing], timeout=CLOSE_TIMEOUT_S)
+    except asyncio.CancelledError:
+        await asyncio.wait([closing], timeout=CLOSE_TIMEOUT_S)
+        raise
+    finally:
+        closing.cancel()
 
 
 class TaskOwner:
@@ -107,9 +120,10 @@ class Producer:
         """Ends all tasks and sockets without a word to the broker, however it is; at most a few seconds."""
         self.kafka._closed = True  # noqa: SLF001 else its finaliser complains
         broken = self.failure
-        await self._owner.cancel()
-        with contextlib.suppress(TimeoutError, OSError, errors.KafkaError):
-            await asyncio.wait_for(self.kafka.client.close(), CLOSE_TIMEOUT_S)
+        try:
+            await self._owner.cancel()
+        finally:
+            await close(self.kafka.client.close())
         waiting = self.kafka._message_accumulator  # noqa: SLF001
         unsent = (batch for batches in waiting._batches.values() for batch in batches)  # noqa: SLF001
         futures = [future for batch in unsent for future in (batch.future, batch._drain_waiter)]  # noqa: SLF001
