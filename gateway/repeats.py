@@ -8,6 +8,11 @@ KINDS_MAX = 100
 """Further kinds share one interval."""
 
 
+def since(count: int, what: str) -> str:
+    """For the end of a line that tells it again; nothing the first time."""
+    return f" ({count} {what} since this was told last)" if count > 1 else ""
+
+
 class Repeats:
     def __init__(self) -> None:
         self._kinds: dict[Hashable, tuple[float, int]] = {}

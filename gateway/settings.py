@@ -97,8 +97,8 @@ def setting(
     transport: Literal["TCP", "UDP"] = "TCP",
     dual_stack: bool = True,
 ) -> Any:
-    """A field of a settings dataclass. `form` is of a string, also a secret one, or of each in an array; `example` is TOML text; `transport` is of an address
-    to listen on, and `dual_stack` whether `[::]` takes IPv4 too."""
+    """A field of a settings dataclass. `form` is of a string, also a secret one, or of each in an array; `example` is TOML
+    text; `transport` is of an address to listen on, and `dual_stack` whether `[::]` takes IPv4 too."""
     metadata = {
         "doc": doc,
         "minimum": minimum,

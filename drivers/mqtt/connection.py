@@ -334,9 +334,8 @@ class Connection(asyncio.Protocol):
         await sessions.settled(client_id)
         if connect.clean or sessions.ended(client_id, door.clock.monotonic()):
             await sessions.clear(client_id)
-        if not sessions.has_subscriptions(
-            client_id
-        ):  # nor may it find those of a connection that has just gone
+        # Nor may it find those of a connection that has just gone.
+        if not sessions.has_subscriptions(client_id):
             await door.subscribers.forget(client_id)
         self._unfinished = sessions.resume(client_id, user)
 

@@ -13,8 +13,8 @@ BYTES_MAX = 8 << 20
 
 
 class Retained:
-    """The oldest make room for newer ones. amqtt has none of them: it would send each to whoever connects, by the subscriptions of all clients, and let nobody
-    on in between."""
+    """The oldest make room for newer ones. amqtt has none of them: it would send each to whoever connects, by the
+    subscriptions of all clients, and let nobody on in between."""
 
     def __init__(self, count_max: int, losses: Losses) -> None:
         self._messages: dict[str, Message] = {}

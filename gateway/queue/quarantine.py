@@ -8,10 +8,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from gateway.errors import StorageFailing
-from gateway.queue.schema import make_directory, sync_directory
+from gateway.queue.schema import SUFFIXES, make_directory, sync_directory
 from gateway.queue.state import StorageDamaged
 
-SUFFIXES = ("", "-wal", "-shm")
 MOVING = "moving"
 """A note, with what is damaged, that files may still lie where they were: what lies there is the damaged database."""
 

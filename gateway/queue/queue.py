@@ -31,7 +31,7 @@ from gateway.queue.segments import DROPPED, Gap, Segment, cut, payload_bytes
 from gateway.queue.settings import QueueSettings
 from gateway.queue.state import Buried, DeadLetter, Group, LaneState, Outcome
 from gateway.queue.stats import QueueStats, lane_stats
-from gateway.repeats import Repeats
+from gateway.repeats import Repeats, since
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -234,7 +234,8 @@ class Queue:
         self._reading += 1
         try:
             through = self._lanes[lane].next_seq - 1
-            rows, damaged = await self._call(self._store.read, lane, after, max_records, max_bytes, through)
+            read = partial(self._store.read, lane, after, max_records, max_bytes, through)
+            rows, damaged = await self._call(read)
             while damaged:
                 for gap in damaged:
                     self._lose(gap)
@@ -243,9 +244,7 @@ class Queue:
                 if rows:
                     break
                 # Nothing good is not the end: the next one may be.
-                rows, damaged = await self._call(
-                    self._store.read, lane, after, max_records, max_bytes, through
-                )
+                rows, damaged = await self._call(read)
         finally:
             self._reading -= 1
         return [
@@ -316,9 +315,7 @@ class Queue:
                 text = "the oldest dead letters made room for newer ones: "
                 text += ", ".join(f"{one.lane}/{one.seq}" for one in surplus)
                 if count := self._surpluses.due("", self._clock.monotonic()):
-                    _log.warning(
-                        "%s%s", text, f" ({count} times since this was told last)" if count > 1 else ""
-                    )
+                    _log.warning("%s%s", text, since(count, "times"))
                 note = statement(self._ledger, "note", lane, self._clock.wall_ms(), text=text)
                 future = self.put([note], lane="ledger")
                 self._group.exhume += [one.id for one in surplus]

@@ -8,6 +8,7 @@ reserve; where that is not enough nothing is written until there is more.
 
 import errno
 import json
+import os
 import secrets
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -22,10 +23,10 @@ from gateway.queue.ledger import of_queue
 from gateway.queue.lock import Note
 from gateway.queue.log import HEADER_BYTES, has_header
 from gateway.queue.origin import Origin, Salvaged
-from gateway.queue.permission import closed
+from gateway.queue.permission import not_permitted
 from gateway.queue.quarantine import UNFINISHED, Quarantine, damage, size
 from gateway.queue.salvaged import by_queue, carried
-from gateway.queue.schema import IN_WAL_MODE, LANES, sync_directory, unusable
+from gateway.queue.schema import IN_WAL_MODE, LANES, SUFFIXES, sync_directory, unusable
 from gateway.queue.settings import QueueSettings
 from gateway.queue.state import StorageDamaged
 from gateway.queue.store import Store, free_bytes, log_bytes_max, reserve_path
@@ -69,12 +70,25 @@ def _translated(path: Path) -> Iterator[None]:
     except OSError as error:
         raise unusable(path, error) from error
     except (StorageFailing, *NO_DAMAGE) as error:
-        reason = closed(path)
+        reason = _closed(path)
         if reason is not None:
             raise StorageError(reason) from error
         if isinstance(error, StorageFailing):
             raise
         raise StorageFailing(f"the queue's disk failed: {error}") from error
+
+
+def _closed(database: Path) -> str | None:
+    """Why one of its files may not be used, if so. SQLite's errors name no file, and some speak of the disk."""
+    for suffix in SUFFIXES:
+        file = Path(f"{database}{suffix}")
+        try:
+            os.close(os.open(file, os.O_RDWR | os.O_CLOEXEC))
+        except PermissionError:
+            return not_permitted(file)
+        except OSError:
+            continue
+    return None
 
 
 def _open(path: Path, settings: QueueSettings, ledger: Shape, noted: Note | None, vfs: str | None) -> Store:

@@ -10,6 +10,9 @@ from gateway.errors import StorageError, StorageUnwritable
 from gateway.queue.permission import not_permitted
 
 FORMAT = 1
+SUFFIXES = ("", "-wal", "-shm")
+"""Of the database's files."""
+
 LANES = ("main", "ledger")
 """Lane names. The ledger's rows sort first, so that main's inserts go to the right edge of the b-tree."""
 
@@ -104,10 +107,8 @@ def unusable(path: Path, error: OSError) -> StorageError:
         return StorageError(not_permitted(Path(error.filename or path)))
     unwritable = error.errno in (errno.EROFS, errno.ENOSPC, errno.EDQUOT)
     reason = f"{path}: {error.strerror}"
-    if error.errno == errno.EROFS and "NOTIFY_SOCKET" in os.environ:
-        reason += (
-            ", or the unit doesn't let it write there (ReadWritePaths=)"  # ProtectSystem= looks the same
-        )
+    if error.errno == errno.EROFS and "NOTIFY_SOCKET" in os.environ:  # ProtectSystem= looks the same
+        reason += ", or the unit doesn't let it write there (ReadWritePaths=)"
     return (StorageUnwritable if unwritable else StorageError)(reason)
 
 

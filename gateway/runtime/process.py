@@ -69,8 +69,8 @@ async def _run(path: Path, read: Callable[[], Config], attach: Attach) -> int:
 async def _start(read: Callable[[], Config], notify: Notify, signals: "_Signals") -> Runtime | None:
     """None if told to end meanwhile. What only an operator can mend is waited for, with no file open, so that a disk can be
     mounted anew: systemd would start a process that ends again and again, for years, and fill the journal with it. At a
-    terminal only a disk that takes no writes is waited for. The configuration may lie on that
-    disk, and secrets that root alone may read: there it is not read again."""
+    terminal only a disk that takes no writes is waited for. The configuration may lie on that disk, and secrets that root
+    alone may read: there it is not read again."""
     told = None
     config: Config | None = None
     while True:

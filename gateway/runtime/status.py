@@ -42,7 +42,8 @@ class LossWindows:
 
 @dataclass(frozen=True)
 class Status:
-    """Times are wall time in Unix ms, ages are by the monotonic clock: `up_s` is right also where NTP came in between. `drain_s`: at the present rate; None while nothing is delivered."""
+    """Times are wall time in Unix ms, ages are by the monotonic clock: `up_s` is right also where NTP came in between.
+    `drain_s`: at the present rate; None while nothing is delivered."""
 
     version: str
     gateway_id: str

@@ -88,9 +88,8 @@ class Supervisor:
 
     async def _drive(self) -> None:
         name = self.settings.name
-        self._digest = digest_of_files(
-            self.settings.settings
-        )  # first: what is replaced meanwhile counts as new
+        # First: what is replaced meanwhile counts as new.
+        self._digest = digest_of_files(self.settings.settings)
         driver = self.settings.manifest.load()(self.settings.settings, Context(name, self._clock))
         self._running = True
         self._since = self._clock.monotonic()

@@ -15,7 +15,7 @@ from gateway.backoff import Backoff
 from gateway.clock import Clock
 from gateway.errors import CommandError, QueueFull, Refused, SinkHeld, SinkRefused, SinkUnavailable
 from gateway.queue import LANES, Queue, statement
-from gateway.repeats import Repeats
+from gateway.repeats import Repeats, since
 from gateway.sync.batches import Batches, Identity, Partitioner
 from gateway.sync.lane import PARKED_MAX, Lane, Take, progressed, up_to
 from gateway.sync.ledger import ledger_shape
@@ -439,7 +439,7 @@ class Sync:
         """Each is in the ledger and among the dead letters; the log has one line for the first of a topic, then for many."""
         count = self._put_asides.due((batch.topic, error.too_large), self._clock.monotonic())
         if count:
-            more = f" ({count} such since this was told last)" if count > 1 else ""
+            more = since(count, "such")
             _log.error("record %d of lane %s is put aside: %s%s", batch.first, batch.lane, error, more)
 
     async def _remember_where(self) -> None:

@@ -120,6 +120,11 @@ def test_the_script_makes_the_gateways_own_topics_as_they_do_themselves(broker: 
     for wanted in own_topics(KafkaSettings(bootstrap_servers=[broker.bootstrap])):
         assert len(topics[wanted.name].partitions) == wanted.partitions
         assert wanted.config.items() <= config(broker, wanted.name).items()
+    assert len(topics["tidegate-positions"].partitions) == 50
+    settings = config(broker, "tidegate-positions")
+    assert settings["cleanup.policy"] == "compact"
+    assert settings["message.timestamp.type"] == "LogAppendTime"
+    assert config(broker, "tidegate-ledger")["retention.ms"] == "-1"
     assert len(topics["telemetry"].partitions) == 3
     assert len(topics["alarms"].partitions) == 6
 

@@ -2,7 +2,6 @@
 
 import asyncio
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,6 +13,15 @@ from tests.mqtt.rig import CONNACK, WITHIN_S, Client, ack, connect, front_door, 
 
 ENDED = b"\0"
 LASTING = {Property.SESSION_EXPIRY: 600}
+
+
+def returns(version: int) -> bytes:
+    """The CONNECT of a client whose session lasts."""
+    return connect("press", version=version, clean=False, properties=LASTING)
+
+
+def subscription(version: int) -> bytes:
+    return mqtt.packet(0x82, b"\0\1" + b"\0" * (version == V5) + mqtt.text("x") + b"\0")
 
 
 def disconnect(expiry_s: int) -> bytes:
@@ -110,16 +118,15 @@ async def test_after_a_restart_took_the_subscriptions_a_packet_id_may_mean_a_new
 ) -> None:
     """Session Present is 0: one client sends again what it had begun, and says DUP; another has forgotten it."""
     v5 = version == V5
-    lasting: dict[str, Any] = {"clean": False, "version": version, "properties": LASTING}
     async with gateway(tmp_path, qos2_in_flight_max=3) as one:
-        client = await Client.open(one.port, connect("press", **lasting))
+        client = await Client.open(one.port, returns(version))
         await client.packet()
-        await client.send(mqtt.packet(0x82, b"\0\1" + b"\0" * v5 + mqtt.text("x") + b"\0"))
+        await client.send(subscription(version))
         await client.packet()
         await client.send(publish("a", b"1", 2, 7, v5=v5), publish("a", b"2", 2, 8, v5=v5))
         await client.expect(ack(Packet.PUBREC, 7), ack(Packet.PUBREC, 8))
         await one.kill_and_restart()
-        client = await Client.open(one.port, connect("press", **lasting))
+        client = await Client.open(one.port, returns(version))
         assert (await client.packet())[2:3] == ENDED
         await client.send(publish("a", b"1", 2, 7, dup=True, v5=v5), publish("a", b"new", 2, 8, v5=v5))
         await client.send(publish("a", b"new", 2, 8, dup=True, v5=v5), publish("a", b"newer", 2, 9, v5=v5))
@@ -133,23 +140,21 @@ async def test_a_packet_id_that_a_client_forgot_means_a_new_message_on_a_later_c
 ) -> None:
     """It subscribed anew before its link broke: Session Present is 1 then, and says nothing of the time before."""
     v5 = version == V5
-    lasting: dict[str, Any] = {"clean": False, "version": version, "properties": LASTING}
-    subscription = mqtt.packet(0x82, b"\0\1" + b"\0" * v5 + mqtt.text("x") + b"\0")
     async with gateway(tmp_path) as one:
-        client = await Client.open(one.port, connect("press", **lasting))
+        client = await Client.open(one.port, returns(version))
         await client.packet()
-        await client.send(subscription)
+        await client.send(subscription(version))
         await client.packet()
         await client.send(publish("a", b"old", 2, 7, v5=v5))
         await client.expect(ack(Packet.PUBREC, 7))
         await one.kill_and_restart()
         for present in (ENDED, b"\1"):
-            client = await Client.open(one.port, connect("press", **lasting))
+            client = await Client.open(one.port, returns(version))
             assert (await client.packet())[2:3] == present
-            await client.send(subscription)
+            await client.send(subscription(version))
             await client.packet()
             client.cut()
-        client = await Client.open(one.port, connect("press", **lasting))
+        client = await Client.open(one.port, returns(version))
         await client.packet()
         await client.send(publish("a", b"new", 2, 7, v5=v5), publish("a", b"new", 2, 7, dup=True, v5=v5))
         await client.expect(ack(Packet.PUBREC, 7), ack(Packet.PUBREC, 7))

@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 import signal
-import sys
 import tempfile
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Iterator
@@ -17,22 +16,12 @@ import pytest
 from gateway.testing.gateway import FakeGateway
 from tests.control.test_server import records
 from tests.queue.full_disk import needs_root
+from tests.runtime.test_process import TIDEGATE, configuration
 
 pytestmark = [needs_root, pytest.mark.slow]
 
-TIDEGATE = Path(sys.executable).with_name("tidegate")
 SERVICE = 65_534
 WITHIN_S = 60.0
-CONFIGURATION = """\
-[gateway]
-id = "plant-7"
-data_dir = "data"
-default_topic = "telemetry"
-[queue]
-min_free_bytes = "0 B"
-[kafka]
-bootstrap_servers = ["127.0.0.1:1"]
-"""
 READS = "+dac_read_search"
 AS_SERVICE = (
     f"--reuid={SERVICE}",
@@ -49,7 +38,7 @@ def site() -> Iterator[Path]:
     """Not pytest's own directory: another user couldn't enter it."""
     folder = Path(tempfile.mkdtemp(prefix="tidegate-owner-", dir="/var/tmp"))
     folder.chmod(0o755)
-    (folder / "tidegate.toml").write_text(CONFIGURATION)
+    (folder / "tidegate.toml").write_text(configuration("127.0.0.1:1"))
     (folder / "data").mkdir()
     os.chown(folder / "data", SERVICE, SERVICE)
     yield folder

@@ -64,5 +64,7 @@ class Reader:
         await self._close()
 
     async def _close(self) -> None:
-        await close(self._consumer.stop())
-        await self._owner.cancel()
+        try:
+            await close(self._consumer.stop())
+        finally:
+            await self._owner.cancel()

@@ -15,7 +15,7 @@ from gateway.sync.kafka.batch import ProducerBatch
 from gateway.sync.kafka.connection import FencedByNewer, InvalidRecord, options, preflight
 from gateway.sync.kafka.positions import read_positions
 from gateway.sync.kafka.producer import Producer, look
-from gateway.sync.kafka.topics import check_positions, describe, ensure, own_topics, positions_unfit
+from gateway.sync.kafka.topics import describe, ensure, own_topics, positions_partitions, positions_unfit
 from gateway.sync.settings import KafkaSettings
 from gateway.sync.sink import (
     Batch,
@@ -98,17 +98,10 @@ class KafkaSink:
             async with asyncio.timeout(DESCRIBE_TIMEOUT_S):
                 client = self._producer.kafka.client
                 await ensure(client, own_topics(self._settings), self._settings)
-                await check_positions(client, self._settings)
+                partitions = await positions_partitions(client, self._settings)
         except (TimeoutError, OSError, errors.KafkaError) as error:
             raise self._translate(error, "preparing the gateway's own topics") from error
-        try:
-            topic = await self.topic(self._settings.positions_topic)
-        except TopicUnusable as error:
-            raise SinkRefused(str(error)) from error
-        self._place = (
-            self._settings.positions_topic,
-            partition_of(self._gateway_id.encode(), topic.partitions),
-        )
+        self._place = (self._settings.positions_topic, partition_of(self._gateway_id.encode(), partitions))
         return cluster.cluster_id
 
     async def positions(self, hint: PositionRecord | None) -> Sequence[PositionRecord]:

@@ -108,14 +108,20 @@ async def ensure(client: AIOKafkaClient, wanted: Sequence[Wanted], settings: Kaf
                 await asyncio.sleep(HEARD_S)
 
 
-async def check_positions(client: AIOKafkaClient, settings: KafkaSettings) -> None:
-    """That Kafka keeps them, as far as we may ask. Raises SinkRefused with the command that puts it right."""
+async def positions_partitions(client: AIOKafkaClient, settings: KafkaSettings) -> int:
+    """How many there are, of a topic that keeps positions, as far as we may ask. Raises SinkRefused with the command
+    that puts it right."""
+    try:
+        count = await _existing(client, settings.positions_topic, settings)
+    except TopicUnusable as error:
+        raise SinkRefused(str(error)) from error
     found = await configuration(client, settings.positions_topic)
     wrong = {
         key: POSITIONS_CONFIG[key] for key in NEEDED if found.get(key) not in (None, POSITIONS_CONFIG[key])
     }
     if wrong:
         raise positions_unfit(wrong, settings)
+    return count
 
 
 def positions_unfit(wrong: Mapping[str, str], settings: KafkaSettings) -> SinkRefused:
@@ -160,13 +166,16 @@ async def configuration(client: AIOKafkaClient, name: str) -> dict[str, str]:
     }
 
 
-async def describe(client: AIOKafkaClient, name: str, settings: KafkaSettings) -> Topic:
+async def _existing(client: AIOKafkaClient, name: str, settings: KafkaSettings) -> int:
+    """How many partitions it has. Raises TopicUnusable."""
     count = await partitions(client, name)
     if count is None:
-        raise TopicUnusable(
-            name,
-            f"topic {name} doesn't exist: {creation(name, settings)}",
-        )
+        raise TopicUnusable(name, f"topic {name} doesn't exist: {creation(name, settings)}")
+    return count
+
+
+async def describe(client: AIOKafkaClient, name: str, settings: KafkaSettings) -> Topic:
+    count = await _existing(client, name, settings)
     config = _DEFAULTS | await configuration(client, name)
     retention = int(config["retention.ms"])
     policy = config["cleanup.policy"].split(",")
